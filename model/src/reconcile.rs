@@ -123,7 +123,7 @@ impl<T: Target> Reconciler<T> {
     pub async fn remove_stale(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Outcome {
         let Some(actual) = self.look(now).await else { return Outcome { failed: 1, ..Outcome::default() } };
         let stale = diff(desired, actual).remove;
-        self.failing.retain(|key, _| desired.contains_key(key) || stale.contains(key));
+        self.forgive(desired);
         let (batch, waiting) = self.due(stale, |key| key, now);
         let results = self.target.remove_all(&batch).await;
         let mut outcome = Outcome { waiting, ..Outcome::default() };
@@ -137,6 +137,7 @@ impl<T: Target> Reconciler<T> {
     pub async fn put_missing(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Outcome {
         let Some(actual) = self.look(now).await else { return Outcome { failed: 1, ..Outcome::default() } };
         let missing = diff(desired, actual).put;
+        self.forgive(desired);
         let (batch, waiting) = self.due(missing, |(key, _)| key, now);
         let results = self.target.put_all(&batch).await;
         let mut outcome = Outcome { waiting, ..Outcome::default() };
@@ -162,6 +163,12 @@ impl<T: Target> Reconciler<T> {
             }
         }
         self.actual.as_ref()
+    }
+
+    /// A key that is as desired fails no longer: its last call took effect after all, or nobody wants it now.
+    fn forgive(&mut self, desired: &BTreeMap<T::Key, T::Value>) {
+        let Some(actual) = &self.actual else { return };
+        self.failing.retain(|key, _| desired.get(key) != actual.get(key));
     }
 
     /// Splits off what waits for its retry time.
