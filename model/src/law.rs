@@ -148,6 +148,13 @@ impl<T: Target> Target for Flaky<T> {
         self.target.kind()
     }
 
+    fn is_retryable(error: &Self::Error) -> bool {
+        match error {
+            FlakyError::OnPurpose => true,
+            FlakyError::Target(error) => T::is_retryable(error),
+        }
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<T::Key, T::Value>, Self::Error> {
         self.target.observe().await.map_err(FlakyError::Target)
     }

@@ -27,6 +27,8 @@ pub struct Failure {
     pub attempts: u32,
     /// When it is tried again.
     pub retry_at: Instant,
+    /// Whether waiting can help, as the target says.
+    pub retryable: bool,
     /// The error with its causes, as text for people.
     pub error: String,
 }
@@ -80,6 +82,14 @@ impl<T: Target> Reconciler<T> {
     /// Forgets what was observed, so that the next pass looks again.
     pub fn invalidate(&mut self) {
         self.actual = None;
+    }
+
+    /// Forgets single objects without touching them: from now on they are nobody's to keep or remove.
+    pub fn forget(&mut self, gone: impl Fn(&T::Key) -> bool) {
+        if let Some(actual) = &mut self.actual {
+            actual.retain(|key, _| !gone(key));
+        }
+        self.failing.retain(|key, _| !gone(key));
     }
 
     /// What was last observed or written, if anything was.
@@ -147,7 +157,8 @@ impl<T: Target> Reconciler<T> {
         self.forget_after(outcome)
     }
 
-    async fn look(&mut self, now: Instant) -> Option<&BTreeMap<T::Key, T::Value>> {
+    /// Observes if nothing is known, and says what is known; `None` when observing failed or waits for its retry.
+    pub async fn look(&mut self, now: Instant) -> Option<&BTreeMap<T::Key, T::Value>> {
         if self.actual.is_none()
             && self.observe_failure.as_ref().is_none_or(|failure| failure.retry_at <= now)
         {
@@ -158,7 +169,7 @@ impl<T: Target> Reconciler<T> {
                 }
                 Err(error) => {
                     let attempts = self.observe_failure.as_ref().map_or(0, |failure| failure.attempts);
-                    self.observe_failure = Some(failed_again(attempts, &error, now));
+                    self.observe_failure = Some(failed_again::<T>(attempts, &error, now));
                 }
             }
         }
@@ -203,7 +214,7 @@ impl<T: Target> Reconciler<T> {
             Err(error) => {
                 outcome.failed += 1;
                 let attempts = self.failing.get(key).map_or(0, |failure| failure.attempts);
-                self.failing.insert(key.clone(), failed_again(attempts, &error, now));
+                self.failing.insert(key.clone(), failed_again::<T>(attempts, &error, now));
             }
         }
     }
@@ -217,9 +228,14 @@ impl<T: Target> Reconciler<T> {
     }
 }
 
-fn failed_again(attempts: u32, error: &dyn Error, now: Instant) -> Failure {
+fn failed_again<T: Target>(attempts: u32, error: &T::Error, now: Instant) -> Failure {
     let wait = FIRST_RETRY.saturating_mul(1 << attempts.min(16)).min(LAST_RETRY);
-    Failure { attempts: attempts + 1, retry_at: now + wait, error: with_causes(error) }
+    Failure {
+        attempts: attempts + 1,
+        retry_at: now + wait,
+        retryable: T::is_retryable(error),
+        error: with_causes(error),
+    }
 }
 
 /// The error and what caused it, separated by `: `.
@@ -237,7 +253,7 @@ fn with_causes(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::law::{Fake, Flaky};
+    use crate::law::{Fake, Flaky, FlakyError};
     use futures::executor::block_on;
 
     fn state(pairs: &[(u8, u8)]) -> BTreeMap<u8, u8> {
@@ -264,10 +280,12 @@ mod tests {
     #[test]
     fn waits_grow_to_a_limit() {
         let now = Instant::now();
-        let error = std::fmt::Error;
-        assert_eq!(failed_again(0, &error, now).retry_at - now, FIRST_RETRY);
-        assert_eq!(failed_again(3, &error, now).retry_at - now, FIRST_RETRY * 8);
-        assert_eq!(failed_again(1000, &error, now).retry_at - now, LAST_RETRY);
+        let wait = |attempts| {
+            failed_again::<Flaky<Fake<u8, u8>>>(attempts, &FlakyError::OnPurpose, now).retry_at - now
+        };
+        assert_eq!(wait(0), FIRST_RETRY);
+        assert_eq!(wait(3), FIRST_RETRY * 8);
+        assert_eq!(wait(1000), LAST_RETRY);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub trait Target {
     /// Makes the object absent.
     fn remove(&mut self, key: &Self::Key) -> impl Future<Output = Result<(), Self::Error>>;
 
+    /// Whether trying the same call again later can succeed without anyone changing what is desired.
+    fn is_retryable(_error: &Self::Error) -> bool {
+        true
+    }
+
     /// Puts a batch, one result per item in order. A target whose medium can pipeline overrides this.
     fn put_all(
         &mut self,
