@@ -1,2 +1,123 @@
 // SPDX-License-Identifier: Apache-2.0
-fn main() {}
+//! The commands of the project: `cargo xtask --help`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "xtask speaks to a person at a terminal")]
+
+mod build;
+mod fuzz;
+mod integration;
+mod lint;
+mod preflight;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::build::Profile;
+use crate::setup::Part;
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, build, test, lint, tidy, demo and bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building, testing and the labs need, and say why
+    Setup,
+    /// Build every program
+    Build {
+        /// With optimisation
+        #[arg(long)]
+        release: bool,
+    },
+    /// Lint, tidy, all tests, the conformance cases and the demo
+    Test {
+        /// Only what needs no root, no BPF and no network namespace
+        #[arg(long)]
+        unprivileged: bool,
+    },
+    /// Check formatting and run clippy, warnings being errors
+    Lint,
+    /// Check what the compiler cannot: arrows between rooms, names, sizes, paths in documents
+    Tidy,
+    /// Show a small cluster of network namespaces at work
+    Demo {
+        /// Leave the lab up afterwards, and say how to enter it
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Look after labs that were left up
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+    /// Run a file of conformance cases
+    Conformance {
+        /// Which suite, for example `cni`
+        suite: String,
+        /// The file with the cases
+        #[arg(long)]
+        cases: PathBuf,
+    },
+    /// Measure beside a peer and print the ratio, for example `pods` or `path`
+    Bench {
+        /// Which bench
+        name: String,
+    },
+    /// Fuzz the parsers of foreign bytes (needs rustup nightly and cargo-fuzz)
+    Fuzz {
+        /// Which target; all of them when absent
+        name: Option<String>,
+        /// How long each target runs, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum LabCommand {
+    /// Remove every lab that was left up
+    Down,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    let workspace = Workspace::load()?;
+    match command {
+        Command::Setup => setup::install(&[Part::Build, Part::Check, Part::Lab]),
+        Command::Build { release } => {
+            setup::install(&[Part::Build])?;
+            build::programs(&workspace, if release { Profile::Release } else { Profile::Dev })
+        }
+        Command::Test { unprivileged: false } => test::run_all(&workspace),
+        Command::Test { unprivileged: true } => test::run_unprivileged(&workspace),
+        Command::Lint => {
+            setup::install(&[Part::Build, Part::Check])?;
+            lint::run_all(&workspace)
+        }
+        Command::Tidy => tidy::run(&workspace),
+        Command::Demo { keep } => integration::demo(&workspace, keep),
+        Command::Lab { command: LabCommand::Down } => integration::lab_down(&workspace),
+        Command::Conformance { suite, cases } => integration::conformance(&workspace, &suite, &cases),
+        Command::Bench { name } => integration::bench(&workspace, &name),
+        Command::Fuzz { name, seconds } => fuzz::run_targets(&workspace, name.as_deref(), seconds),
+    }
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask setup`: what rhumb needs beside rustup's stable toolchain, why, and how it is installed.
+//!
+//! The kernel-side programs need a compiler with a BPF core library and bpf-linker. Debian 12 ships such a compiler;
+//! where rustup's nightly with rust-src is there, that one serves, and Debian's packages are left out.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::run::{output, run};
+
+/// What the set-up is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Building all crates, the BPF programs among them.
+    Build,
+    /// Formatting and lints.
+    Check,
+    /// Labs: the demo, root tests, conformance cases and benches.
+    Lab,
+}
+
+/// Debian packages that are installed together.
+struct Packages {
+    part: Part,
+    names: &'static [&'static str],
+    why: &'static str,
+}
+
+const BPF_COMPILER: Packages = Packages {
+    part: Part::Build,
+    names: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
+    why: "Rust compiler with a core library for BPF",
+};
+
+// A transaction of its own: it has been seen to fail among many others, and to install alone.
+const LLVM: Packages = Packages {
+    part: Part::Build,
+    names: &["llvm-22-dev"],
+    why: "the LLVM of that compiler, for building bpf-linker",
+};
+
+const LAB: Packages = Packages {
+    part: Part::Lab,
+    names: &["iproute2", "util-linux", "bpftool", "iptables", "containernetworking-plugins"],
+    why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside",
+};
+
+const LINKER: &str = "0.13.0";
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+/// Installs what `parts` need and is not there; says so in one line when all of it is.
+pub(crate) fn install(parts: &[Part]) -> anyhow::Result<()> {
+    let mut work = Work { updated: false, installed: false };
+    if parts.contains(&Part::Check) {
+        work.component("rustfmt", "fmt", "checking the format of the sources")?;
+        work.component("clippy", "clippy", "lints")?;
+    }
+    if parts.contains(&Part::Build) {
+        match BpfToolchain::detect() {
+            BpfToolchain::Nightly => work.linker_by_cargo(&[])?,
+            BpfToolchain::Debian => {
+                work.packages(&BPF_COMPILER)?;
+                work.debian_linker()?;
+            }
+        }
+    }
+    if parts.contains(&LAB.part) {
+        work.packages(&LAB)?;
+    }
+    if !work.installed {
+        println!("setup: nothing to install");
+    }
+    Ok(())
+}
+
+/// Which compiler builds the kernel side; `ebpf/build.rs` chooses in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BpfToolchain {
+    /// Debian's rustc with its BPF core library.
+    Debian,
+    /// rustup's nightly with rust-src.
+    Nightly,
+}
+
+impl BpfToolchain {
+    fn detect() -> Self {
+        let missing = missing(BPF_COMPILER.names);
+        let nightly = output(Command::new("rustup").args(["+nightly", "component", "list", "--installed"]))
+            .is_some_and(|components| components.lines().any(|line| line.starts_with("rust-src")));
+        if !missing.is_empty() && nightly { Self::Nightly } else { Self::Debian }
+    }
+}
+
+struct Work {
+    updated: bool,
+    installed: bool,
+}
+
+impl Work {
+    fn packages(&mut self, packages: &Packages) -> anyhow::Result<()> {
+        let missing = missing(packages.names);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        println!("setup: {} ({})", missing.join(" "), packages.why);
+        if !Path::new("/usr/bin/apt-get").exists() {
+            bail!("no apt-get here: install the equivalent of {} by hand", missing.join(" "));
+        }
+        if !crate::preflight::is_root() {
+            bail!("installing needs root: run `apt-get install {}` as root", missing.join(" "));
+        }
+        self.installed = true;
+        if !self.updated {
+            run(Command::new("apt-get").args(["update", "-q"])).context("refresh the package lists")?;
+            self.updated = true;
+        }
+        let mut install = Command::new("apt-get");
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        run(install.args(["install", "-q", "-y", "--no-install-recommends"]).args(missing))
+    }
+
+    fn component(&mut self, name: &str, subcommand: &str, why: &str) -> anyhow::Result<()> {
+        if output(Command::new("cargo").args([subcommand, "--version"])).is_some() {
+            return Ok(());
+        }
+        println!("setup: {name} ({why})");
+        self.installed = true;
+        run(Command::new("rustup").args(["component", "add", name]))
+    }
+
+    fn debian_linker(&mut self) -> anyhow::Result<()> {
+        if linker_is_there(Some(LINKER)) {
+            return Ok(());
+        }
+        self.packages(&LLVM)?;
+        self.linker_by_cargo(&["--no-default-features", "--features", "llvm-22"])
+    }
+
+    fn linker_by_cargo(&mut self, features: &[&str]) -> anyhow::Result<()> {
+        let wanted = if features.is_empty() { None } else { Some(LINKER) };
+        if linker_is_there(wanted) {
+            return Ok(());
+        }
+        println!("setup: bpf-linker {LINKER} (links the BPF programs; built from source, some two minutes)");
+        self.installed = true;
+        let mut install = Command::new("cargo");
+        install.args(["install", "bpf-linker", "--version", LINKER, "--force"]).args(features);
+        if !features.is_empty() {
+            install.env("LLVM_PREFIX", LLVM_PREFIX);
+        }
+        run(&mut install)
+    }
+}
+
+fn linker_is_there(version: Option<&str>) -> bool {
+    let Some(printed) = output(Command::new("bpf-linker").arg("--version")) else { return false };
+    version.is_none_or(|version| printed.split_whitespace().any(|word| word == version))
+}
+
+/// Which of the Debian packages are not installed.
+fn missing(names: &[&'static str]) -> Vec<&'static str> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]).args(names);
+    // It prints the known ones and fails when one is unknown, so its exit code says nothing.
+    let printed = query.output().map(|output| output.stdout).unwrap_or_default();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    let installed: Vec<&str> = printed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    names.iter().copied().filter(|name| !installed.contains(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_nobody_knows_is_missing() {
+        assert_eq!(missing(&["no-such-package-anywhere"]), ["no-such-package-anywhere"]);
+    }
+
+    #[test]
+    fn a_linker_of_another_version_does_not_serve() {
+        assert!(!linker_is_there(Some("0.0.0")));
+    }
+}
