@@ -16,7 +16,6 @@ use crate::workspace::Workspace;
 pub(crate) fn demo(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
     prepare(workspace, Profile::Dev)?;
     let mut demo = program(workspace, Profile::Dev, "rhumb-demo");
-    demo.arg("up");
     if keep {
         demo.arg("--keep");
     }
@@ -26,8 +25,8 @@ pub(crate) fn demo(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
 /// `cargo xtask lab down`.
 pub(crate) fn lab_down(workspace: &Workspace) -> anyhow::Result<()> {
     preflight::machine()?;
-    run(cargo(workspace.root()).args(["build", "-p", "rhumb-integration", "--bin", "rhumb-demo"]))?;
-    run(program(workspace, Profile::Dev, "rhumb-demo").arg("down"))
+    run(cargo(workspace.root()).args(["build", "-p", "rhumb-integration", "--bin", "rhumb-lab"]))?;
+    run(program(workspace, Profile::Dev, "rhumb-lab").arg("down"))
 }
 
 /// `cargo xtask conformance`; a relative path of `cases` starts where xtask was called.

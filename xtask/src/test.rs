@@ -52,7 +52,7 @@ pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
             let cases = workspace.root().join(CNI_CASES);
             run(program(workspace, Profile::Dev, "rhumb-conformance").args(["cni", "--cases"]).arg(cases))
         });
-        stages.run("demo", || run(program(workspace, Profile::Dev, "rhumb-demo").arg("up")));
+        stages.run("demo", || run(&mut program(workspace, Profile::Dev, "rhumb-demo")));
     }
     stages.finish()
 }
