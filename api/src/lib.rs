@@ -1,1 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Objects from outside: the kinds that rhumb reads and writes, the [`Store`] trait, and its directory form
+//! [`DirStore`].
+//!
+//! Agent and operator are generic over [`Store`] and never learn which form they run on. [`follow()`] is the way to
+//! read: a snapshot, then every change. Adding a kind is one line in the table in `kinds.rs`.
+#![warn(missing_docs)]
+
+mod annotations;
+mod error;
+mod follow;
+mod key;
+mod kind;
+mod kinds;
+mod node_config;
+mod node_state;
+mod own;
+mod pod_pool;
+mod problem;
+mod store;
+
+pub use annotations::{ADDRESSES, AnnotationError, PodAddressing, STICKY_ADDRESSES, pod_addressing};
+pub use error::{StoreError, WatchError};
+pub use follow::{Follow, Update, follow};
+pub use key::{ObjectKey, ResourceVersion};
+pub use kind::{FieldError, HasStatus, Kind, KindScope};
+pub use node_config::{NodeConfig, NodeConfigSpec, PodCidr};
+pub use node_state::{Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY};
+pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec};
+pub use problem::Problem;
+pub use store::{List, Problems, Store, WatchEvent, WatchStream};
+
+pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The table of all kinds.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+use k8s_openapi::Resource;
+use k8s_openapi::api::core::v1::{NamespaceStatus, NodeStatus, PodStatus};
+
+use crate::kind::{FieldError, HasStatus, Kind, KindScope};
+use crate::{Namespace, Node, NodeConfig, NodeState, NodeStateStatus, Pod, PodPool};
+
+/// An object of any kind.
+pub(crate) type AnyObject = Arc<dyn Any + Send + Sync>;
+
+macro_rules! kinds {
+    (
+        kubernetes { $($theirs:ident $(=> $their_status:ty)?,)* }
+        own { $($ours:ident $(=> $our_status:ty)?,)* }
+    ) => {
+        $(kinds!(@kind $theirs, |_object| Ok(()) $(, $their_status)?);)*
+        $(kinds!(@kind $ours, |object| object.check() $(, $our_status)?);)*
+
+        /// Every kind that a store holds.
+        pub(crate) static ALL: &[KindInfo] = &[$(KindInfo::of::<$theirs>(),)* $(KindInfo::of::<$ours>(),)*];
+    };
+    (@kind $type:ident, $check:expr $(, $status:ty)?) => {
+        impl Kind for $type {
+            const HAS_STATUS: bool = kinds!(@has $($status)?);
+
+            fn validate(&self) -> Result<(), FieldError> {
+                crate::kind::check_metadata(self)?;
+                let check: fn(&Self) -> Result<(), FieldError> = $check;
+                check(self)
+            }
+        }
+        $(impl HasStatus for $type {
+            type Status = $status;
+        })?
+    };
+    (@has) => { false };
+    (@has $status:ty) => { true };
+}
+
+// A kind that is written apart from its status names the status after the arrow.
+kinds! {
+    kubernetes {
+        Namespace => NamespaceStatus,
+        Node => NodeStatus,
+        Pod => PodStatus,
+    }
+    own {
+        NodeConfig,
+        NodeState => NodeStateStatus,
+        PodPool,
+    }
+}
+
+/// What a store needs to know of a kind without its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KindInfo {
+    pub(crate) api_version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) namespaced: bool,
+    pub(crate) type_id: fn() -> TypeId,
+}
+
+impl KindInfo {
+    const fn of<K: Kind>() -> Self {
+        Self {
+            api_version: <K as Resource>::API_VERSION,
+            kind: <K as Resource>::KIND,
+            namespaced: <K::Scope as KindScope>::NAMESPACED,
+            type_id: TypeId::of::<K>,
+        }
+    }
+}

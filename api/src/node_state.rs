@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fmt;
+use std::net::IpAddr;
+
+use rhumb_model::{Family, NodeName, PoolName};
+use serde::{Deserialize, Serialize};
+
+use crate::own::{named, own_kind};
+use crate::{FieldError, ObjectMeta};
+
+/// Condition type that says whether the node's agent does its work.
+pub const READY: &str = "Ready";
+
+/// What a node's agent says about itself. Written by that agent only; its name is the node's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeState {
+    /// Name and version.
+    pub metadata: ObjectMeta,
+    /// What the agent says; empty before it spoke.
+    pub status: NodeStateStatus,
+}
+
+own_kind!(NodeState, "nodestates", status: NodeStateStatus, default);
+
+/// What a node's agent says about itself.
+///
+/// Every field is always written, so that a status put in place of an older one leaves nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NodeStateStatus {
+    /// Addresses of the node; the first of each family is its primary one.
+    pub addresses: Vec<IpAddr>,
+    /// How full each pool is on this node.
+    pub pools: Vec<PoolUsage>,
+    /// Conditions, one per type.
+    pub conditions: Vec<Condition>,
+    /// Version of the agent.
+    pub agent_version: String,
+}
+
+/// How many addresses of a pool's blocks on one node are in which state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolUsage {
+    /// The pool.
+    pub pool: PoolName,
+    /// The family.
+    pub family: Family,
+    /// Addresses that can be leased at all.
+    pub capacity: u64,
+    /// Leased.
+    pub used: u64,
+    /// Released, and not yet leased again.
+    pub cooling: u64,
+    /// Ready to be leased.
+    pub free: u64,
+}
+
+/// One condition, in the manner of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// What it is about, for example [`READY`].
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, in one word for programs.
+    #[serde(default)]
+    pub reason: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl fmt::Display for ConditionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl NodeState {
+    /// The state of this node before its agent spoke.
+    pub fn new(node: &NodeName) -> Self {
+        Self { metadata: named(node.as_str()), status: NodeStateStatus::default() }
+    }
+
+    /// The node's primary address of one family: the first in the list.
+    pub fn primary(&self, family: Family) -> Option<IpAddr> {
+        self.status.addresses.iter().copied().find(|addr| Family::of(*addr) == family)
+    }
+
+    /// Whether the condition of this type is `True`.
+    pub fn is_true(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == ConditionStatus::True)
+    }
+
+    /// The condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.status.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
+        let conditions = &self.status.conditions;
+        for (i, condition) in conditions.iter().enumerate() {
+            if conditions[..i].iter().any(|other| other.kind == condition.kind) {
+                let message = format!("{:?} is there already: one condition per type", condition.kind);
+                return Err(FieldError::new(format!("status.conditions[{i}].type"), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn the_first_address_of_a_family_is_its_primary() {
+        let mut state = NodeState::new(&NodeName::new("node-1").expect("valid"));
+        let addresses = ["192.168.100.1", "192.168.100.2", "fd00::1"].map(|a| a.parse().expect("valid"));
+        state.status.addresses = addresses.to_vec();
+        assert_eq!(state.primary(Family::V4), Some(addresses[0]));
+        assert_eq!(state.primary(Family::V6), Some(addresses[2]));
+    }
+
+    #[test]
+    fn a_condition_stands_once() {
+        let ready = Condition {
+            kind: READY.into(),
+            status: ConditionStatus::True,
+            reason: String::new(),
+            message: String::new(),
+        };
+        let mut state = NodeState::new(&NodeName::new("node-1").expect("valid"));
+        state.status.conditions = vec![ready.clone()];
+        assert!(state.is_true(READY) && state.validate().is_ok());
+        state.status.conditions.push(ready);
+        assert_eq!(state.validate().expect_err("twice").field, "status.conditions[1].type");
+    }
+}
