@@ -1,1 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Labs of network namespaces, and what runs in them: the demo, the conformance runner, the benches, the proofs.
+
+pub mod lab;

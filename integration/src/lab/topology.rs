@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use super::home::Home;
+use super::process::Start;
+use super::{AgentOptions, Binaries, Namespace, Node, Process, Spec, Store};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A cluster of namespaces; removed on drop.
+// Fields are dropped in this order: programs first, then namespaces, then the files that the programs used.
+#[derive(Debug)]
+pub struct Lab {
+    spec: Spec,
+    operator: Option<Process>,
+    nodes: Vec<Node>,
+    client: Namespace,
+    router: Namespace,
+    store: Store,
+    binaries: Binaries,
+    home: Home,
+}
+
+impl Lab {
+    /// Address of the router on the nodes' segment, IPv4 first.
+    pub const ROUTER: [&'static str; 2] = ["192.168.100.254", "fd00:192::fe"];
+    /// Address of the client beyond the router, IPv4 first.
+    pub const CLIENT: [&'static str; 2] = ["203.0.113.10", "2001:db8:cc::10"];
+
+    /// Makes the namespaces, links, addresses and routes of the cluster, and the store with its pool.
+    ///
+    /// # Errors
+    /// When the kernel refuses (mostly for want of root), or a lab of that name is up already.
+    pub fn build(spec: Spec) -> Result<Lab> {
+        Self::build_with(spec, false)
+    }
+
+    /// Makes a lab that outlives its owner when it is let go by [`Lab::keep`].
+    ///
+    /// # Errors
+    /// As [`Lab::build`].
+    pub fn build_to_keep(spec: Spec) -> Result<Lab> {
+        Self::build_with(spec, true)
+    }
+
+    fn build_with(spec: Spec, keep: bool) -> Result<Lab> {
+        let letters = spec.name.bytes().all(|c| c.is_ascii_lowercase());
+        ensure!(letters && (2..=6).contains(&spec.name.len()), "a lab's name has two to six letters");
+        ensure!((1..=200).contains(&spec.nodes), "a lab has 1 to 200 nodes");
+        let binaries = Binaries::find()?;
+        let home = Home::create(&spec.name, keep, &binaries)?;
+        let namespace = |what: &str| Namespace::create(&format!("{}-{what}", home.id()));
+        let router = router(namespace("router")?)?;
+        let client = client(namespace("client")?, &router)?;
+        let store = Store::new(home.path().join("store"));
+        std::fs::create_dir(store.path())?;
+        let mut nodes = Vec::new();
+        for number in 1..=spec.nodes {
+            let name = format!("n{number}");
+            let node = Node::create(number, namespace(&name)?, &router, &home, &binaries, store.path())?;
+            nodes.push(node);
+        }
+        let lab = Lab { spec, operator: None, nodes, client, router, store, binaries, home };
+        lab.write_pool()?;
+        Ok(lab)
+    }
+
+    /// Starts the operator and one agent per node, and waits until every agent can serve ADD.
+    ///
+    /// # Errors
+    /// With the log of the program that did not come up.
+    pub fn start(&mut self) -> Result<()> {
+        self.binaries.check()?;
+        self.start_operator()?;
+        for node in &mut self.nodes {
+            node.launch_agent(&AgentOptions::default())?;
+        }
+        for node in &mut self.nodes {
+            node.wait_for_agent(&AgentOptions::default())?;
+        }
+        self.route_world()
+    }
+
+    /// Starts the operator and waits until it serves.
+    ///
+    /// # Errors
+    /// With its log when it does not come up.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let mut args = vec!["--store".to_owned(), self.store.path().display().to_string()];
+        if let Some(grace) = self.spec.grace {
+            args.extend(["--grace".to_owned(), grace.as_secs().to_string()]);
+        }
+        args.extend(["--ready-fd", "1"].map(str::to_owned));
+        let start = Start {
+            program: self.binaries.path("rhumb-operator"),
+            netns: Some(self.router.path()),
+            args,
+            env: Vec::new(),
+            log: self.home.path().join("operator.log"),
+        };
+        let mut operator = Process::start(&self.home.records(), start)?;
+        operator.wait_for("ready", PATIENCE)?;
+        self.operator = Some(operator);
+        Ok(())
+    }
+
+    /// The operator's process, while it runs; take it to stop or kill it.
+    pub fn operator_mut(&mut self) -> &mut Option<Process> {
+        &mut self.operator
+    }
+
+    /// A node, counted from 0.
+    ///
+    /// # Panics
+    /// When there are fewer nodes.
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
+    /// A node to start and stop, counted from 0.
+    ///
+    /// # Panics
+    /// When there are fewer nodes.
+    pub fn node_mut(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The client beyond the router.
+    pub fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// The router between the nodes' segment and the client.
+    pub fn router(&self) -> &Namespace {
+        &self.router
+    }
+
+    /// The store's objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The folder of the store.
+    pub fn store_dir(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// The programs under test.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// The name of the lab, with which its namespaces begin.
+    pub fn id(&self) -> &str {
+        self.home.id()
+    }
+
+    /// The folder of the lab's files: the programs' logs, the store, the nodes' state.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A namespace with no link, of the lab's name, for example for a container that a test makes itself.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn namespace(&self, what: &str) -> Result<Namespace> {
+        Namespace::create(&format!("{}-{what}", self.id()))
+    }
+
+    /// Tells the router which node has which pod CIDR, as a network of the world around the cluster would know it.
+    ///
+    /// # Errors
+    /// When a node's CIDRs cannot be read or routed.
+    pub fn route_world(&self) -> Result<()> {
+        let mut batch = String::new();
+        for node in &self.nodes {
+            for prefix in node.pod_cidrs(&self.store)? {
+                let gateway = node
+                    .addresses
+                    .iter()
+                    .find(|address| address.is_ipv4() == prefix.addr().is_ipv4())
+                    .with_context(|| {
+                        format!("node {} has no address of the family of {prefix}", node.name)
+                    })?;
+                batch.push_str(&format!("route replace {prefix} via {gateway}\n"));
+            }
+        }
+        self.router.ip(&batch)
+    }
+
+    /// Ends all programs and removes everything, going on after a failure.
+    ///
+    /// # Errors
+    /// What could not be ended or removed.
+    pub fn close(mut self) -> Result<()> {
+        let mut failures = Vec::new();
+        let mut note = |result: Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
+        for node in &mut self.nodes {
+            if node.agent_running() {
+                note(node.stop_agent());
+            }
+        }
+        if let Some(operator) = self.operator.take() {
+            note(operator.stop());
+        }
+        note(self.home.close());
+        if failures.is_empty() { Ok(()) } else { bail!("close the lab: {}", failures.join("; ")) }
+    }
+
+    /// Lets go of a lab that was built to be kept: programs, namespaces and files stay until [`super::down_all`].
+    ///
+    /// # Errors
+    /// When its reaper does not end.
+    pub fn keep(mut self) -> Result<()> {
+        self.client.keep();
+        self.router.keep();
+        for node in &mut self.nodes {
+            node.keep();
+        }
+        self.home.let_go()
+    }
+
+    fn write_pool(&self) -> Result<()> {
+        let family = |pool: Option<(rhumb_model::Prefix, u8)>| {
+            pool.map(|(cidr, length)| json!({"cidrs": [cidr], "nodePrefixLength": length}))
+        };
+        let mut spec = json!({"reserved": self.spec.reserved});
+        for (name, block) in [("ipv4", family(self.spec.pool_v4)), ("ipv6", family(self.spec.pool_v6))] {
+            if let Some(block) = block {
+                spec[name] = block;
+            }
+        }
+        self.store.apply(&json!({
+            "apiVersion": "rhumb.io/v1alpha1",
+            "kind": "PodPool",
+            "metadata": {"name": "default"},
+            "spec": spec,
+        }))
+    }
+}
+
+fn router(router: Namespace) -> Result<Namespace> {
+    router.sysctl("net/ipv4/ip_forward", "1")?;
+    router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    router.ip("link add br0 type bridge
+        link set br0 up
+        address add 192.168.100.254/24 dev br0
+        address add fd00:192::fe/64 dev br0 nodad")?;
+    Ok(router)
+}
+
+fn client(client: Namespace, router: &Namespace) -> Result<Namespace> {
+    router.ip(&format!(
+        "link add client type veth peer name eth0 netns {}
+        link set client up
+        address add 203.0.113.1/24 dev client
+        address add 2001:db8:cc::1/64 dev client nodad",
+        client.name()
+    ))?;
+    client.ip("link set eth0 up
+        address add 203.0.113.10/24 dev eth0
+        address add 2001:db8:cc::10/64 dev eth0 nodad
+        route add default via 203.0.113.1
+        route add default via 2001:db8:cc::1")?;
+    Ok(client)
+}
+
+/// Addresses of the node of this number (from 1), IPv4 first.
+pub(super) fn node_addresses(number: usize) -> [IpAddr; 2] {
+    let low = u8::try_from(number).expect("a lab has at most 200 nodes");
+    [[192, 168, 100, low].into(), [0xfd00, 0x192, 0, 0, 0, 0, 0, u16::from(low)].into()]
+}
