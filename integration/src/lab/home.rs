@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
 use rustix::process::{Signal, kill_process};
 
 use super::process::{ended_within, pid};
@@ -167,7 +169,7 @@ pub fn down_all() -> Result<Vec<String>> {
 }
 
 /// Whether this could be the name of a lab.
-pub fn is_lab(id: &str) -> bool {
+fn is_lab(id: &str) -> bool {
     owner(id).is_some() && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
 }
 
@@ -211,6 +213,25 @@ fn end(identity: &str) -> Result<()> {
         ended_within(process, Duration::from_secs(10))?;
     }
     Ok(())
+}
+
+/// Waits until a file or folder is gone.
+///
+/// # Errors
+/// When the folder in which it is cannot be watched.
+pub fn gone_within(path: &Path, patience: Duration) -> Result<bool> {
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+    let folder = path.parent().context("a file is in a folder")?;
+    inotify::add_watch(&changes, folder, inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM)?;
+    let deadline = Instant::now() + patience;
+    while path.exists() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if poll(&mut [PollFd::new(&changes, PollFlags::IN)], Some(&left.try_into()?))? == 0 {
+            return Ok(false);
+        }
+        rustix::io::read(&changes, &mut [0; 4096])?;
+    }
+    Ok(true)
 }
 
 fn remove_tree(path: &Path) -> Result<()> {

@@ -29,7 +29,7 @@ mod topology;
 
 pub use binaries::Binaries;
 pub use call::{CniCall, CniOutput};
-pub use home::{down_all, is_lab, reap};
+pub use home::{down_all, gone_within, reap};
 pub use namespace::{Namespace, ip};
 pub use node::{AgentOptions, Node, Wait};
 pub use pod::Pod;
