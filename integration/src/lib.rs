@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Labs of network namespaces, and what runs in them: the demo, the conformance runner, the benches, the proofs.
 
+pub mod demo;
 pub mod lab;
+pub mod print;

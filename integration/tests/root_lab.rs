@@ -63,9 +63,11 @@ fn probes_notice_what_they_are_for() {
     let stream = Stream::start(client, node.namespace(), node.addresses[1]).expect("connected");
     let pinger = Pinger::start(client, node.addresses[0], Duration::from_millis(10)).expect("answered");
     lab::ping(client, node.addresses[1], PATIENCE).expect("answered");
-    let quiet = Stream::start(lab.router(), lab.node(1).namespace(), lab.node(1).addresses[0]).expect("connected");
+    let quiet =
+        Stream::start(lab.router(), lab.node(1).namespace(), lab.node(1).addresses[0]).expect("connected");
     let holes = |verb: &str| {
-        let routes = ["192.168.100.1/32", "fd00:192::1/128"].map(|to| format!("route {verb} blackhole {to}\n"));
+        let routes =
+            ["192.168.100.1/32", "fd00:192::1/128"].map(|to| format!("route {verb} blackhole {to}\n"));
         lab.router().ip(&routes.concat())
     };
     holes("add").expect("added");

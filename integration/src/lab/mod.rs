@@ -17,6 +17,7 @@
 
 mod binaries;
 mod call;
+mod footprint;
 mod home;
 mod namespace;
 mod node;
@@ -29,6 +30,7 @@ mod topology;
 
 pub use binaries::Binaries;
 pub use call::{CniCall, CniOutput};
+pub use footprint::Footprint;
 pub use home::{down_all, gone_within, reap};
 pub use namespace::{Namespace, ip};
 pub use node::{AgentOptions, Node, Wait};

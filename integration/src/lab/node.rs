@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct AgentOptions {
     pub env: Vec<(String, String)>,
     /// More of its command line.
     pub args: Vec<String>,
+    /// Another store than the lab's.
+    pub store: Option<PathBuf>,
 }
 
 /// A node: a namespace with an uplink, folders, and an agent.
@@ -177,7 +180,7 @@ impl Node {
         let path = |path: &Path| path.display().to_string();
         let mut args: Vec<String> = vec!["--node".into(), self.name.clone(), "--register-node".into()];
         let folders = [
-            ("--store", path(&self.store)),
+            ("--store", path(options.store.as_deref().unwrap_or(&self.store))),
             ("--state-dir", path(&self.state_dir())),
             ("--run-dir", path(&self.run_dir())),
             ("--bpffs", path(&self.bpffs)),
@@ -289,6 +292,29 @@ impl Node {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         serde_json::from_slice(&output.stdout).with_context(|| format!("read what rhumb {what} printed"))
+    }
+
+    /// Packets that the datapath counted: direction, reason, how many.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn packets(&self) -> Result<Vec<(String, String, u64)>> {
+        let samples = self.show("metrics")?;
+        let counters = samples.as_array().context("a list of samples")?.iter();
+        counters
+            .filter(|sample| sample["name"] == "rhumb_datapath_packets_total")
+            .map(|sample| {
+                let labels: BTreeMap<String, String> = sample["labels"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|pair| serde_json::from_value(pair.clone()).ok())
+                    .collect();
+                let label =
+                    |name| labels.get(name).cloned().with_context(|| format!("a counter has no {name}"));
+                Ok((label("direction")?, label("reason")?, sample["value"].as_u64().context("a count")?))
+            })
+            .collect()
     }
 
     /// The network configuration with which pods of the lab are made.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -29,7 +29,8 @@ pub(super) struct Start<'a> {
 pub struct Process {
     name: String,
     child: Child,
-    words: mpsc::Receiver<String>,
+    // The lock makes a lab something that threads can share; only the owner of the process takes it.
+    words: Mutex<mpsc::Receiver<String>>,
     log: PathBuf,
     log_start: u64,
     keep: bool,
@@ -65,7 +66,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name, child, words, log: start.log, log_start, keep: records.keep() })
+        Ok(Self { name, child, words: Mutex::new(words), log: start.log, log_start, keep: records.keep() })
     }
 
     /// Waits until the program announced `word`.
@@ -75,7 +76,8 @@ impl Process {
     pub fn wait_for(&mut self, word: &str, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
-            match self.words.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let words = self.words.get_mut().expect("no thread panics while it holds the lock");
+            match words.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line == word => return Ok(()),
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => {

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The demo: a small cluster, four pods through the real plugin, real requests, and an account of it for a person.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::lab::{HttpServer, Lab, Namespace, Pod, Spec, http_post};
+use crate::print::{Paint, Table, millis};
+
+const PATH: &str = "/v1/request-landing";
+const ANSWER: &str = "Ship landed";
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pods and the node, counted from 0, on which each runs.
+const CAST: [(&str, usize); 4] = [("deathstar-1", 0), ("deathstar-2", 1), ("xwing", 0), ("tiefighter", 1)];
+
+/// Whether the lab stays up after the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It is removed.
+    Remove,
+    /// It stays, and the account says how to enter it.
+    Keep,
+}
+
+struct Actor {
+    pod: Pod,
+    node: usize,
+    added_in: Duration,
+}
+
+/// One request and what became of it.
+struct Journey<'a> {
+    from: String,
+    to: &'a str,
+    way: &'static str,
+    took: Vec<Result<Duration>>,
+}
+
+/// Plays the demo; gives whether every request was answered.
+///
+/// # Errors
+/// When the lab cannot be built or started, a pod cannot be made, or `out` cannot be written.
+pub fn play(after: After, paint: Paint, out: &mut impl Write) -> Result<bool> {
+    let started = Instant::now();
+    writeln!(
+        out,
+        "{}",
+        paint.bold("rhumb: two nodes, a router, a client, all network namespaces of this machine")
+    )?;
+    let spec = Spec::named("demo");
+    let mut lab = if after == After::Keep { Lab::build_to_keep(spec)? } else { Lab::build(spec)? };
+    lab.start()?;
+    writeln!(out, "  operator and agents ready {} after the first command\n", millis(started.elapsed()))?;
+
+    let actors = CAST.map(|(name, node)| {
+        let called = Instant::now();
+        let pod = lab.node(node).add_pod("default", name)?;
+        Ok(Actor { pod, node, added_in: called.elapsed() })
+    });
+    let actors = actors.into_iter().collect::<Result<Vec<Actor>>>()?;
+    tell_pods(&lab, &actors, paint, out)?;
+    tell_routes(&lab, paint, out)?;
+
+    let deathstars: Vec<&Actor> =
+        actors.iter().filter(|actor| actor.pod.name.starts_with("deathstar")).collect();
+    let servers = deathstars.iter().map(|actor| HttpServer::start(&actor.pod.namespace, 80, PATH, ANSWER));
+    let servers = servers.collect::<Result<Vec<HttpServer>>>()?;
+    let journeys = travel(&lab, &actors, &deathstars);
+    let landed = tell_journeys(&journeys, paint, out)?;
+    drop(servers);
+
+    tell_counters(&lab, paint, out)?;
+    if after == After::Keep {
+        tell_how_to_enter(&lab, &actors, paint, out)?;
+        for mut actor in actors {
+            actor.pod.namespace.keep();
+        }
+        lab.keep()?;
+    } else {
+        for actor in actors {
+            lab.node(actor.node).del_pod(actor.pod)?;
+        }
+        lab.close()?;
+    }
+    Ok(landed)
+}
+
+fn travel<'a>(lab: &Lab, actors: &'a [Actor], deathstars: &[&'a Actor]) -> Vec<Journey<'a>> {
+    let mut journeys = Vec::new();
+    let ships = actors.iter().filter(|actor| !actor.pod.name.starts_with("deathstar"));
+    let mut starts: Vec<(String, &Namespace, Option<usize>)> =
+        ships.map(|ship| (ship.pod.name.clone(), &ship.pod.namespace, Some(ship.node))).collect();
+    for (number, node) in lab.nodes().iter().enumerate() {
+        starts.push((format!("node {}", node.name), node.namespace(), Some(number)));
+    }
+    starts.push(("client".to_owned(), lab.client(), None));
+    for (from, namespace, node) in starts {
+        for star in deathstars {
+            let way = match node {
+                Some(node) if node == star.node => "same node",
+                Some(_) => "across nodes",
+                None => "through the router",
+            };
+            let took = star.pod.addresses.iter().map(|address| land(namespace, *address)).collect();
+            journeys.push(Journey { from: from.clone(), to: &star.pod.name, way, took });
+        }
+    }
+    journeys
+}
+
+fn land(from: &Namespace, to: IpAddr) -> Result<Duration> {
+    let reply = http_post(from, SocketAddr::new(to, 80), PATH, PATIENCE)?;
+    anyhow::ensure!(
+        reply.status == 200 && reply.body == ANSWER,
+        "answered {} {:?}",
+        reply.status,
+        reply.body
+    );
+    Ok(reply.elapsed)
+}
+
+fn tell_pods(lab: &Lab, actors: &[Actor], paint: Paint, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", paint.bold("Pods, made by the CNI plugin"))?;
+    let mut table = Table::new(["pod", "node", "IPv4", "IPv6", "ADD"]);
+    for Actor { pod, node, added_in } in actors {
+        let node = lab.node(*node).name.clone();
+        table.row([pod.name.clone(), node, pod.v4().to_string(), pod.v6().to_string(), millis(*added_in)]);
+    }
+    Ok(writeln!(out, "{}", table.lines(paint))?)
+}
+
+fn tell_routes(lab: &Lab, paint: Paint, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", paint.bold("Routes that the agents made"))?;
+    let mut table = Table::new(["node", "prefix", "kind", "via", "dev"]);
+    for node in lab.nodes() {
+        let routes = node.show("route list")?;
+        for route in routes.as_array().context("a list of routes")? {
+            let word = |name: &str| route.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+            table.row([node.name.clone(), word("prefix"), word("kind"), word("gateway"), word("dev")]);
+        }
+    }
+    Ok(writeln!(out, "{}", table.lines(paint))?)
+}
+
+fn tell_journeys(journeys: &[Journey<'_>], paint: Paint, out: &mut impl Write) -> Result<bool> {
+    writeln!(out, "{}", paint.bold(&format!("POST {PATH}")))?;
+    let mut table = Table::new(["from", "to", "way", "IPv4", "IPv6"]);
+    let mut failures = Vec::new();
+    for journey in journeys {
+        let cells: Vec<String> =
+            journey.took.iter().map(|took| took.as_ref().map_or("no".into(), |t| millis(*t))).collect();
+        let [v4, v6] = cells.try_into().ok().context("a pod has an address of each family")?;
+        table.row([journey.from.clone(), journey.to.to_owned(), journey.way.to_owned(), v4, v6]);
+        failures.extend(journey.took.iter().filter_map(|took| took.as_ref().err()));
+    }
+    write!(out, "{}", table.lines(paint))?;
+    for failure in &failures {
+        writeln!(out, "  {}", paint.bad(&format!("{failure:#}")))?;
+    }
+    let requests: usize = journeys.iter().map(|journey| journey.took.len()).sum();
+    let verdict = format!("{} of {requests} requests answered \"{ANSWER}\"", requests - failures.len());
+    writeln!(out, "  {}\n", if failures.is_empty() { paint.good(&verdict) } else { paint.bad(&verdict) })?;
+    Ok(failures.is_empty())
+}
+
+fn tell_how_to_enter(lab: &Lab, actors: &[Actor], paint: Paint, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", paint.bold("The lab stays up"))?;
+    let mut table = Table::new(["to enter", "run"]);
+    let pods = actors.iter().map(|actor| (actor.pod.name.as_str(), &actor.pod.namespace));
+    let nodes = lab.nodes().iter().map(|node| (node.name.as_str(), node.namespace()));
+    let others = [("router", lab.router()), ("client", lab.client())];
+    for (what, namespace) in pods.chain(nodes).chain(others) {
+        table.row([what.to_owned(), format!("nsenter --net={} bash", namespace.path().display())]);
+    }
+    write!(out, "{}", table.lines(paint))?;
+    for node in lab.nodes() {
+        let rhumb = lab.binaries().path("rhumb");
+        writeln!(out, "  {} --run-dir {} status", rhumb.display(), node.run_dir().display())?;
+    }
+    writeln!(out, "  objects: {}   logs: {}", lab.store_dir().display(), lab.home().display())?;
+    Ok(writeln!(out, "  remove it: cargo xtask lab down")?)
+}
+
+/// Packets by reason and direction, and the agent's memory, per node.
+fn tell_counters(lab: &Lab, paint: Paint, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", paint.bold("Packets by reason, as the datapath counted them"))?;
+    let mut table = Table::new(["node", "direction", "reason", "packets"]);
+    for node in lab.nodes() {
+        for (direction, reason, packets) in node.packets()? {
+            table.row([node.name.clone(), direction, reason, packets.to_string()]);
+        }
+    }
+    writeln!(out, "{}", table.lines(paint))?;
+    let memory: Vec<String> = lab
+        .nodes()
+        .iter()
+        .map(|node| Ok(format!("{} {:.1} MiB", node.name, node.agent_rss_kib()? as f64 / 1024.0)))
+        .collect::<Result<_>>()?;
+    Ok(writeln!(out, "Resident memory of the agents: {}\n", memory.join(", "))?)
+}

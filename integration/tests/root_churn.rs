@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many pods come and go at once: none fails, and the agent does not grow.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rhumb_integration::lab::{Footprint, Lab, Spec};
+
+const PARALLEL: usize = 16;
+const WARM: usize = 200;
+const ALL: usize = 1000;
+/// What the agent may grow by between the two: addresses that cool down are remembered.
+const MARGIN_KIB: u64 = 1024;
+
+#[test]
+fn a_thousand_pods_come_and_go_and_the_agent_does_not_grow() {
+    let block = |text: &str| Some(text.parse().expect("a literal prefix"));
+    let mut lab = Lab::build(Spec {
+        nodes: 1,
+        pool_v4: block("10.244.0.0/16").map(|cidr| (cidr, 20)),
+        pool_v6: block("fd00:10:244::/104").map(|cidr| (cidr, 116)),
+        ..Spec::named("churn")
+    })
+    .expect("the lab is built");
+    lab.start().expect("started");
+    let before = Footprint::of(lab.node(0)).expect("looked");
+    cycles(&lab, WARM);
+    let warm = lab.node(0).agent_rss_kib().expect("read");
+    cycles(&lab, ALL - WARM);
+    let after = lab.node(0).agent_rss_kib().expect("read");
+    eprintln!("resident memory of the agent: {warm} KiB after {WARM} cycles, {after} KiB after {ALL}");
+    assert!(after <= warm + MARGIN_KIB, "grew from {warm} to {after} KiB");
+    before.returns(lab.node(0), Duration::from_secs(10)).expect("nothing is left over");
+    lab.close().expect("closed");
+}
+
+fn cycles(lab: &Lab, count: usize) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while next.fetch_add(1, Ordering::Relaxed) < count {
+                    let node = lab.node(0);
+                    let pod = node.add_pod("default", "churn").expect("added");
+                    assert_eq!(pod.addresses.len(), 2, "{:?}", pod.result);
+                    node.del_pod(pod).expect("deleted");
+                }
+            });
+        }
+    });
+}
