@@ -26,8 +26,16 @@ pub(crate) fn run_targets(workspace: &Workspace, name: Option<&str>, seconds: u3
     }
     for target in targets {
         let mut fuzz = Command::new("rustup");
-        fuzz.current_dir(workspace.root().join("fuzz"))
-            .args(["run", "nightly", "cargo", "fuzz", "run", target]);
+        fuzz.current_dir(workspace.root().join("fuzz")).args([
+            "run",
+            "nightly",
+            "cargo",
+            "fuzz",
+            "run",
+            "--fuzz-dir",
+            ".",
+            target,
+        ]);
         run(fuzz.args(["--", "-print_final_stats=1"]).arg(format!("-max_total_time={seconds}")))?;
     }
     Ok(())

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use crate::run::{cargo, run};
 use crate::workspace::Workspace;
 
-/// Workspaces of their own, built for other targets.
-const APART: &[&str] = &["ebpf/programs", "fuzz"];
+/// The BPF programs.
+const KERNEL_SIDE: &str = "ebpf/programs";
+
+/// Workspaces of their own, built by other compilers.
+const APART: &[&str] = &[KERNEL_SIDE, "fuzz"];
 
 /// The whole tree.
 pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
     format(workspace)?;
-    run(cargo(workspace.root()).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    run(cargo(workspace.root()).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    kernel_side(workspace)
 }
 
 /// The format of the whole tree, and clippy on these crates only.
@@ -21,6 +25,14 @@ pub(crate) fn run_some(workspace: &Workspace, packages: &[&str]) -> anyhow::Resu
     let mut clippy = cargo(workspace.root());
     clippy.arg("clippy").args(packages.iter().flat_map(|name| ["-p", name]));
     run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Clippy on the BPF programs, compiled for the host: rustup's stable toolchain has no core library for BPF.
+fn kernel_side(workspace: &Workspace) -> anyhow::Result<()> {
+    let folder = workspace.root().join(KERNEL_SIDE);
+    let mut clippy = cargo(&folder);
+    clippy.arg("clippy").arg("--target-dir").arg(workspace.target().join("lint"));
+    run(clippy.args(["--", "-D", "warnings"]))
 }
 
 fn format(workspace: &Workspace) -> anyhow::Result<()> {

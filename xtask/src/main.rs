@@ -4,6 +4,7 @@
 
 mod build;
 mod fuzz;
+mod generate;
 mod integration;
 mod lint;
 mod preflight;
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Check formatting and run clippy, warnings being errors
     Lint,
+    /// Write the documents that are made from sources
+    Gen,
     /// Check what the compiler cannot: arrows between rooms, names, sizes, paths in documents
     Tidy,
     /// Show a small cluster of network namespaces at work
@@ -113,6 +116,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             setup::install(&[Part::Build, Part::Check])?;
             lint::run_all(&workspace)
         }
+        Command::Gen => generate::write(workspace.root()),
         Command::Tidy => tidy::run(&workspace),
         Command::Demo { keep } => integration::demo(&workspace, keep),
         Command::Lab { command: LabCommand::Down } => integration::lab_down(&workspace),

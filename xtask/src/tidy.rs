@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use cargo_metadata::{MetadataCommand, Package};
 
 use self::source::Source;
+use crate::generate;
 use crate::workspace::Workspace;
 
 /// Something that is not as it should be, and where.
@@ -44,6 +45,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         findings.extend(files::check(source));
         findings.extend(words::check(source));
         findings.extend(documents::check(source, workspace.root()));
+    }
+    for path in generate::stale(workspace.root())? {
+        findings.push(Finding::new(path, "out of date: run `cargo xtask gen`"));
     }
     for Finding { place, what } in &findings {
         println!("{place}: {what}");

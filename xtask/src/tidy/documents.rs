@@ -44,6 +44,8 @@ fn is_path(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     word.contains('/')
         && !word.starts_with('/')
+        // What is built is not there before it is built.
+        && !word.starts_with("target/")
         && word.chars().all(plain)
         && ENDS.iter().any(|end| word.ends_with(end))
 }

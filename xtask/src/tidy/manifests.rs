@@ -8,7 +8,8 @@ use super::source::Source;
 /// Libraries that only some crates may use in their programs; everybody else goes through these crates.
 const WRAPPED: &[(&str, &[&str])] = &[
     ("anyhow", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
-    ("aya", &["rhumb-ebpf"]),
+    // The layouts take part for the user side only, behind a feature.
+    ("aya", &["rhumb-ebpf", "rhumb-ebpf-common"]),
     ("aya-ebpf", &["rhumb-ebpf-programs"]),
     ("cargo_metadata", &["xtask"]),
     ("clap", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
@@ -54,8 +55,8 @@ pub(crate) fn lints(packages: &[Package], sources: &[Source]) -> Vec<Finding> {
 fn takes_lints(manifest: &Source) -> Option<Finding> {
     let mut lines = manifest.text.lines();
     let inherited = lines.any(|line| line == "[lints]") && lines.next() == Some("workspace = true");
-    // A workspace of its own has nothing to inherit from, and says its lints itself.
-    let own = manifest.text.contains("\n[lints.") || manifest.text.contains("\n[workspace.lints");
+    // A workspace of its own has nothing to inherit from.
+    let own = manifest.text.lines().any(|line| line == "[workspace]");
     (!inherited && !own).then(|| Finding::new(&manifest.path, "`[lints] workspace = true` is missing"))
 }
 
