@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rhumb_model::Prefix;
@@ -388,6 +388,42 @@ impl Node {
             armed.push(entry.file_name().to_string_lossy().into_owned());
         }
         Ok(armed)
+    }
+
+    /// Waits until the agent has free addresses of every family in its pool.
+    ///
+    /// # Errors
+    /// When `patience` is over before.
+    pub fn until_free(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.show("status")?;
+            let mut pools = status["pools"].as_array().context("a list of pools")?.iter();
+            if pools.all(|pool| pool["free"].as_u64() > Some(0)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} has no free addresses: {}", self.name, status["pools"]);
+        }
+    }
+
+    /// Takes away what a reboot of the machine would: sockets and the plugin's queue, pins, and our links and routes.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn forget_what_a_reboot_forgets(&self) -> Result<()> {
+        for folder in [self.run_dir().as_path(), self.bpffs()] {
+            fs::remove_dir_all(folder)?;
+            fs::create_dir(folder)?;
+        }
+        for family in ["-4", "-6"] {
+            self.namespace.ip_show(&format!("{family} route flush table all proto 114"))?;
+        }
+        let links = self.namespace.ip_show("-o link show")?;
+        let names = links.lines().filter_map(|line| line.split([':', '@']).nth(1)).map(str::trim);
+        for name in names.filter(|name| name.starts_with("rh")) {
+            self.namespace.ip(&format!("link del {name}"))?;
+        }
+        Ok(())
     }
 
     /// The pod CIDRs that the operator gave to this node.
