@@ -51,6 +51,14 @@ impl Intervals {
         self.last_by_first.keys().next().copied()
     }
 
+    /// The least number that is not below `number`.
+    pub(crate) fn first_from(&self, number: u128) -> Option<u128> {
+        if self.contains(number) {
+            return Some(number);
+        }
+        self.last_by_first.range(number..).next().map(|(&first, _)| first)
+    }
+
     /// The last of the intervals that share a number with `first..=last`.
     pub(crate) fn overlapping(&self, first: u128, last: u128) -> Option<(u128, u128)> {
         let (&start, &end) = self.last_by_first.range(..=last).next_back()?;
@@ -136,6 +144,7 @@ mod tests {
             prop_assert_eq!(set.min(), model.first().copied());
             let (a, b) = (u128::from(probe.0.min(probe.1)), u128::from(probe.0.max(probe.1)));
             prop_assert_eq!(set.contains(a), model.contains(&a));
+            prop_assert_eq!(set.first_from(a), model.range(a..).next().copied());
             prop_assert_eq!(set.overlapping(a, b).is_some(), model.range(a..=b).next().is_some());
 
             let other: BTreeSet<u128> = other.into_iter().map(u128::from).collect();

@@ -12,7 +12,7 @@ use crate::space::Space;
 use crate::{AllocateError, Lease, Owner, Range, Record, Request, RestoreError, State, Usage};
 
 /// How many cool addresses of a family keep their place in the order of release. The ones before them are leased
-/// lowest first, so that the memory of a large IPv6 range stays bounded.
+/// in turn, so that the memory of a large IPv6 range stays bounded.
 const REMEMBERED: usize = 4096;
 
 /// How long released addresses wait.

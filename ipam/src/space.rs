@@ -10,7 +10,7 @@
 //!     │                └──── cooled down ── idle                                             │
 //!     └──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Least recently used first: fresh (never used, lowest first), forgotten (lowest first), idle in the order of
+//! Least recently used first: fresh (never used, lowest first), forgotten (in turn), idle in the order of
 //! release, then kept in the order of release. Only held, idle and kept addresses have an entry; fresh and forgotten
 //! ones are intervals. A held or released address outside of what may be leased is a stray: it is not leased anew,
 //! and has no entry once it is released and cool.
@@ -34,6 +34,8 @@ pub(crate) struct Space {
     extent: Extent,
     fresh: Intervals,
     forgotten: Intervals,
+    /// Behind the forgotten address that was leased last: they take turns.
+    turn: u128,
     entries: BTreeMap<IpAddr, Entry>,
     shelves: Shelves,
     /// The address that waits for this interface of this pod.
@@ -100,6 +102,7 @@ impl Space {
             extent: Extent::default(),
             fresh: Intervals::default(),
             forgotten: Intervals::default(),
+            turn: 0,
             entries: BTreeMap::new(),
             shelves: Shelves::default(),
             kept_for: BTreeMap::new(),
@@ -145,9 +148,9 @@ impl Space {
 
     /// Catches up with the time: what was kept for long enough is idle, what is of no use any more is forgotten.
     pub(crate) fn settle(&mut self, policy: &Policy, now: Timestamp) {
-        for (kept, idle) in [(Shelf::Kept, Shelf::Idle), (Shelf::KeptStray, Shelf::Stray)] {
+        for kept in [Shelf::Kept, Shelf::KeptStray] {
             while let Some(addr) = self.shelves.get(kept).first_before(policy.sticky_for, now) {
-                self.stop_keeping(addr, idle);
+                self.stop_keeping(addr);
             }
         }
         while self.shelves.idle.len() > self.remembered
@@ -184,7 +187,8 @@ impl Space {
         if let Some(addr) = wanted {
             return self.check_wanted(pool, owner, addr, policy, now).map(|()| addr);
         }
-        let unused = || self.fresh.min().or(self.forgotten.min()).map(|bits| from_bits(self.family, bits));
+        let unused =
+            || self.fresh.min().or_else(|| self.next_forgotten()).map(|bits| from_bits(self.family, bits));
         let cool = |queue: &Queue| queue.first_before(policy.cool_down, now);
         self.kept_for(owner)
             .or_else(unused)
@@ -200,6 +204,9 @@ impl Space {
 
     /// Gives the address to `owner`, whoever had it.
     pub(crate) fn hold(&mut self, addr: IpAddr, owner: Owner, since: Timestamp) {
+        if self.next_forgotten() == Some(to_bits(addr)) {
+            self.turn = to_bits(addr).saturating_add(1);
+        }
         self.take_out(addr);
         self.draining += usize::from(!self.lends(addr));
         self.entries.insert(addr, Entry { owner, since, place: None });
@@ -216,7 +223,7 @@ impl Space {
         if let Some(key) = waits_for
             && let Some(older) = self.kept_for.insert(key, addr)
         {
-            self.demote(older);
+            self.stop_keeping(older);
         }
     }
 
@@ -299,6 +306,10 @@ impl Space {
         Some(first.0.at.after(policy.cool_down).since(now))
     }
 
+    fn next_forgotten(&self) -> Option<u128> {
+        self.forgotten.first_from(self.turn).or(self.forgotten.min())
+    }
+
     fn lends(&self, addr: IpAddr) -> bool {
         self.extent.usable.contains(to_bits(addr))
     }
@@ -346,20 +357,14 @@ impl Space {
         }
     }
 
-    fn stop_keeping(&mut self, addr: IpAddr, shelf: Shelf) {
-        if let Some((_, released)) = self.unshelve(addr) {
-            self.shelve(addr, shelf, released);
-        }
-        if let Some(entry) = self.entries.get(&addr) {
+    /// The pod has waited for too long, or left a newer address behind. The entry says so, and hence a snapshot.
+    fn stop_keeping(&mut self, addr: IpAddr) {
+        let Some((_, released)) = self.unshelve(addr) else { return };
+        self.shelve(addr, self.shelf(addr, false), released);
+        if let Some(entry) = self.entries.get_mut(&addr) {
+            entry.owner.sticky = false;
             let owner = entry.owner.clone();
             self.drop_claim(addr, &owner);
-        }
-    }
-
-    /// The pod's interface left a newer address behind, and waits for that one.
-    fn demote(&mut self, older: IpAddr) {
-        if let Some((_, released)) = self.unshelve(older) {
-            self.shelve(older, self.shelf(older, false), released);
         }
     }
 
