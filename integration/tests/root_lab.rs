@@ -16,6 +16,17 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("a literal address")
 }
 
+/// Runs one test of this file again in a process of its own, which owns a lab of that name.
+fn run_as_owner(test: &str, name: &str) -> (String, std::process::ExitStatus) {
+    let mut child = Command::new(std::env::current_exe().expect("the running program"))
+        .args(["--exact", test])
+        .env(VICTIM, name)
+        .spawn()
+        .expect("started");
+    let id = format!("rhl{}-{name}", child.id());
+    (id, child.wait().expect("ended"))
+}
+
 fn leftovers(id: &str) -> Vec<String> {
     let folders = ["/run/netns", "/sys/fs/bpf", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
     let labs = std::env::temp_dir().join("rhumb-lab");
@@ -100,14 +111,27 @@ fn nothing_stays_when_the_owner_is_killed() {
         let _lab = Lab::build(Spec::named("victim")).expect("the lab is built");
         std::process::abort();
     }
-    let mut child = Command::new(std::env::current_exe().expect("the running program"))
-        .args(["--exact", "nothing_stays_when_the_owner_is_killed"])
-        .env(VICTIM, "1")
-        .spawn()
-        .expect("started");
-    let id = format!("rhl{}-victim", child.id());
-    assert!(!child.wait().expect("ended").success());
+    let (id, status) = run_as_owner("nothing_stays_when_the_owner_is_killed", "victim");
+    assert!(!status.success());
     let home = std::env::temp_dir().join("rhumb-lab").join(&id);
     assert!(lab::gone_within(&home, Duration::from_secs(10)).expect("watched"), "the reaper did nothing");
     assert_eq!(leftovers(&id), [""; 0]);
+}
+
+#[test]
+fn a_kept_lab_outlives_its_owner_until_it_is_taken_down() {
+    if std::env::var_os(VICTIM).is_some() {
+        let lab = Lab::build_to_keep(Spec::named("kept")).expect("the lab is built");
+        lab.keep().expect("let go");
+        return;
+    }
+    let (id, status) = run_as_owner("a_kept_lab_outlives_its_owner_until_it_is_taken_down", "kept");
+    assert!(status.success());
+    let bystander = Lab::build(Spec::named("stays")).expect("the lab is built");
+    assert!(Path::new("/run/netns").join(format!("{id}-n2")).exists());
+    lab::down_all().expect("taken down");
+    assert_eq!(leftovers(&id), [""; 0]);
+    lab::ping(bystander.client(), bystander.node(0).addresses[0], PATIENCE)
+        .expect("the lab of a live owner stays");
+    bystander.close().expect("closed");
 }

@@ -144,8 +144,8 @@ pub(super) fn enter(path: &Path) -> Result<()> {
 
 /// Deletes a namespace by name; its absence is success.
 pub(super) fn delete(name: &str) -> Result<()> {
-    if !Path::new("/run/netns").join(name).exists() {
-        return Ok(());
+    match ip(&format!("netns del {name}")) {
+        Err(error) if Path::new("/run/netns").join(name).exists() => Err(error),
+        _ => Ok(()),
     }
-    ip(&format!("netns del {name}")).map(drop)
 }

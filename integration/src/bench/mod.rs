@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Benches: every figure beside a peer's of the same run, or beside its budget; missed aims are told like met ones.
+
+mod path;
+mod pods;
+mod report;
+mod traffic;
+mod twin;
+
+pub use path::path;
+pub use pods::pods;
+pub use report::{Aim, Measure, Report, median, percentile};
