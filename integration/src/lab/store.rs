@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify;
+use rustix::fs::{FlockOperation, flock, inotify};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ impl Store {
     /// When the folder cannot be read or written.
     pub fn apply(&self, object: &Value) -> Result<()> {
         let key = key(object).context("the object has no kind and name")?;
+        let _lock = self.lock()?;
         let file = self.files()?.into_iter().find(|(_, objects)| objects.iter().any(|o| is(o, &key)));
         let (path, mut objects) = file.unwrap_or_else(|| {
             let name = [&key.0, &key.1, &key.2].map(|part| part.to_lowercase()).join(".");
@@ -55,6 +56,7 @@ impl Store {
     /// When the folder cannot be read or written.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let _lock = self.lock()?;
         for (path, mut objects) in self.files()? {
             let before = objects.len();
             objects.retain(|object| !is(object, &key));
@@ -104,6 +106,13 @@ impl Store {
             poll(&mut [PollFd::new(&changes, PollFlags::IN)], Some(&left.try_into()?))?;
             while rustix::io::read(&changes, &mut [0; 4096]).is_ok() {}
         }
+    }
+
+    /// The lock that orders all writers of the folder, held until the value is dropped.
+    fn lock(&self) -> Result<fs::File> {
+        let lock = fs::File::options().create(true).append(true).open(self.path.join(".lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(lock)
     }
 
     /// Every file with its objects; a file that is not YAML of objects has none.
@@ -172,7 +181,7 @@ mod tests {
         store.delete("Pod", "default", "a").expect("deleted");
         assert_eq!(store.get("Pod", "default", "b").expect("read"), Some(pod("b", "2")));
         assert_eq!(store.get("Pod", "default", "a").expect("read"), None);
-        assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 1);
+        assert_eq!(store.files().expect("listed").len(), 1);
     }
 
     #[test]
