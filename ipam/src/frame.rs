@@ -8,13 +8,13 @@
 //!   header  ┌───────────────────────┬───────────────────┐
 //!           │ magic "rhumbjnl" (8)  │ version 1 (u32)   │
 //!           └───────────────────────┴───────────────────┘
-//!   frame   ┌──────────────┬──────────────┬─────────────────────────────────┐
-//!           │ length (u32) │ crc32 (u32)  │ JSON array of records (length)  │
-//!           └──────────────┴──────────────┴─────────────────────────────────┘
+//!   frame   ┌──────────────┬──────────────┬──────────────┬─────────────────────────────────┐
+//!           │ length (u32) │ crc32 (u32)  │ number (u32) │ JSON array of records (length)  │
+//!           └──────────────┴──────────────┴──────────────┴─────────────────────────────────┘
 //! ```
-//! Numbers are little-endian. The checksum covers the length and the payload. One append is one frame, so that a
-//! batch is there as a whole or not at all, in whatever order the disk writes its sectors. No length is 0, so that
-//! sectors of zeros are no frames.
+//! Integers are little-endian. The checksum covers length, number and payload. Frames are numbered from 0, so that
+//! none can be lost, doubled or moved unseen. One append is one frame, so that a batch is there as a whole or not at
+//! all, in whatever order the disk writes its sectors. No length is 0, so that sectors of zeros are no frames.
 //!
 //! What follows the last good frame is a torn tail when no good frame begins anywhere in it: the write that a crash
 //! cut short. A good frame behind a bad one means that the journal was damaged after it was written.
@@ -28,7 +28,7 @@ const VERSION: u32 = 1;
 /// Length of the file's header in bytes.
 pub(crate) const HEADER: usize = 12;
 /// Length of a frame without its payload in bytes.
-const FRAME: usize = 8;
+const FRAME: usize = 12;
 /// No payload is longer than this many bytes.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
@@ -47,6 +47,14 @@ pub enum Corruption {
     /// A record was changed after it was written.
     #[error("the checksum is wrong, and good records follow")]
     Checksum,
+    /// A record was lost, doubled or moved after it was written.
+    #[error("record batch {found} follows where {expected} should")]
+    Order {
+        /// The number that should follow.
+        expected: u32,
+        /// The number that follows.
+        found: u32,
+    },
     /// A length that is never written.
     #[error("a length of {length} bytes is impossible")]
     Length {
@@ -62,6 +70,8 @@ pub enum Corruption {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parsed<R> {
     pub(crate) records: Vec<R>,
+    /// How many good frames.
+    pub(crate) frames: u32,
     /// Header and good frames in bytes; what follows is a torn tail.
     pub(crate) good: usize,
 }
@@ -87,31 +97,38 @@ pub(crate) enum EncodeError {
     TooLong,
 }
 
-pub(crate) fn encode<R: Serialize>(records: &[R]) -> Result<Vec<u8>, EncodeError> {
+/// The frame with this number.
+pub(crate) fn encode<R: Serialize>(records: &[R], number: u32) -> Result<Vec<u8>, EncodeError> {
     let mut frame = vec![0; FRAME];
     serde_json::to_writer(&mut frame, records).map_err(EncodeError::Json)?;
-    let length = frame.len() - FRAME;
-    if length > MAX_PAYLOAD {
+    let payload = frame.len() - FRAME;
+    if payload > MAX_PAYLOAD {
         return Err(EncodeError::TooLong);
     }
-    let length = u32::try_from(length).expect("MAX_PAYLOAD fits u32").to_le_bytes();
-    let crc = checksum(length, &frame[FRAME..]).to_le_bytes();
+    let length = u32::try_from(payload).expect("MAX_PAYLOAD fits u32").to_le_bytes();
     frame[..4].copy_from_slice(&length);
-    frame[4..FRAME].copy_from_slice(&crc);
+    frame[8..FRAME].copy_from_slice(&number.to_le_bytes());
+    let crc = checksum(length, &frame[8..]);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
     Ok(frame)
 }
 
 pub(crate) fn parse<R: DeserializeOwned>(bytes: &[u8]) -> Result<Parsed<R>, Damage> {
-    check_header(bytes).map_err(|corruption| Damage { offset: 0, corruption })?;
-    let mut parsed = Parsed { records: Vec::new(), good: HEADER };
-    while let Some(payload) = payload_at(bytes, parsed.good) {
-        let records: Vec<R> = serde_json::from_slice(payload)
-            .map_err(|error| Damage { offset: parsed.good, corruption: Corruption::Record(error) })?;
+    let damage = |offset| move |corruption| Damage { offset, corruption };
+    check_header(bytes).map_err(damage(0))?;
+    let mut parsed = Parsed { records: Vec::new(), frames: 0, good: HEADER };
+    while let Some((number, payload)) = frame_at(bytes, parsed.good) {
+        if number != parsed.frames {
+            return Err(damage(parsed.good)(Corruption::Order { expected: parsed.frames, found: number }));
+        }
+        let records: Vec<R> =
+            serde_json::from_slice(payload).map_err(Corruption::Record).map_err(damage(parsed.good))?;
         parsed.records.extend(records);
+        parsed.frames = parsed.frames.wrapping_add(1);
         parsed.good += FRAME + payload.len();
     }
     match damage_in(&bytes[parsed.good..]) {
-        Some(corruption) => Err(Damage { offset: parsed.good, corruption }),
+        Some(corruption) => Err(damage(parsed.good)(corruption)),
         None => Ok(parsed),
     }
 }
@@ -131,7 +148,7 @@ fn check_header(bytes: &[u8]) -> Result<(), Corruption> {
 
 /// What is wrong with the bytes behind the last good frame; `None` for a torn tail, or nothing at all.
 fn damage_in(tail: &[u8]) -> Option<Corruption> {
-    if (1..tail.len()).any(|offset| payload_at(tail, offset).is_some()) {
+    if (1..tail.len()).any(|offset| frame_at(tail, offset).is_some()) {
         return Some(Corruption::Checksum);
     }
     let length = u32::from_le_bytes(*tail.first_chunk()?);
@@ -139,22 +156,27 @@ fn damage_in(tail: &[u8]) -> Option<Corruption> {
     (tail.len() >= FRAME && to_usize(length) > MAX_PAYLOAD).then_some(Corruption::Length { length })
 }
 
-/// The payload of the good frame at `offset`, if there is one.
-fn payload_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+/// Number and payload of the good frame at `offset`, if there is one.
+fn frame_at(bytes: &[u8], offset: usize) -> Option<(u32, &[u8])> {
     let (length, rest) = bytes.get(offset..)?.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let bytes_wanted = to_usize(u32::from_le_bytes(*length));
-    if !(1..=MAX_PAYLOAD).contains(&bytes_wanted) {
+    let payload = to_usize(u32::from_le_bytes(*length));
+    if !(1..=MAX_PAYLOAD).contains(&payload) {
         return None;
     }
-    let payload = rest.get(..bytes_wanted)?;
-    (checksum(*length, payload) == u32::from_le_bytes(*crc)).then_some(payload)
+    let checked = rest.get(..4 + payload)?;
+    if checksum(*length, checked) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let (number, payload) = checked.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*number), payload))
 }
 
-fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
+/// `rest` is number and payload.
+fn checksum(length: [u8; 4], rest: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length);
-    hasher.update(payload);
+    hasher.update(rest);
     hasher.finalize()
 }
 

@@ -163,8 +163,12 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         }
         file.sync_all().map_err(io("sync the file"))?;
         sync_directory(path).map_err(io("sync the directory"))?;
-        let journal =
-            Self { path: path.to_owned(), tail: Tail::new(file, good), _lock: lock, records: PhantomData };
+        let journal = Self {
+            path: path.to_owned(),
+            tail: Tail::new(file, good, parsed.frames),
+            _lock: lock,
+            records: PhantomData,
+        };
         let repaired = (bytes_cut > 0).then_some(Repair { bytes_cut });
         Ok((journal, Opened { records: parsed.records, repaired }))
     }
@@ -181,7 +185,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         if records.is_empty() {
             return Ok(());
         }
-        let frame = encode(records).map_err(|error| WriteError::Encode(error).appending(&self.path))?;
+        let frame = encode(records, self.tail.frames())
+            .map_err(|error| WriteError::Encode(error).appending(&self.path))?;
         self.tail.append(&frame).map_err(|source| AppendError::Io {
             path: self.path.clone(),
             step: "write and sync",
@@ -275,15 +280,16 @@ fn write_new<R: Serialize>(new: &Path, records: &[R]) -> Result<Tail<File>, Writ
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true);
     let mut file = options.open(new).map_err(io("create the new file"))?;
-    let mut length = HEADER;
+    let (mut length, mut frames) = (HEADER, 0);
     file.write_all(&header()).map_err(io("write the new file"))?;
     for batch in records.chunks(COMPACT_BATCH) {
-        let frame = encode(batch).map_err(WriteError::Encode)?;
+        let frame = encode(batch, frames).map_err(WriteError::Encode)?;
         file.write_all(&frame).map_err(io("write the new file"))?;
         length += frame.len();
+        frames += 1;
     }
     file.sync_all().map_err(io("sync the new file"))?;
-    Ok(Tail::new(file, to_u64(length)))
+    Ok(Tail::new(file, to_u64(length), frames))
 }
 
 /// Locks the file beside the journal: the journal itself is replaced by compaction, and a lock would go with it.

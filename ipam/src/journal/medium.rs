@@ -33,21 +33,27 @@ impl Medium for File {
 
 /// The end of a file to which whole frames are appended.
 ///
-/// Invariant: unless it is broken, the file holds exactly `length` bytes, all of them on disk.
+/// Invariant: unless it is broken, the file holds exactly `length` bytes and `frames` frames, all of them on disk.
 #[derive(Debug)]
 pub(super) struct Tail<M> {
     medium: M,
     length: u64,
+    frames: u32,
     broken: bool,
 }
 
 impl<M: Medium> Tail<M> {
-    pub(super) fn new(medium: M, length: u64) -> Self {
-        Self { medium, length, broken: false }
+    pub(super) fn new(medium: M, length: u64, frames: u32) -> Self {
+        Self { medium, length, frames, broken: false }
     }
 
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The number of the next frame.
+    pub(super) fn frames(&self) -> u32 {
+        self.frames
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -58,12 +64,13 @@ impl<M: Medium> Tail<M> {
         self.broken = true;
     }
 
-    /// Appends all bytes or none. When neither could be had, the tail is broken.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.medium.write_at(bytes, self.length).and_then(|()| self.medium.sync());
+    /// Appends the whole frame or nothing. When neither could be had, the tail is broken.
+    pub(super) fn append(&mut self, frame: &[u8]) -> io::Result<()> {
+        let written = self.medium.write_at(frame, self.length).and_then(|()| self.medium.sync());
         match written {
             Ok(()) => {
-                self.length += super::to_u64(bytes.len());
+                self.length += super::to_u64(frame.len());
+                self.frames = self.frames.wrapping_add(1);
                 Ok(())
             }
             Err(error) => {
