@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
@@ -25,6 +26,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// What ADD printed.
     pub result: Value,
+    /// How long ADD took.
+    pub added_in: Duration,
 }
 
 impl Pod {
@@ -38,6 +41,7 @@ impl Pod {
             ifname: "eth0".to_owned(),
             addresses: Vec::new(),
             result: Value::Null,
+            added_in: Duration::ZERO,
         }
     }
 
@@ -57,6 +61,7 @@ impl Pod {
     /// Takes addresses over from the result of ADD.
     pub(super) fn read(&mut self, output: &CniOutput) -> Result<()> {
         self.result = output.json()?;
+        self.added_in = output.elapsed;
         let ips = self.result.get("ips").and_then(Value::as_array).context("the result has no ips")?;
         self.addresses = ips
             .iter()
