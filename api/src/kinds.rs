@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::{NamespaceStatus, NodeStatus, PodStatus};
 
+use crate::dir::{Fault, read_kind};
 use crate::kind::{FieldError, HasStatus, Kind, KindScope};
 use crate::{Namespace, Node, NodeConfig, NodeState, NodeStateStatus, Pod, PodPool};
 
@@ -62,7 +63,9 @@ pub(crate) struct KindInfo {
     pub(crate) api_version: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) namespaced: bool,
-    pub(crate) type_id: fn() -> TypeId,
+    /// Reads a document as an object of this kind, which then has this version.
+    pub(crate) read: fn(document: &str, version: &str) -> Result<AnyObject, Fault>,
+    type_id: fn() -> TypeId,
 }
 
 impl KindInfo {
@@ -71,7 +74,27 @@ impl KindInfo {
             api_version: <K as Resource>::API_VERSION,
             kind: <K as Resource>::KIND,
             namespaced: <K::Scope as KindScope>::NAMESPACED,
+            read: read_kind::<K>,
             type_id: TypeId::of::<K>,
         }
+    }
+}
+
+/// A kind, as its place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KindId(usize);
+
+impl KindId {
+    pub(crate) fn of<K: Kind>() -> Self {
+        let place = ALL.iter().position(|info| (info.type_id)() == TypeId::of::<K>());
+        Self(place.expect("the table that implements Kind lists every kind"))
+    }
+
+    pub(crate) fn find(api_version: &str, kind: &str) -> Option<Self> {
+        ALL.iter().position(|info| info.api_version == api_version && info.kind == kind).map(Self)
+    }
+
+    pub(crate) fn info(self) -> &'static KindInfo {
+        &ALL[self.0]
     }
 }

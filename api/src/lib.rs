@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod annotations;
+mod dir;
 mod error;
 mod follow;
 mod key;
@@ -20,6 +21,7 @@ mod problem;
 mod store;
 
 pub use annotations::{ADDRESSES, AnnotationError, PodAddressing, STICKY_ADDRESSES, pod_addressing};
+pub use dir::DirStore;
 pub use error::{StoreError, WatchError};
 pub use follow::{Follow, Update, follow};
 pub use key::{ObjectKey, ResourceVersion};

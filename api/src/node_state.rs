@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rhumb_model::{Family, NodeName, PoolName};
+use rhumb_model::{Family, NodeName, PoolName, Prefix};
 use serde::{Deserialize, Serialize};
 
 use crate::own::{named, own_kind};
@@ -47,6 +47,9 @@ pub struct PoolUsage {
     pub pool: PoolName,
     /// The family.
     pub family: Family,
+    /// The blocks that these numbers count: the agent may not have seen the newest yet.
+    #[serde(default, rename = "podCIDRs")]
+    pub pod_cidrs: Vec<Prefix>,
     /// Addresses that can be leased at all.
     pub capacity: u64,
     /// Leased.

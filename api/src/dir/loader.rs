@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Keeps the catalogue as the directory is, by what the kernel tells of it.
+//!
+//! ```text
+//!            attached ── deleted, moved, unmounted, replaced ──► lost: nothing is removed, calls are refused
+//!               ▲                                                  │
+//!               └── a directory with objects is at the path again ─┘  all is read anew
+//! ```
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use tracing::{info, warn};
+
+use super::catalogue::{Catalogue, GRACE};
+use super::place::{self, Entered, Place};
+use super::view::View;
+use crate::Problem;
+
+/// How long files may be missing from a directory that came back: it may be filled file by file.
+const RETURN_GRACE: Duration = Duration::from_secs(1);
+/// How often a lost directory is looked for: nothing tells when it is mounted again.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often all stamps are compared: what is mounted over, or changed behind a symbolic link, is not told.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Room for some hundred events of one reading.
+const BUFFER: usize = 16 << 10;
+
+#[derive(Debug)]
+pub(super) struct Loader {
+    path: PathBuf,
+    inotify: Inotify,
+    watch: Option<WatchDescriptor>,
+    place: Option<Place>,
+    catalogue: Catalogue,
+    /// The last half of a rename that was seen: cookie, and the name that went away.
+    moving: Option<(u32, String)>,
+    next_sweep: Instant,
+}
+
+/// What the kernel told.
+#[derive(Debug, Default)]
+struct News {
+    /// Files that changed.
+    names: BTreeSet<String>,
+    /// Files that were made, or got other permissions: of interest when no writer closes them.
+    hints: BTreeSet<String>,
+    /// Files that a store deleted.
+    deleted: BTreeSet<String>,
+    /// Events may be missing.
+    all: bool,
+}
+
+impl Loader {
+    /// Opens the directory and reads every file.
+    pub(super) fn open(path: &Path, view: &View, now: Instant) -> io::Result<Self> {
+        let mut loader = Self {
+            path: path.to_owned(),
+            inotify: Inotify::init()?,
+            watch: None,
+            place: None,
+            catalogue: Catalogue::default(),
+            moving: None,
+            next_sweep: now,
+        };
+        loader.attach(now)?;
+        loader.publish(view);
+        Ok(loader)
+    }
+
+    /// A descriptor that becomes readable when there is news.
+    pub(super) fn news_fd(&self) -> io::Result<OwnedFd> {
+        self.inotify.as_fd().try_clone_to_owned()
+    }
+
+    /// Brings the view up to date. Returns when to do so again though nothing happened.
+    pub(super) fn refresh(&mut self, view: &View, now: Instant) -> Instant {
+        match self.enter(view, now) {
+            Ok(_) => self.catalogue.next_deadline().map_or(self.next_sweep, |at| at.min(self.next_sweep)),
+            Err(_) => now + LOOK,
+        }
+    }
+
+    /// Brings the view up to date and opens the directory for work.
+    pub(super) fn enter(&mut self, view: &View, now: Instant) -> io::Result<Entered> {
+        let entered = self.look(now);
+        match &entered {
+            Ok(_) => view.set_lost(None),
+            Err(error) => self.lose(error, view),
+        }
+        self.publish(view);
+        entered
+    }
+
+    fn look(&mut self, now: Instant) -> io::Result<Entered> {
+        let Some(place) = self.place.clone() else { return self.attach(now) };
+        let news = self.drain()?;
+        // Only now: what disappeared with the directory is no removal.
+        let entered = place.enter()?;
+        let gone_at = now + GRACE;
+        if news.all || self.next_sweep <= now {
+            self.next_sweep = now + SWEEP;
+            self.catalogue.look_at_all(&entered, gone_at)?;
+        }
+        let half_done = |name: &&String| entered.is_linked(name) || self.catalogue.is_unreadable(name);
+        let hinted: Vec<String> = news.hints.iter().filter(half_done).cloned().collect();
+        for name in hinted.iter().chain(&news.names) {
+            self.catalogue.look_at(&entered, name, gone_at);
+        }
+        for name in &news.deleted {
+            self.catalogue.believe_gone(name, now);
+        }
+        self.catalogue.give_up_missing(now);
+        Ok(entered)
+    }
+
+    /// Takes the directory that is at the path now.
+    fn attach(&mut self, now: Instant) -> io::Result<Entered> {
+        let place = Place::find(&self.path)?;
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::CREATE
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        let watch = self.inotify.watches().add(&self.path, mask)?;
+        let entered = place.enter()?;
+        if !self.catalogue.is_empty() && entered.names()?.is_empty() {
+            let message =
+                "the directory that came back holds no objects; it is taken again when it holds one";
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        self.catalogue.postpone_missing(now + RETURN_GRACE);
+        self.catalogue.look_at_all(&entered, now + RETURN_GRACE)?;
+        self.next_sweep = now + SWEEP;
+        (self.place, self.watch) = (Some(place), Some(watch));
+        info!(path = %self.path.display(), "object directory is read");
+        Ok(entered)
+    }
+
+    fn lose(&mut self, error: &io::Error, view: &View) {
+        if self.place.take().is_some() {
+            warn!(path = %self.path.display(), %error, "object directory is lost, what was read stays in force");
+            if let Some(watch) = self.watch.take() {
+                // A deleted directory took its watch along.
+                drop(self.inotify.watches().remove(watch));
+            }
+            self.moving = None;
+        }
+        let error = io::Error::new(error.kind(), error.to_string());
+        view.set_lost(Some(Arc::new(error)));
+    }
+
+    fn publish(&mut self, view: &View) {
+        view.apply(self.catalogue.decide());
+        let mut problems = self.catalogue.problems();
+        if self.place.is_none() {
+            let message = "the directory is not there; what was read from it stays in force".to_owned();
+            let file = self.path.display().to_string();
+            problems.push(Problem { file, line: None, column: None, object: None, field: None, message });
+        }
+        view.set_problems(problems);
+    }
+
+    /// Reads all that the kernel told up to now.
+    fn drain(&mut self) -> io::Result<News> {
+        let mut news = News::default();
+        let mut buffer = [0; BUFFER];
+        loop {
+            let events = match self.inotify.read_events(&mut buffer) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(news),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            for event in events {
+                if event.mask.contains(EventMask::Q_OVERFLOW) {
+                    news.all = true;
+                } else if Some(&event.wd) == self.watch.as_ref() {
+                    news.take(&event, &mut self.moving);
+                }
+            }
+        }
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Reads one file that a writer has just changed, and brings the view up to date.
+    pub(super) fn look_at(&mut self, entered: &Entered, name: &str, view: &View, now: Instant) {
+        self.catalogue.look_at(entered, name, now);
+        self.catalogue.give_up_missing(now);
+        self.publish(view);
+    }
+}
+
+impl News {
+    fn take(&mut self, event: &Event<&std::ffi::OsStr>, moving: &mut Option<(u32, String)>) {
+        let ends = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::IGNORED;
+        if event.mask.intersects(ends) {
+            self.all = true;
+            return;
+        }
+        let Some(name) = event.name.and_then(|name| name.to_str()) else { return };
+        if event.mask.contains(EventMask::MOVED_TO)
+            && place::is_deleted_name(name)
+            && let Some((_, from)) = moving.take_if(|(cookie, _)| *cookie == event.cookie)
+        {
+            self.deleted.insert(from);
+        }
+        if event.mask.contains(EventMask::MOVED_FROM) {
+            *moving = Some((event.cookie, name.to_owned()));
+        }
+        if name.starts_with("..") {
+            // Kubernetes changes a mounted ConfigMap by one rename of `..data`, to which all files are links.
+            self.all = true;
+        } else if place::is_object_file(name) {
+            let is_hint = event.mask.intersects(EventMask::CREATE | EventMask::ATTRIB);
+            let names = if is_hint { &mut self.hints } else { &mut self.names };
+            names.insert(name.to_owned());
+        }
+    }
+}
