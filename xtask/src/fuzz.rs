@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask fuzz`: libFuzzer on the parsers of foreign bytes.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::run::{output, run};
 use crate::workspace::Workspace;
@@ -24,19 +25,15 @@ pub(crate) fn run_targets(workspace: &Workspace, name: Option<&str>, seconds: u3
     if output(Command::new("rustup").args(["run", "nightly", "cargo", "fuzz", "--version"])).is_none() {
         bail!("cargo-fuzz is not installed: cargo install cargo-fuzz");
     }
+    let folder = workspace.root().join("fuzz");
     for target in targets {
+        // Finds go to the first folder; the seeds beside it are the project's.
+        let (found, seeds) = (format!("corpus/{target}"), format!("seeds/{target}"));
+        fs::create_dir_all(folder.join(&found)).with_context(|| format!("create {found}"))?;
         let mut fuzz = Command::new("rustup");
-        fuzz.current_dir(workspace.root().join("fuzz")).args([
-            "run",
-            "nightly",
-            "cargo",
-            "fuzz",
-            "run",
-            "--fuzz-dir",
-            ".",
-            target,
-        ]);
-        run(fuzz.args(["--", "-print_final_stats=1"]).arg(format!("-max_total_time={seconds}")))?;
+        fuzz.current_dir(&folder).args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "."]);
+        fuzz.args([target, &found, &seeds, "--", "-print_final_stats=1"]);
+        run(fuzz.arg(format!("-max_total_time={seconds}")))?;
     }
     Ok(())
 }

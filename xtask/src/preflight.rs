@@ -43,7 +43,7 @@ const MACHINE: &[Probe] = &[
         found: || exists("/sys/kernel/btf/vmlinux"),
     },
     Probe {
-        what: "BPF JIT or interpreter",
+        what: "the bpf system call",
         lost: "no BPF program can be loaded (CONFIG_BPF_SYSCALL)",
         found: || exists("/proc/sys/kernel/unprivileged_bpf_disabled"),
     },
