@@ -106,10 +106,11 @@ pub(crate) fn encode<R: Serialize>(records: &[R], number: u32) -> Result<Vec<u8>
         return Err(EncodeError::TooLong);
     }
     let length = u32::try_from(payload).expect("MAX_PAYLOAD fits u32").to_le_bytes();
+    let number = number.to_le_bytes();
+    let crc = checksum(length, number, &frame[FRAME..]).to_le_bytes();
     frame[..4].copy_from_slice(&length);
-    frame[8..FRAME].copy_from_slice(&number.to_le_bytes());
-    let crc = checksum(length, &frame[8..]);
-    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+    frame[4..8].copy_from_slice(&crc);
+    frame[8..FRAME].copy_from_slice(&number);
     Ok(frame)
 }
 
@@ -148,7 +149,7 @@ fn check_header(bytes: &[u8]) -> Result<(), Corruption> {
 
 /// What is wrong with the bytes behind the last good frame; `None` for a torn tail, or nothing at all.
 fn damage_in(tail: &[u8]) -> Option<Corruption> {
-    if (1..tail.len()).any(|offset| frame_at(tail, offset).is_some()) {
+    if (1..tail.len()).any(|offset| begins_at(tail, offset)) {
         return Some(Corruption::Checksum);
     }
     let length = u32::from_le_bytes(*tail.first_chunk()?);
@@ -156,27 +157,47 @@ fn damage_in(tail: &[u8]) -> Option<Corruption> {
     (tail.len() >= FRAME && to_usize(length) > MAX_PAYLOAD).then_some(Corruption::Length { length })
 }
 
-/// Number and payload of the good frame at `offset`, if there is one.
-fn frame_at(bytes: &[u8], offset: usize) -> Option<(u32, &[u8])> {
-    let (length, rest) = bytes.get(offset..)?.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let payload = to_usize(u32::from_le_bytes(*length));
-    if !(1..=MAX_PAYLOAD).contains(&payload) {
-        return None;
-    }
-    let checked = rest.get(..4 + payload)?;
-    if checksum(*length, checked) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    let (number, payload) = checked.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*number), payload))
+/// Whether a good frame begins at `offset`. Looks for the brackets first: a checksum at every offset takes long.
+fn begins_at(bytes: &[u8], offset: usize) -> bool {
+    outline_at(bytes, offset).is_some_and(|outline| {
+        outline.payload.first() == Some(&b'[') && outline.payload.last() == Some(&b']') && outline.is_good()
+    })
 }
 
-/// `rest` is number and payload.
-fn checksum(length: [u8; 4], rest: &[u8]) -> u32 {
+/// Number and payload of the good frame at `offset`, if there is one.
+fn frame_at(bytes: &[u8], offset: usize) -> Option<(u32, &[u8])> {
+    let outline = outline_at(bytes, offset).filter(Outline::is_good)?;
+    Some((u32::from_le_bytes(outline.number), outline.payload))
+}
+
+/// A frame that is there in full, good or bad.
+struct Outline<'a> {
+    length: [u8; 4],
+    crc: [u8; 4],
+    number: [u8; 4],
+    payload: &'a [u8],
+}
+
+impl Outline<'_> {
+    fn is_good(&self) -> bool {
+        checksum(self.length, self.number, self.payload) == u32::from_le_bytes(self.crc)
+    }
+}
+
+fn outline_at(bytes: &[u8], offset: usize) -> Option<Outline<'_>> {
+    let (length, rest) = bytes.get(offset..)?.split_first_chunk::<4>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let (number, rest) = rest.split_first_chunk::<4>()?;
+    let wanted = to_usize(u32::from_le_bytes(*length));
+    let payload = rest.get(..wanted).filter(|_| (1..=MAX_PAYLOAD).contains(&wanted))?;
+    Some(Outline { length: *length, crc: *crc, number: *number, payload })
+}
+
+fn checksum(length: [u8; 4], number: [u8; 4], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length);
-    hasher.update(rest);
+    hasher.update(&number);
+    hasher.update(payload);
     hasher.finalize()
 }
 

@@ -320,7 +320,7 @@ fn replayed(records: Vec<Record>) -> Result<Pool, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn the_pool_answers_as_the_model_does(steps in vec(any_step(), 0..80)) {
