@@ -38,11 +38,6 @@ const MACHINE: &[Probe] = &[
         found: || kernel(&read("/proc/sys/kernel/osrelease")),
     },
     Probe {
-        what: "kernel BTF",
-        lost: "the verifier has no types for the programs (CONFIG_DEBUG_INFO_BTF)",
-        found: || exists("/sys/kernel/btf/vmlinux"),
-    },
-    Probe {
         what: "the bpf system call",
         lost: "no BPF program can be loaded (CONFIG_BPF_SYSCALL)",
         found: || exists("/proc/sys/kernel/unprivileged_bpf_disabled"),
