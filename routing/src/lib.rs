@@ -1,1 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Kernel links, addresses, routes and queueing disciplines over netlink, and the next hop per prefix.
+//!
+//! ```text
+//!   plan (pure): pod CIDRs of other nodes ──► routes
+//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs
+//!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
+//! ```
+
+pub mod host;
+mod host_routes;
+pub mod inspect;
+pub mod kernel;
+mod links;
+mod namespaces;
+mod netlink;
+pub mod plan;
+mod pod_addresses;
+mod pod_routes;
+mod qdiscs;
+mod routes;
+mod sysctls;
+
+pub use host_routes::{HostRoute, HostRoutes};
+pub use links::{LinkError, LinkFacts, LinkSpec, Links};
+pub use namespaces::{Namespaces, OpenError};
+pub use netlink::{Events, Netlink, Notices};
+pub use pod_addresses::{AddressError, PodAddress, PodAddresses};
+pub use pod_routes::{PodNextHop, PodRoute, PodRoutes};
+pub use qdiscs::{Direction, QdiscError, QdiscKey, Qdiscs, TokenBucket};
+pub use routes::RouteError;
+pub use sysctls::{Sysctl, SysctlError, Sysctls};

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the agent wants to know about its node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnetwork::IpNetwork;
+use rhumb_model::{IfName, Prefix};
+
+use crate::kernel::{KernelError, Link};
+use crate::netlink::Netlink;
+use crate::plan::Reach;
+
+/// A link that leads to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Name.
+    pub ifname: IfName,
+    /// Index.
+    pub ifindex: u32,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses that are valid beyond the link, with the lengths of their subnets.
+    pub addresses: Vec<IpNetwork>,
+}
+
+impl Uplink {
+    /// Which addresses are neighbours on it.
+    pub fn reach(&self) -> Reach {
+        let on_link = self.addresses.iter().map(|address| Prefix::containing(address.ip(), address.prefix()));
+        Reach { ifname: self.ifname.clone(), on_link: on_link.collect() }
+    }
+}
+
+/// The links that carry a default route of either family in the main table, by name.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn uplinks(netlink: &Netlink) -> Result<Vec<Uplink>, KernelError> {
+    let carriers = netlink.default_carriers().await?;
+    select(netlink, |link| carriers.contains(&link.ifindex)).await
+}
+
+/// The links of these names that are there, by name.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn uplinks_named(netlink: &Netlink, names: &[IfName]) -> Result<Vec<Uplink>, KernelError> {
+    select(netlink, |link| names.contains(&link.name)).await
+}
+
+async fn select(netlink: &Netlink, wanted: impl Fn(&Link) -> bool) -> Result<Vec<Uplink>, KernelError> {
+    let (links, mut addresses) = netlink.links_with_addresses().await?;
+    let chosen = links.into_iter().filter(wanted).map(|link| {
+        let addresses = addresses.remove(&link.ifindex).unwrap_or_default();
+        (link.name.clone(), Uplink { ifname: link.name, ifindex: link.ifindex, mtu: link.mtu, addresses })
+    });
+    Ok(chosen.collect::<BTreeMap<_, _>>().into_values().collect())
+}
+
+/// The addresses of the node that are valid beyond their link, without those of the loopback's range.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn addresses(netlink: &Netlink) -> Result<Vec<IpNetwork>, KernelError> {
+    let (_, addresses) = netlink.links_with_addresses().await?;
+    let addresses: BTreeSet<IpNetwork> = addresses.into_values().flatten().collect();
+    Ok(addresses.into_iter().collect())
+}
+
+/// The link of this name, if it is there.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn link(netlink: &Netlink, name: &IfName) -> Result<Option<Link>, KernelError> {
+    netlink.link(name).await
+}

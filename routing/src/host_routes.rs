@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use rhumb_model::{IfName, Prefix, Target};
+
+use crate::kernel::{Change, Kernel, KernelError, PROTOCOL, Place, Route, Way};
+use crate::netlink::Netlink;
+use crate::routes::{RouteError, exchange, usual_metric};
+
+/// Metric of unreachable routes: any route of others to the same destination wins.
+const LAST_METRIC: u32 = 0xffff_0000;
+
+/// Where packets to a prefix go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRoute {
+    /// Out of a link, to a neighbour there.
+    Device {
+        /// Name of the link.
+        ifname: IfName,
+    },
+    /// To a gateway.
+    Via {
+        /// The gateway.
+        gateway: IpAddr,
+        /// Name of the link to it; `None` lets the kernel find it.
+        ifname: Option<IfName>,
+    },
+    /// Nowhere, unless there is a route to part of the prefix, or another route to all of it.
+    Unreachable,
+}
+
+impl HostRoute {
+    /// Stands for routes that rhumb never puts in this form, and so differs from everything desired.
+    const STRANGE: HostRoute = HostRoute::Via { gateway: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ifname: None };
+}
+
+/// The routes of rhumb in the host's main table, known by their protocol number. Routes of others are never touched; one
+/// with the same destination and metric is an error.
+///
+/// The kernel drops routes with the link they lead to, and says so only for IPv6: look again when links went.
+#[derive(Debug)]
+pub struct HostRoutes<K = Netlink> {
+    kernel: K,
+    seen: BTreeMap<Prefix, Vec<Route>>,
+    /// Routes that were put without a link of their gateway.
+    unbound: BTreeSet<Prefix>,
+}
+
+impl<K: Kernel> HostRoutes<K> {
+    /// Takes a kernel.
+    pub fn new(kernel: K) -> Self {
+        Self { kernel, seen: BTreeMap::new(), unbound: BTreeSet::new() }
+    }
+
+    async fn look(&mut self) -> Result<(), KernelError> {
+        let routes = self.kernel.host_routes().await?;
+        self.seen.clear();
+        for route in routes {
+            self.seen.entry(route.dst).or_default().push(route);
+        }
+        self.unbound.retain(|prefix| self.seen.contains_key(prefix));
+        Ok(())
+    }
+
+    fn value(&self, prefix: Prefix, routes: &[Route]) -> HostRoute {
+        let [route] = routes else { return HostRoute::STRANGE };
+        let usual = route.metric == usual_metric(prefix.family());
+        match &route.way {
+            Way::Link { ifname: Some(ifname), gateway: None, .. } if usual => {
+                HostRoute::Device { ifname: ifname.clone() }
+            }
+            Way::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
+                gateway: *gateway,
+                ifname: (!self.unbound.contains(&prefix)).then(|| ifname.clone()),
+            },
+            Way::Unreachable if route.metric == LAST_METRIC => HostRoute::Unreachable,
+            Way::Link { .. } | Way::Unreachable | Way::Other => HostRoute::STRANGE,
+        }
+    }
+
+    fn put_done(&mut self, wanted: &Route) {
+        self.seen.insert(wanted.dst, vec![wanted.clone()]);
+        match wanted.way {
+            Way::Link { ifname: None, .. } => self.unbound.insert(wanted.dst),
+            Way::Link { .. } | Way::Unreachable | Way::Other => self.unbound.remove(&wanted.dst),
+        };
+    }
+}
+
+fn route(dst: Prefix, value: &HostRoute) -> Route {
+    let (metric, way) = match value {
+        HostRoute::Device { ifname } => (
+            usual_metric(dst.family()),
+            Way::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
+        ),
+        HostRoute::Via { gateway, ifname } => (
+            usual_metric(dst.family()),
+            Way::Link { ifname: ifname.clone(), gateway: Some(*gateway), onlink: false },
+        ),
+        HostRoute::Unreachable => (LAST_METRIC, Way::Unreachable),
+    };
+    Route { dst, metric, way, mtu: None, protocol: PROTOCOL }
+}
+
+impl<K: Kernel> Target for HostRoutes<K> {
+    type Key = Prefix;
+    type Value = HostRoute;
+    type Error = RouteError;
+
+    fn kind(&self) -> &'static str {
+        "host route"
+    }
+
+    async fn observe(&mut self) -> Result<BTreeMap<Prefix, HostRoute>, RouteError> {
+        self.look().await.map_err(|cause| RouteError::Observe { cause })?;
+        Ok(self.seen.iter().map(|(prefix, routes)| (*prefix, self.value(*prefix, routes))).collect())
+    }
+
+    async fn put(&mut self, key: &Prefix, value: &HostRoute) -> Result<(), RouteError> {
+        self.look().await.map_err(|cause| RouteError::Observe { cause })?;
+        let wanted = route(*key, value);
+        let ours = self.seen.get(key).map(Vec::as_slice).unwrap_or_default();
+        exchange(&self.kernel, &Place::Host, &wanted, ours).await?;
+        self.put_done(&wanted);
+        Ok(())
+    }
+
+    async fn remove(&mut self, key: &Prefix) -> Result<(), RouteError> {
+        self.remove_all(std::slice::from_ref(key)).await.pop().expect("one result per key")
+    }
+
+    async fn put_all(&mut self, batch: &[(Prefix, HostRoute)]) -> Vec<Result<(), RouteError>> {
+        let fresh: Vec<Route> = batch
+            .iter()
+            .filter(|(prefix, _)| !self.seen.contains_key(prefix))
+            .map(|(prefix, value)| route(*prefix, value))
+            .collect();
+        let changes = fresh.iter().cloned().map(Change::AddRoute).collect();
+        let applied = self.kernel.apply(Place::Host, changes).await;
+        let mut done = BTreeSet::new();
+        for (route, result) in fresh.iter().zip(applied) {
+            if result.is_ok() {
+                self.put_done(route);
+                done.insert(route.dst);
+            }
+        }
+        let mut results = Vec::with_capacity(batch.len());
+        for (prefix, value) in batch {
+            results.push(if done.contains(prefix) { Ok(()) } else { self.put(prefix, value).await });
+        }
+        results
+    }
+
+    async fn remove_all(&mut self, batch: &[Prefix]) -> Vec<Result<(), RouteError>> {
+        let unknown = batch.iter().any(|prefix| !self.seen.contains_key(prefix));
+        if unknown && let Err(cause) = self.look().await {
+            return batch.iter().map(|_| Err(RouteError::Observe { cause: cause.again() })).collect();
+        }
+        let of = |prefix: &Prefix| self.seen.get(prefix).map(Vec::as_slice).unwrap_or_default();
+        let changes = batch.iter().flat_map(of).cloned().map(Change::RemoveRoute).collect();
+        let mut applied = self.kernel.apply(Place::Host, changes).await.into_iter();
+        let mut results = Vec::with_capacity(batch.len());
+        for prefix in batch {
+            let removed: Vec<_> = applied.by_ref().take(of(prefix).len()).collect();
+            let failed = removed.into_iter().filter_map(Result::err).find(|error| !error.is_absent());
+            results.push(match failed {
+                Some(cause) => Err(RouteError::Kernel { dst: *prefix, place: Place::Host, cause }),
+                None => Ok(()),
+            });
+        }
+        for (prefix, _) in batch.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+            self.seen.remove(prefix);
+            self.unbound.remove(prefix);
+        }
+        results
+    }
+}

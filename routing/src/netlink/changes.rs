@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changes over one socket: names become indices, changes become requests, answers become results.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rhumb_model::IfName;
+
+use super::socket::Socket;
+use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
+use super::{Break, Host, Talk, address, find, link, qdisc, route};
+use crate::kernel::{Change, KernelError, PROTOCOL, Pair, Place, Route, Way};
+
+/// Indices that rhumb chooses lie above those that the kernel hands out in order.
+const FIRST_INDEX: u32 = 1 << 16;
+const INDEX_BITS: u32 = 24;
+/// How many indices are tried before giving up; the first is free unless the machine has millions of links.
+const INDEX_ATTEMPTS: usize = 8;
+
+/// Makes changes in the namespace of `socket`, one result each.
+pub(super) fn apply(
+    socket: &mut Socket,
+    place: &Place,
+    changes: &[Change],
+) -> Talk<Vec<Result<(), KernelError>>> {
+    let mut known = Indices { socket, place, found: BTreeMap::new() };
+    let mut requests = Vec::with_capacity(changes.len());
+    let mut results: Vec<Option<Result<(), KernelError>>> = Vec::with_capacity(changes.len());
+    for change in changes {
+        match request(&mut known, change)? {
+            Ok(request) => {
+                requests.push(request);
+                results.push(None);
+            }
+            Err(error) => results.push(Some(Err(error))),
+        }
+    }
+    let mut answered = socket.exchange(requests)?.into_iter();
+    let mut next = || answered.next().expect("one answer per request").map(drop).map_err(KernelError::from);
+    Ok(results.into_iter().map(|result| result.unwrap_or_else(&mut next)).collect())
+}
+
+/// The indices of links by name, asked for once per job.
+struct Indices<'a> {
+    socket: &'a mut Socket,
+    place: &'a Place,
+    found: BTreeMap<IfName, u32>,
+}
+
+impl Indices<'_> {
+    fn of(&mut self, name: &IfName) -> Talk<Result<u32, KernelError>> {
+        if let Some(ifindex) = self.found.get(name) {
+            return Ok(Ok(*ifindex));
+        }
+        let Some(link) = find(self.socket, name)? else {
+            return Ok(Err(KernelError::NoLink { ifname: name.clone(), place: self.place.clone() }));
+        };
+        self.found.insert(name.clone(), link.ifindex);
+        Ok(Ok(link.ifindex))
+    }
+}
+
+fn request(known: &mut Indices<'_>, change: &Change) -> Talk<Result<Request, KernelError>> {
+    Ok(match change {
+        Change::SetLink { ifname, mac, mtu } => {
+            known.of(ifname)?.map(|ifindex| link::set(ifindex, *mac, *mtu))
+        }
+        Change::AddGateway(ifname) => known.of(ifname)?.map(address::add_gateway),
+        Change::AddAddress(ifname, address) => {
+            known.of(ifname)?.map(|ifindex| address::add(ifindex, *address))
+        }
+        Change::RemoveAddress(ifname, address) => {
+            known.of(ifname)?.map(|ifindex| address::remove(ifindex, *address))
+        }
+        Change::AddRoute(route) => {
+            told(known, route)?.map(|told| route::put(&told, NLM_F_CREATE | NLM_F_EXCL))
+        }
+        Change::ReplaceRoute(route) => {
+            told(known, route)?.map(|told| route::put(&told, NLM_F_CREATE | NLM_F_REPLACE))
+        }
+        Change::RemoveRoute(route) => told(known, route)?.map(|told| route::remove(&told)),
+        Change::PutBucket(ifname, bucket) => known.of(ifname)?.map(|ifindex| qdisc::put(ifindex, bucket)),
+        Change::RemoveBucket(ifname) => known.of(ifname)?.map(qdisc::remove),
+    })
+}
+
+fn told(known: &mut Indices<'_>, route: &Route) -> Talk<Result<route::Told, KernelError>> {
+    let mut told = route::Told {
+        dst: route.dst,
+        metric: route.metric,
+        kind: route::Kind::Unreachable,
+        ifindex: None,
+        gateway: None,
+        onlink: false,
+        mtu: route.mtu,
+        protocol: PROTOCOL,
+    };
+    match &route.way {
+        Way::Link { ifname, gateway, onlink } => {
+            told.kind = route::Kind::Unicast;
+            told.gateway = *gateway;
+            told.onlink = *onlink;
+            if let Some(ifname) = ifname {
+                match known.of(ifname)? {
+                    Ok(ifindex) => told.ifindex = Some(ifindex),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        }
+        Way::Unreachable => {}
+        Way::Other => told.kind = route::Kind::Other,
+    }
+    Ok(Ok(told))
+}
+
+/// Makes pairs; the calling thread is in the namespace of some pod afterwards.
+pub(super) fn create_pairs(
+    host: &Host,
+    pairs: &[(Pair, Option<Arc<OwnedFd>>)],
+) -> Vec<Result<u32, KernelError>> {
+    let create = |(pair, namespace): &(Pair, Option<Arc<OwnedFd>>)| {
+        let namespace = namespace.as_ref().ok_or_else(|| KernelError::NotOpen { key: pair.key.clone() })?;
+        let mut pod = Socket::open_in(namespace)
+            .map_err(|error| Break::Socket(error).at(&Place::Pod(pair.key.clone())))?;
+        host.with(|host| create_pair(host, &mut pod, pair, namespace)).map_err(|error| error.at(&Place::Host))
+    };
+    pairs.iter().map(create).collect()
+}
+
+/// Makes a pair and marks it as ours by one datagram, which the kernel works off even if this process is killed
+/// meanwhile: no end is ever left without its owner's mark. The mark's request means the new link by an index that
+/// nobody else has, so that it meets nothing when the first is refused. The gateway's address comes last: where it
+/// is, the pair is whole.
+fn create_pair(host: &mut Socket, pod: &mut Socket, pair: &Pair, namespace: &Arc<OwnedFd>) -> Talk<u32> {
+    let ifindex = free_index(host)?;
+    let made = host.exchange(vec![
+        link::create_pair(pair, ifindex, namespace.as_fd()),
+        link::adopt(ifindex, &pair.alias),
+    ])?;
+    let mut made = made.into_iter();
+    made.next().expect("one answer per request")?;
+    let mut finish = || -> Talk<()> {
+        made.next().expect("one answer per request")?;
+        let loopback = IfName::new("lo").expect("a valid name");
+        for answered in pod.exchange(vec![link::switch_on(&loopback), link::switch_on(&pair.key.ifname)])? {
+            answered?;
+        }
+        host.ask(address::add_gateway(ifindex))??;
+        Ok(())
+    };
+    let finished = finish();
+    if finished.is_err() {
+        // A refusal of the removal is found by the next look.
+        drop(host.ask(link::delete(ifindex))?);
+    }
+    finished.map(|()| ifindex)
+}
+
+fn free_index(socket: &mut Socket) -> Talk<u32> {
+    for attempt in 0..INDEX_ATTEMPTS {
+        let random = RandomState::new().hash_one(attempt);
+        let ifindex = FIRST_INDEX + u32::try_from(random >> (64 - INDEX_BITS)).expect("24 bits fit");
+        match socket.ask(link::get_by_index(ifindex))? {
+            Ok(_) => {}
+            Err(refused) if KernelError::from(refused.clone()).is_absent() => return Ok(ifindex),
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    Err(Break::Socket(std::io::ErrorKind::AddrInUse.into()))
+}
