@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which BPF programs the kernel runs at an interface, and how to take them away behind the agent's back.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
+
+use super::observe;
+use crate::lab::Namespace;
+
+/// Names of the programs attached by tcx to an interface of a namespace, ingress first.
+///
+/// # Errors
+/// When there is no such interface, or the kernel does not tell.
+pub(crate) fn programs(namespace: &Namespace, ifname: &str) -> Result<Vec<String>> {
+    namespace.run(|| {
+        let mut names = Vec::new();
+        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let (_, found) = SchedClassifier::query_tcx(ifname, hook)
+                .with_context(|| format!("ask which programs are attached to {ifname}"))?;
+            names.extend(found.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned()));
+        }
+        Ok(names)
+    })
+}
+
+/// Names of the interfaces of a namespace that have programs.
+///
+/// # Errors
+/// As [`programs`].
+pub(crate) fn interfaces(namespace: &Namespace) -> Result<BTreeSet<String>> {
+    let mut with = BTreeSet::new();
+    for ifname in observe::links(namespace)?.into_keys() {
+        if !programs(namespace, &ifname)?.is_empty() {
+            with.insert(ifname);
+        }
+    }
+    Ok(with)
+}
+
+/// Detaches every program from an interface, through the links pinned below `pins` under its name.
+///
+/// # Errors
+/// When programs are attached afterwards, or none were before.
+pub(crate) fn detach(namespace: &Namespace, ifname: &str, pins: &Path) -> Result<()> {
+    ensure!(!programs(namespace, ifname)?.is_empty(), "no program is attached to {ifname}");
+    let index = observe::links(namespace)?.get(ifname).map_or(0, |link| link.index).to_string();
+    let mut files = Vec::new();
+    walk(pins, &mut files)?;
+    for file in files.iter().filter(|file| is_of(file.strip_prefix(pins).unwrap_or(file), ifname, &index)) {
+        if let Some(id) = link_id(file)? {
+            bpftool(&["link", "detach", "id", &id.to_string()])?;
+        }
+    }
+    let left = programs(namespace, ifname)?;
+    ensure!(left.is_empty(), "{ifname} still has {left:?}; the pins are {files:?}");
+    Ok(())
+}
+
+/// Whether a pin's path names an interface, by name or index, as one of its words.
+fn is_of(pin: &Path, ifname: &str, index: &str) -> bool {
+    let path = pin.to_string_lossy();
+    path.split(['/', '.', '-', '_', '@', ':']).any(|word| word == ifname || word == index)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() { walk(&path, files)? } else { files.push(path) }
+    }
+    Ok(())
+}
+
+/// The id of a pinned link; none where the pin is of something else.
+fn link_id(pin: &Path) -> Result<Option<u64>> {
+    let output = Command::new("bpftool")
+        .args(["-j", "link", "show", "pinned"])
+        .arg(pin)
+        .output()
+        .context("run bpftool")?;
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    Ok(shown["id"].as_u64())
+}
+
+fn bpftool(args: &[&str]) -> Result<()> {
+    let output = Command::new("bpftool").args(args).output().context("run bpftool")?;
+    ensure!(output.status.success(), "bpftool {args:?}: {}", String::from_utf8_lossy(&output.stdout).trim());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_belongs_to_the_interface_that_its_path_names() {
+        assert!(is_of(Path::new("links/eth0-ingress"), "eth0", "3"));
+        assert!(is_of(Path::new("links/3/ingress"), "eth0", "3"));
+        assert!(!is_of(Path::new("links/eth01-ingress"), "eth0", "3"));
+    }
+}

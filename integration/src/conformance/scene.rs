@@ -1,0 +1,584 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What exists while one case runs with one version: containers, their attachments, and what was seen before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
+
+use super::call::{Outcome, execute};
+use super::observe::{self, Link};
+use super::recorder::{FAILER, PLUGIN, RECORDER};
+use super::result;
+use super::site::{Plugins, Site};
+use super::traffic::PATIENCE;
+use super::variables::{ExpandError, Variables};
+use super::view::View;
+use crate::lab::{Namespace, ping};
+
+/// MAC address of the interface that another plugin makes.
+pub(crate) const FOREIGN_MAC: &str = "02:77:00:00:00:05";
+/// Address of the interface that another plugin makes.
+pub(crate) const FOREIGN_ADDRESS: &str = "10.1.0.5/16";
+const NEW_MAC: &str = "c2:aa:bb:cc:dd:ee";
+
+/// An attachment that ADD made.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    /// Container id.
+    pub(crate) container: String,
+    /// Interface name.
+    pub(crate) ifname: String,
+    /// `CNI_NETNS`.
+    pub(crate) netns: String,
+    /// What ADD printed.
+    pub(crate) result: Value,
+    /// The configuration of ADD.
+    pub(crate) config: Value,
+    /// Whether DEL removed it.
+    pub(crate) removed: bool,
+}
+
+impl Attachment {
+    /// Container and interface as the agent names them.
+    pub(crate) fn key(&self) -> String {
+        format!("{}/{}", self.container, self.ifname)
+    }
+
+    /// Its addresses, IPv4 first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<_> = result::addresses(&self.result).iter().map(IpNetwork::ip).collect();
+        addresses.sort();
+        addresses
+    }
+
+    /// Its IPv4 address, else its first one.
+    ///
+    /// # Errors
+    /// When the result has none.
+    pub(crate) fn address(&self) -> Result<IpAddr> {
+        self.addresses()
+            .first()
+            .copied()
+            .with_context(|| format!("the result of {} has no address", self.key()))
+    }
+}
+
+/// One run of the plugin within a step.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// Its `CNI_*` environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Its configuration, where it was JSON.
+    pub(crate) config: Option<Value>,
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+}
+
+impl Made {
+    /// A variable of its environment, empty when absent.
+    pub(crate) fn var(&self, name: &str) -> &str {
+        self.env.get(name).map_or("", String::as_str)
+    }
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.var("CNI_CONTAINERID"), self.var("CNI_IFNAME"))
+    }
+}
+
+/// What was there at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    /// What the agent showed; nothing when it was down.
+    pub(crate) view: Option<View>,
+    /// Links of the node.
+    pub(crate) links: BTreeMap<String, Link>,
+    /// Policy rules of the node.
+    pub(crate) rules: Vec<String>,
+    /// Links of each container's namespace by its path.
+    pub(crate) inner: BTreeMap<String, BTreeMap<String, Link>>,
+    /// Addresses of each container's interfaces, by path and name.
+    pub(crate) inner_addresses: BTreeMap<(String, String), Vec<IpNetwork>>,
+    /// Interfaces of the node that have programs.
+    pub(crate) attached: BTreeSet<String>,
+    /// Calls that the recorder had seen.
+    pub(crate) recorded: usize,
+}
+
+/// Runs the plugin on a node.
+#[derive(Debug)]
+pub(crate) struct Launcher<'a> {
+    program: PathBuf,
+    host: &'a Namespace,
+    env: [(String, String); 2],
+}
+
+impl Launcher<'_> {
+    /// Runs the plugin with this environment and input.
+    ///
+    /// # Errors
+    /// When the plugin cannot be started.
+    pub(crate) fn run(&self, env: BTreeMap<String, String>, stdin: &Value) -> Result<Made> {
+        let text = stdin.as_str().map_or_else(|| stdin.to_string(), str::to_owned);
+        let mut whole = env.clone();
+        whole.extend(self.env.clone());
+        let outcome = execute(&self.program, self.host, &whole, &text)?;
+        Ok(Made { env, config: serde_json::from_str(&text).ok(), outcome })
+    }
+}
+
+type CleanUp = Box<dyn FnOnce(&mut Scene<'_>) -> Result<()>>;
+
+/// One run of a case.
+pub(crate) struct Scene<'a> {
+    /// The lab.
+    pub(crate) site: &'a mut Site,
+    /// The folder of plugins.
+    pub(crate) plugins: &'a Plugins,
+    /// The version with which the case runs.
+    pub(crate) version: String,
+    /// What the names in `${…}` stand for.
+    pub(crate) variables: Variables,
+    /// What ADD made, oldest first.
+    pub(crate) attachments: Vec<Attachment>,
+    /// Containers with which the pool was exhausted.
+    pub(crate) fillers: Vec<Attachment>,
+    /// Addresses that the last DEL before this step gave back.
+    pub(crate) released: Vec<IpAddr>,
+    /// What this step ran.
+    pub(crate) calls: Vec<Made>,
+    /// What was there before the step.
+    pub(crate) before: Snapshot,
+    /// What was there before the case.
+    pub(crate) start: Snapshot,
+    namespaces: BTreeMap<String, Namespace>,
+    deleted: BTreeSet<String>,
+    attempts: BTreeSet<String>,
+    clean_ups: Vec<CleanUp>,
+}
+
+impl<'a> Scene<'a> {
+    /// Sets the stage for one run of a case.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub(crate) fn set(
+        site: &'a mut Site,
+        plugins: &'a Plugins,
+        version: &str,
+        supported: &[String],
+    ) -> Result<Self> {
+        let number = site.fresh();
+        let mut scene = Self {
+            variables: variables(site, plugins, number, version, supported)?,
+            site,
+            plugins,
+            version: version.to_owned(),
+            attachments: Vec::new(),
+            fillers: Vec::new(),
+            released: Vec::new(),
+            calls: Vec::new(),
+            before: Snapshot::default(),
+            start: Snapshot::default(),
+            namespaces: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            attempts: BTreeSet::new(),
+            clean_ups: Vec::new(),
+        };
+        super::recorder::forget(plugins.path())?;
+        super::recorder::forget(&plugins.observing())?;
+        scene.start = scene.look()?;
+        Ok(scene)
+    }
+
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// When `ip` or the kernel does not tell; an agent that is down is no error.
+    pub(crate) fn look(&mut self) -> Result<Snapshot> {
+        let running = self.site.agent_running();
+        let mut snapshot = Snapshot {
+            view: if running { self.site.view().ok() } else { None },
+            links: observe::links(self.site.host())?,
+            rules: observe::rules(self.site.host())?,
+            attached: super::attached::interfaces(self.site.host())?,
+            recorded: super::recorder::calls(self.plugins.path())?.len(),
+            ..Snapshot::default()
+        };
+        for (path, namespace) in &self.namespaces {
+            let links = observe::links(namespace)?;
+            for ifname in links.keys() {
+                let addresses = observe::addresses(namespace, ifname)?;
+                snapshot.inner_addresses.insert((path.clone(), ifname.clone()), addresses);
+            }
+            snapshot.inner.insert(path.clone(), links);
+        }
+        Ok(snapshot)
+    }
+
+    /// Value of a variable that is a text.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn text(&self, name: &str) -> Result<String> {
+        self.variables.text(name).map(str::to_owned).with_context(|| format!("variable {name} has no value"))
+    }
+
+    /// The namespace at a path, made when it is the first time; none where a case deleted it or means another path.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn ensure_namespace(&mut self, path: &str) -> Result<()> {
+        let ours = format!("/run/netns/{}-", self.site.lab().id());
+        if !path.starts_with(&ours) || self.deleted.contains(path) || self.namespaces.contains_key(path) {
+            return Ok(());
+        }
+        let name = path.trim_start_matches("/run/netns/");
+        self.namespaces.insert(path.to_owned(), Namespace::create(name)?);
+        Ok(())
+    }
+
+    /// The namespace at a path.
+    ///
+    /// # Errors
+    /// When there is none now.
+    pub(crate) fn namespace(&self, path: &str) -> Result<&Namespace> {
+        self.namespaces.get(path).with_context(|| format!("there is no namespace {path} now"))
+    }
+
+    /// Deletes the namespace at a path; it stays away.
+    pub(crate) fn delete_namespace(&mut self, path: &str) {
+        self.namespaces.remove(path);
+        self.deleted.insert(path.to_owned());
+    }
+
+    /// Deletes the namespace at a path and makes another one there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn replace_namespace(&mut self, path: &str) -> Result<()> {
+        self.delete_namespace(path);
+        self.deleted.remove(path);
+        self.ensure_namespace(path)
+    }
+
+    /// Does something when the case is over, after what was noted later.
+    pub(crate) fn finally(&mut self, work: impl FnOnce(&mut Scene<'_>) -> Result<()> + 'static) {
+        self.clean_ups.push(Box::new(work));
+    }
+
+    /// Runs the plugin with this environment and input; takes note of what ADD and DEL did.
+    ///
+    /// # Errors
+    /// When the plugin cannot be started.
+    pub(crate) fn call(&mut self, env: BTreeMap<String, String>, stdin: &Value) -> Result<Made> {
+        let made = self.run(env, stdin)?;
+        self.note(&made);
+        Ok(made)
+    }
+
+    /// Runs the plugin without taking note.
+    ///
+    /// # Errors
+    /// When the plugin cannot be started.
+    pub(crate) fn run(&self, env: BTreeMap<String, String>, stdin: &Value) -> Result<Made> {
+        self.launcher().run(env, stdin)
+    }
+
+    /// What runs the plugin, for several threads at once.
+    pub(crate) fn launcher(&self) -> Launcher<'_> {
+        Launcher { program: self.plugins.path().join(PLUGIN), host: self.site.host(), env: self.agent_env() }
+    }
+
+    /// Notes that the agent may know a container.
+    pub(crate) fn attempt(&mut self, container: &str) {
+        self.attempts.insert(container.to_owned());
+    }
+
+    /// How plugins of this lab find the agent, and which failpoints are armed.
+    pub(crate) fn agent_env(&self) -> [(String, String); 2] {
+        let node = self.site.node();
+        [
+            ("RHUMB_AGENT_SOCKET".to_owned(), node.socket().display().to_string()),
+            (rhumb_cni::failpoint::ENV.to_owned(), node.failpoint_dir().display().to_string()),
+        ]
+    }
+
+    /// Takes note of what a run of the plugin did.
+    pub(crate) fn note(&mut self, made: &Made) {
+        match (made.var("CNI_COMMAND"), made.outcome.succeeded()) {
+            ("ADD", succeeded) => {
+                self.attempts.insert(made.var("CNI_CONTAINERID").to_owned());
+                let attachment = Attachment {
+                    container: made.var("CNI_CONTAINERID").to_owned(),
+                    ifname: made.var("CNI_IFNAME").to_owned(),
+                    netns: made.var("CNI_NETNS").to_owned(),
+                    result: made.outcome.json().unwrap_or_default(),
+                    config: made.config.clone().unwrap_or_default(),
+                    removed: false,
+                };
+                if succeeded {
+                    self.attachments.push(attachment);
+                }
+            }
+            ("DEL", true) => {
+                let key = made.key();
+                let gone = self.attachments.iter_mut().filter(|a| a.key() == key && !a.removed);
+                let mut released = Vec::new();
+                for attachment in gone {
+                    attachment.removed = true;
+                    released.extend(attachment.addresses());
+                }
+                if !released.is_empty() {
+                    self.released = released;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Environment and configuration of a call about a container that the case itself does not name.
+    pub(crate) fn container_env(
+        &self,
+        command: &str,
+        container: &str,
+        netns: &str,
+    ) -> BTreeMap<String, String> {
+        [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", container),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", &self.plugins.path().display().to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The configuration that most cases use.
+    pub(crate) fn podnet(&self) -> Value {
+        json!({"cniVersion": self.version, "name": "podnet", "type": PLUGIN})
+    }
+
+    /// The first call of this step.
+    ///
+    /// # Errors
+    /// When the step ran nothing.
+    pub(crate) fn made(&self) -> Result<&Made> {
+        self.calls.first().context("the step ran nothing")
+    }
+
+    /// The attachment that this step is about: the newest of its container and interface.
+    ///
+    /// # Errors
+    /// When ADD never made it.
+    pub(crate) fn subject(&self) -> Result<&Attachment> {
+        let key = self.made()?.key();
+        self.attachments
+            .iter()
+            .rev()
+            .find(|attachment| attachment.key() == key)
+            .with_context(|| format!("ADD never made {key}"))
+    }
+
+    /// The newest attachment of a container and interface that variables name.
+    ///
+    /// # Errors
+    /// When ADD never made it.
+    pub(crate) fn attachment(&self, container: &str, ifname: &str) -> Result<&Attachment> {
+        let key = format!("{}/{ifname}", self.variables.interpolate(container)?);
+        self.attachments
+            .iter()
+            .rev()
+            .find(|attachment| attachment.key() == key)
+            .with_context(|| format!("ADD never made {key}"))
+    }
+
+    /// Attachments of this step's calls.
+    pub(crate) fn subjects(&self) -> Vec<&Attachment> {
+        let keys: BTreeSet<String> = self.calls.iter().map(Made::key).collect();
+        self.attachments.iter().filter(|attachment| keys.contains(&attachment.key())).collect()
+    }
+
+    /// Host ends of an attachment by its result.
+    pub(crate) fn host_ends(&self, attachment: &Attachment) -> Vec<String> {
+        result::host_interfaces(&attachment.result)
+    }
+
+    /// Checks that a container answers the node and reaches the client beyond the router, over each of its families.
+    ///
+    /// # Errors
+    /// Says which way is closed.
+    pub(crate) fn works(&self, attachment: &Attachment) -> Result<()> {
+        let inside = self.namespace(&attachment.netns)?;
+        let addresses = attachment.addresses();
+        ensure!(!addresses.is_empty(), "{} has no address", attachment.key());
+        for address in addresses {
+            ping(self.site.host(), address, PATIENCE)?;
+            ping(inside, Site::client_address(address), PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Socket address of the node of the family of `like`.
+    pub(crate) fn node_at(&self, like: IpAddr, port: u16) -> SocketAddr {
+        let addresses = &self.site.node().addresses;
+        let same = addresses.iter().find(|address| address.is_ipv4() == like.is_ipv4());
+        SocketAddr::new(*same.expect("a node has an address of each family"), port)
+    }
+
+    /// Ends the case: removes every container that is left and looks whether the lab is as before.
+    ///
+    /// # Errors
+    /// Says what was left behind.
+    pub(crate) fn close(mut self) -> Result<()> {
+        let mut failures = Vec::new();
+        let mut note = |what: &str, result: Result<()>| {
+            failures.extend(result.err().map(|error| format!("{what}: {error:#}")));
+        };
+        while let Some(work) = self.clean_ups.pop() {
+            note("clean up", work(&mut self));
+        }
+        note("bring the agent back", self.site.heal());
+        let attachments = std::mem::take(&mut self.attachments);
+        let fillers = std::mem::take(&mut self.fillers);
+        let left = attachments.into_iter().rev().chain(fillers).filter(|attachment| !attachment.removed);
+        for attachment in left {
+            note("clean up", self.remove(&attachment));
+        }
+        for container in std::mem::take(&mut self.attempts) {
+            let view = self.site.view()?;
+            note(
+                "clean up",
+                if view.about(&container).is_empty() { Ok(()) } else { self.forget(&container) },
+            );
+        }
+        self.namespaces.clear();
+        note("left behind", self.same_as_at_the_start());
+        if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+    }
+
+    fn remove(&self, attachment: &Attachment) -> Result<()> {
+        let mut env = self.container_env("DEL", &attachment.container, &attachment.netns);
+        env.insert("CNI_IFNAME".to_owned(), attachment.ifname.clone());
+        let mut config = attachment.config.clone();
+        config["prevResult"] = attachment.result.clone();
+        let made = self.run(env, &config)?;
+        ensure!(made.outcome.succeeded(), "DEL of {}: {}", attachment.key(), made.outcome);
+        Ok(())
+    }
+
+    /// DEL for a container of which ADD failed, with everything that a runtime would still know.
+    fn forget(&self, container: &str) -> Result<()> {
+        let made = self.run(self.container_env("DEL", container, ""), &self.podnet())?;
+        let left = self.site.view()?.about(container);
+        ensure!(left.is_empty(), "after DEL ({}) the agent still has {left:?}", made.outcome);
+        Ok(())
+    }
+
+    fn same_as_at_the_start(&mut self) -> Result<()> {
+        let now = self.look()?;
+        if let (Some(before), Some(after)) = (&self.start.view, &now.view) {
+            let more: Vec<_> =
+                after.leases.iter().filter(|(address, _)| !before.leases.contains_key(address)).collect();
+            ensure!(more.is_empty(), "leases {more:?}");
+        }
+        let more: Vec<_> = now.links.keys().filter(|name| !self.start.links.contains_key(*name)).collect();
+        ensure!(more.is_empty(), "links {more:?}");
+        ensure!(now.rules == self.start.rules, "rules {:?} instead of {:?}", now.rules, self.start.rules);
+        Ok(())
+    }
+
+    /// Waits until `look` finds nothing to complain about.
+    ///
+    /// # Errors
+    /// The last complaint, when `patience` is over before.
+    pub(crate) fn eventually(&self, patience: Duration, look: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            match look(self) {
+                Ok(()) => return Ok(()),
+                Err(error) if std::time::Instant::now() >= deadline => return Err(error),
+                // Each look asks other programs, which takes a few milliseconds itself.
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+fn variables(
+    site: &Site,
+    plugins: &Plugins,
+    number: usize,
+    version: &str,
+    supported: &[String],
+) -> Result<Variables> {
+    let netns = format!("/run/netns/{}-c{number}", site.lab().id());
+    let file: PathBuf = plugins.path().join(format!("file{number}"));
+    let host = format!("ext{number}");
+    let mut variables = Variables::default();
+    variables.set("V", version);
+    variables.set("PLUGIN", PLUGIN);
+    variables.set("CID", format!("{}-c{number}", site.lab().id()));
+    variables.set("NS", netns.clone());
+    variables.set("PATH", plugins.path().display().to_string());
+    variables.set("SUPPORTED", supported.to_vec());
+    variables.set("HOSTIF", host.clone());
+    variables.set("MAC", FOREIGN_MAC);
+    variables.set("NEWMAC", NEW_MAC);
+    variables.set("NODEIP", site.node().addresses[0].to_string());
+    variables.set("FILE", file.display().to_string());
+    variables.set("RECORDER", RECORDER);
+    variables.set("FAILER", FAILER);
+    if let Some(free) = free_address(site, number)? {
+        variables.set("FREEIP", free.to_string());
+    }
+    for version in supported {
+        variables.set(&format!("prev({version})"), foreign_result(version, &host, &netns));
+    }
+    Ok(variables)
+}
+
+/// An address of the pool that nobody holds: far from where the agent hands out its next ones, and another one for
+/// each run, because a released one rests.
+fn free_address(site: &Site, number: usize) -> Result<Option<IpAddr>> {
+    let leases = site.view()?.leases;
+    for prefix in site.pod_cidrs()?.into_iter().filter(|prefix| prefix.addr().is_ipv4()) {
+        let usable = prefix.size().saturating_sub(2).max(1);
+        let offsets = (0..usable).map(|step| usable - (number as u128 + step) % usable);
+        let mut addresses = offsets.filter_map(|offset| prefix.nth(offset));
+        if let Some(address) = addresses.find(|address| !leases.contains_key(address)) {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// The result of another plugin, as the cases have it.
+fn foreign_result(version: &str, host: &str, netns: &str) -> Value {
+    let mut ip = json!({"address": FOREIGN_ADDRESS, "gateway": "10.1.0.1", "interface": 2});
+    if version < "1.0.0" {
+        ip["version"] = json!("4");
+    }
+    json!({
+        "cniVersion": version,
+        "interfaces": [
+            {"name": "cni0", "mac": "00:11:22:33:44:55"},
+            {"name": host, "mac": "55:44:33:22:11:11"},
+            {"name": "eth0", "mac": FOREIGN_MAC, "sandbox": netns},
+        ],
+        "ips": [ip],
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dns": {"nameservers": ["10.1.0.1"]},
+    })
+}
+
+impl From<ExpandError> for super::expect::Miss {
+    fn from(error: ExpandError) -> Self {
+        Self::new("variables", "a value", error)
+    }
+}
