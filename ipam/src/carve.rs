@@ -58,7 +58,7 @@ pub struct NodeUse {
 pub struct Carving {
     /// CIDRs that nodes get.
     pub assign: Vec<(NodeName, PoolName, Prefix)>,
-    /// CIDRs that gone nodes lose. Nobody gets them before the next call.
+    /// CIDRs that gone nodes lose, and with them their reports. Nobody gets them before the next call.
     pub release: Vec<(NodeName, PoolName, Prefix)>,
     /// What a person should know.
     pub problems: Vec<Problem>,

@@ -61,8 +61,9 @@ fn problems(carving: &Carving) -> Vec<String> {
 
 fn apply(nodes: &mut Nodes, carving: &Carving) {
     for (node, pool, prefix) in &carving.release {
-        let assigned = &mut nodes.get_mut(node).expect("known").assigned;
-        assigned.retain(|held| *held != (pool.clone(), *prefix));
+        let node = nodes.get_mut(node).expect("known");
+        node.assigned.retain(|held| *held != (pool.clone(), *prefix));
+        node.demand.clear();
     }
     for (node, pool, prefix) in &carving.assign {
         nodes.get_mut(node).expect("known").assigned.push((pool.clone(), *prefix));
