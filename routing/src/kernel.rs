@@ -223,11 +223,6 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// A refusal with an error number.
-    pub(crate) fn refused(errno: rustix::io::Errno) -> Self {
-        KernelError::Refused { words: None, cause: errno.into() }
-    }
-
     /// The same error once more, for another item of the batch that it ended.
     pub(crate) fn again(&self) -> Self {
         let same = |cause: &io::Error| {

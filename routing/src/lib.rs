@@ -7,6 +7,8 @@
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
+#[cfg(any(test, feature = "fake"))]
+mod fake;
 pub mod host;
 mod host_routes;
 pub mod inspect;
@@ -21,6 +23,8 @@ mod qdiscs;
 mod routes;
 mod sysctls;
 
+#[cfg(any(test, feature = "fake"))]
+pub use fake::{FakeKernel, FakeNamespace, FakeRoot};
 pub use host_routes::{HostRoute, HostRoutes};
 pub use links::{LinkError, LinkFacts, LinkSpec, Links};
 pub use namespaces::{Namespaces, OpenError};
