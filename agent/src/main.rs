@@ -1,2 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-fn main() {}
+//! The node agent.
+
+mod app;
+mod args;
+mod conf_file;
+mod desired;
+mod endpoint;
+mod follow;
+mod kernel;
+mod ledger;
+mod local_socket;
+mod metrics;
+mod node;
+mod plugin_socket;
+mod publish;
+mod ready;
+mod tables;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> anyhow::Result<()> {
+    let args = args::Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, app::run(args))
+}

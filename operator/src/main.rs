@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-fn main() {}
+//! The operator: one per cluster that acts, any number that wait to take over.
+
+mod app;
+mod args;
+mod cluster;
+mod leader;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> anyhow::Result<()> {
+    let args = args::Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(app::run(args))
+}

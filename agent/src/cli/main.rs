@@ -1,2 +1,116 @@
 // SPDX-License-Identifier: Apache-2.0
-fn main() {}
+//! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
+
+mod metrics_text;
+mod table;
+mod view;
+
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Shows what the rhumb agent of this node knows and does.
+#[derive(Debug, Parser)]
+#[command(name = "rhumb", version)]
+struct Args {
+    /// Directory of the agent's sockets.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/rhumb")]
+    run_dir: PathBuf,
+
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Readiness, pools, and the state of every kind of kernel object.
+    Status,
+    /// Pods of this node.
+    #[command(subcommand)]
+    Pod(List),
+    /// Addresses that are leased or rest.
+    #[command(subcommand)]
+    Ip(List),
+    /// Pod prefixes and the way to them.
+    #[command(subcommand)]
+    Route(List),
+    /// Maps of the datapath.
+    #[command(subcommand)]
+    Bpf(Bpf),
+    /// Counters and gauges in the Prometheus text format.
+    Metrics,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum List {
+    /// Lists them.
+    List,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Bpf {
+    /// Pods to which the datapath delivers on this node.
+    Endpoints,
+}
+
+impl Command {
+    /// The agent's word for it.
+    fn question(self) -> &'static str {
+        match self {
+            Command::Status => "status",
+            Command::Pod(List::List) => "pods",
+            Command::Ip(List::List) => "ips",
+            Command::Route(List::List) => "routes",
+            Command::Bpf(Bpf::Endpoints) => "endpoints",
+            Command::Metrics => "metrics",
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let answer = ask(&args.run_dir, args.command.question())?;
+    let mut out = std::io::stdout().lock();
+    let text = match (args.output, args.command) {
+        (Output::Json, _) => format!("{answer:#}\n"),
+        (Output::Table, Command::Metrics) => metrics_text::text(&answer),
+        (Output::Table, command) => view::render(command.question(), &answer, out.is_terminal()),
+    };
+    match out.write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
+}
+
+fn ask(run_dir: &std::path::Path, question: &str) -> Result<Value> {
+    let socket = run_dir.join("rhumb.sock");
+    let mut stream = UnixStream::connect(&socket).with_context(|| {
+        format!("no agent answers at {}: is rhumb-agent running on this node?", socket.display())
+    })?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    writeln!(stream, "\"{question}\"")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("wait for the agent's answer")?;
+    if answer.is_empty() {
+        bail!("the agent at {} gave no answer: it is stopping, or of another version", socket.display());
+    }
+    serde_json::from_str(&answer).context("read the agent's answer")
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The composition root: opens every part, joins them, and runs until told to stop.
+//!
+//! Stopping leaves the datapath, the pods, the routes and the leases as they are.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use rhumb_api::{DirStore, NodeStateStatus};
+use rhumb_cni::queue::{self, Queue};
+use rhumb_ebpf::Datapath;
+use rhumb_ipam::{Policy, Pool};
+use rhumb_model::Reconciler;
+use rhumb_routing::{
+    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
+};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::args::Args;
+use crate::conf_file::{self, ConfFiles};
+use crate::kernel::Kernel;
+use crate::ledger::Ledger;
+use crate::node::{Input, Node, Settings};
+use crate::ready::Ready;
+use crate::{follow, local_socket, plugin_socket, publish};
+
+/// Requests and changes that wait for the loop; senders wait when it is full.
+const INBOX: usize = 1024;
+
+/// How long a sticky address waits for its pod to come back.
+const STICKY_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where the kernel says which boot this is; tests point elsewhere to play a reboot.
+const BOOT_ID_ENV: &str = "RHUMB_BOOT_ID_FILE";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Runs the agent until SIGTERM or SIGINT.
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let mut ready = Ready::open(args.ready_fd).context("open the descriptor of --ready-fd")?;
+    for dir in [&args.state_dir, &args.run_dir] {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let mut ledger = open_ledger(&args)?;
+    let socket = args.run_dir.join("agent.sock");
+    let queue = drain_queue(&socket, &mut ledger)?;
+    let datapath = Datapath::open(&rhumb_ebpf::Config { bpffs: args.bpffs.clone() })?;
+    let namespaces = Namespaces::new();
+    let host = Netlink::new(namespaces.clone())?;
+    let kernel = open_kernel(&args, &datapath, &host)?;
+    let plugins = listen(&socket)?;
+    // From now on plugins reach us: they need not queue any more.
+    drop(queue);
+    let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
+    let (publication, published) = watch::channel(NodeStateStatus::default());
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let store = DirStore::open(&args.store).await?;
+    let notices = Events::open(&host).await?;
+    ready.say("serving");
+    let node = Node::new(
+        Settings {
+            node: args.node.clone(),
+            pool: args.pool.clone(),
+            mtu: args.mtu,
+            node_addresses: args.node_address.clone(),
+            uplinks: args.uplink.clone(),
+        },
+        ledger,
+        kernel,
+        namespaces,
+        host,
+        datapath,
+        conf_file::content(&args.cni_network, &socket),
+        publication,
+        ready,
+    );
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(follow::run(store.clone(), Input::NodeConfigs, inbox.clone()));
+    tasks.spawn_local(follow::run(store.clone(), Input::NodeStates, inbox.clone()));
+    tasks.spawn_local(follow::run(store.clone(), Input::Pools, inbox.clone()));
+    tasks.spawn_local(publish::run(store.clone(), args.node.clone(), args.register_node, published));
+    tasks.spawn_local(plugin_socket::serve(plugins, store.clone(), inbox.clone()));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
+    tasks.spawn_local(pass_notices(notices, inbox));
+    tasks.spawn_local(log_problems(store));
+    info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
+    tokio::select! {
+        () = node.run(inputs) => {}
+        word = stop_signal() => info!(signal = word?, "stopping; pods, routes and the datapath stay as they are"),
+    }
+    Ok(())
+}
+
+fn open_ledger(args: &Args) -> Result<Ledger> {
+    let path = std::env::var_os(BOOT_ID_ENV).unwrap_or_else(|| BOOT_ID.into());
+    let boot =
+        fs::read_to_string(&path).with_context(|| format!("read the boot id from {}", path.display()))?;
+    let pool = Pool::new(args.pool.clone(), Policy { cool_down: args.cool_down, sticky_for: STICKY_FOR });
+    let journal = args.state_dir.join("attachments.journal");
+    let (ledger, found) = Ledger::open(&journal, pool, boot.trim(), SystemTime::now().into())?;
+    if let Some(repair) = found.repaired {
+        warn!(bytes = repair.bytes_cut, "the journal ended in a torn record, which was cut");
+    }
+    if found.forgotten > 0 {
+        info!(attachments = found.forgotten, "attachments of an earlier boot are released");
+    }
+    info!(attachments = ledger.endpoints().len(), "attachments restored");
+    Ok(ledger)
+}
+
+/// Does what plugins asked while no agent was there. What that leaves in the kernel goes with the first pass.
+///
+/// While the queue is held, plugins wait: none queues a DEL that would not be seen.
+fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
+    let queue = Queue::open(&queue::directory_of(socket))?;
+    let now = SystemTime::now().into();
+    let drained = queue.drain(|request| ledger.detach(std::slice::from_ref(&request.key), now))?;
+    for (file, error) in &drained.bad {
+        warn!(file = %file.display(), error = error as &dyn std::error::Error, "a queued DEL is not readable and was set aside");
+    }
+    for (request, error) in drained.failed {
+        return Err(error).with_context(|| format!("remove attachment {} as queued", request.key));
+    }
+    if !drained.done.is_empty() {
+        info!(attachments = drained.done.len(), "queued DELs done");
+    }
+    Ok(queue)
+}
+
+fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<Kernel> {
+    let targets = datapath.targets()?;
+    Ok(Kernel {
+        sysctls: Reconciler::new(Sysctls::default()),
+        links: Reconciler::new(Links::new(host.clone())),
+        addresses: Reconciler::new(PodAddresses::new(host.clone())),
+        routes: Reconciler::new(PodRoutes::new(host.clone())),
+        qdiscs: Reconciler::new(Qdiscs::new(host.clone())),
+        host_routes: Reconciler::new(HostRoutes::new(host.clone())),
+        pod_links: Reconciler::new(targets.pod_links),
+        attachments: Reconciler::new(targets.attachments),
+        pods: Reconciler::new(targets.endpoints),
+        host_ports: Reconciler::new(targets.host_ports),
+        conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
+    })
+}
+
+/// Listens at `path` in place of whoever listened there before; only root may connect.
+fn listen(path: &Path) -> Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protect {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Passes on that the node's links, addresses or routes changed. When the kernel's notices cannot be heard any more,
+/// the regular refresh is what is left.
+async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
+    loop {
+        match events.next().await {
+            Ok(_) => {}
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "changes of links and routes are not heard any more"
+                );
+                return;
+            }
+        }
+        if inbox.send(Input::HostChanged).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says in the log what is wrong with objects that people wrote.
+async fn log_problems(store: DirStore) {
+    use rhumb_api::Store;
+    let mut problems = store.problems();
+    loop {
+        for problem in problems.borrow_and_update().iter() {
+            warn!(%problem, "object not taken over; the last good version stays in force");
+        }
+        if problems.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn stop_signal() -> Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use rhumb_model::{IfName, NodeName, PoolName};
+
+/// The rhumb node agent: gives pods addresses, programs routes, and keeps the datapath.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "rhumb-agent", version)]
+pub(crate) struct Args {
+    /// Name of this node, as its Node object carries it.
+    #[arg(long)]
+    pub(crate) node: NodeName,
+
+    /// Directory of YAML objects: the cluster's object store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+
+    /// Directory that survives a reboot: the journal of attachments.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rhumb")]
+    pub(crate) state_dir: PathBuf,
+
+    /// Directory of the sockets and of the plugin's queue.
+    #[arg(long, value_name = "DIR", default_value = "/run/rhumb")]
+    pub(crate) run_dir: PathBuf,
+
+    /// Directory on a BPF file system for this node's maps, programs and links.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/rhumb")]
+    pub(crate) bpffs: PathBuf,
+
+    /// Directory in which the container runtime looks for CNI configuration.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+
+    /// Name of the network in the CNI configuration.
+    #[arg(long, value_name = "NAME", default_value = "rhumb")]
+    pub(crate) cni_network: String,
+
+    /// Interface that leads out of the node; may be repeated. Without it: those with a default route.
+    #[arg(long, value_name = "IFNAME")]
+    pub(crate) uplink: Vec<IfName>,
+
+    /// Address at which other nodes reach this one; may be repeated. Without it: those of the uplinks.
+    #[arg(long, value_name = "IP")]
+    pub(crate) node_address: Vec<IpAddr>,
+
+    /// MTU of pod interfaces in bytes. Without it: the smallest of the uplinks.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub(crate) mtu: Option<u32>,
+
+    /// Pool from which pods of this node get their addresses.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) pool: PoolName,
+
+    /// Seconds for which a released address stays out of use.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) cool_down: Duration,
+
+    /// Create the Node object of this node when there is none, as the kubelet does.
+    #[arg(long)]
+    pub(crate) register_node: bool,
+
+    /// Open descriptor that receives the line `serving` when the socket listens, and `ready` when ADD can be served.
+    #[arg(long, value_name = "FD")]
+    pub(crate) ready_fd: Option<i32>,
+}
+
+fn seconds(value: &str) -> Result<Duration, std::num::ParseIntError> {
+    value.parse().map(Duration::from_secs)
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The agent's answers as tables.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use crate::table::Table;
+
+/// Renders the answer to `question`.
+pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
+    match question {
+        "status" => status(answer, colour),
+        "pods" => list(
+            answer,
+            colour,
+            &[
+                ("POD", "pod"),
+                ("ADDRESSES", "addresses"),
+                ("STATE", "state"),
+                ("ATTACHMENT", "attachment"),
+                ("HOST LINK", "host_ifname"),
+                ("MODE", "mode"),
+            ],
+        ),
+        "ips" => list(
+            answer,
+            colour,
+            &[
+                ("ADDRESS", "address"),
+                ("STATE", "state"),
+                ("POOL", "pool"),
+                ("POD", "pod"),
+                ("ATTACHMENT", "attachment"),
+            ],
+        ),
+        "routes" => list(
+            answer,
+            colour,
+            &[
+                ("PREFIX", "prefix"),
+                ("WAY", "kind"),
+                ("GATEWAY", "gateway"),
+                ("LINK", "dev"),
+                ("NODE", "node"),
+            ],
+        ),
+        _ => list(
+            answer,
+            colour,
+            &[
+                ("ADDRESS", "address"),
+                ("LINK", "ifname"),
+                ("INDEX", "ifindex"),
+                ("MAC", "mac"),
+                ("FLAGS", "flags"),
+            ],
+        ),
+    }
+}
+
+fn list(answer: &Value, colour: bool, columns: &[(&'static str, &str)]) -> String {
+    let heads: Vec<&'static str> = columns.iter().map(|(head, _)| *head).collect();
+    let mut table = Table::new(&heads);
+    for item in answer.as_array().into_iter().flatten() {
+        table.row(columns.iter().map(|(_, key)| cell(&item[*key])));
+    }
+    table.render(colour)
+}
+
+/// A value as a person writes it.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn status(answer: &Value, colour: bool) -> String {
+    let ready = answer["ready"] == Value::Bool(true);
+    let word = match (ready, colour) {
+        (true, true) => "\x1b[32mready\x1b[0m",
+        (true, false) => "ready",
+        (false, true) => "\x1b[31mnot ready\x1b[0m",
+        (false, false) => "not ready",
+    };
+    let mut text = format!(
+        "{}  {word}  version {}  up {} s  memory {} KiB  revision {}/{}\n",
+        cell(&answer["node"]),
+        cell(&answer["version"]),
+        answer["uptime_seconds"],
+        answer["memory_kib"],
+        answer["revision"]["reached"],
+        answer["revision"]["desired"],
+    );
+    for reason in answer["reasons"].as_array().into_iter().flatten() {
+        writeln!(text, "  {}", cell(reason)).expect("a string takes every write");
+    }
+    let columns: &[(&'static str, &str)] = &[
+        ("POOL", "pool"),
+        ("FAMILY", "family"),
+        ("CAPACITY", "capacity"),
+        ("USED", "used"),
+        ("COOLING", "cooling"),
+        ("FREE", "free"),
+        ("PREFIXES", "prefixes"),
+    ];
+    text.push('\n');
+    text.push_str(&list(&answer["pools"], colour, columns));
+    let mut targets = Table::new(&["OBJECTS", "COUNT", "FAILING"]);
+    let mut failing = String::new();
+    for target in answer["targets"].as_array().into_iter().flatten() {
+        let failed = target["failing"].as_array().map_or(&[][..], Vec::as_slice);
+        targets.row([cell(&target["kind"]), target["objects"].to_string(), failed.len().to_string()]);
+        for object in failed {
+            let line =
+                format!("{} {}: {}", cell(&target["kind"]), cell(&object["key"]), cell(&object["error"]));
+            writeln!(failing, "  {line} (tried {} times)", object["attempts"])
+                .expect("a string takes every write");
+        }
+    }
+    text.push('\n');
+    text.push_str(&targets.render(colour));
+    text.push_str(&failing);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_answer_becomes_a_table() {
+        let answer = json!([{"prefix": "10.1.0.0/24", "kind": "direct", "gateway": "192.0.2.1", "dev": null, "node": "b"}]);
+        let shown = render("routes", &answer, false);
+        assert_eq!(
+            shown,
+            "PREFIX       WAY     GATEWAY    LINK  NODE\n10.1.0.0/24  direct  192.0.2.1  -     b\n"
+        );
+    }
+
+    #[test]
+    fn a_failing_object_is_named_with_its_error() {
+        let answer = json!({
+            "node": "n", "version": "1", "ready": false, "reasons": ["no uplink"], "pools": [],
+            "targets": [{"kind": "link", "objects": 0, "failing": [{"key": "c/eth0", "error": "busy", "attempts": 2}]}],
+            "memory_kib": 1, "uptime_seconds": 1, "revision": {"desired": 2, "reached": 1},
+        });
+        let shown = render("status", &answer, false);
+        assert!(shown.contains("n  not ready") && shown.contains("no uplink"), "{shown}");
+        assert!(shown.contains("link c/eth0: busy (tried 2 times)"), "{shown}");
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
+//!
+//! ```text
+//!   remove:  pods → host ports → attachments → pod links → qdiscs → host routes → links      (root to leaf)
+//!   put:     sysctls → links → qdiscs → pod addresses → pod routes → pod links → attachments
+//!            → host routes → pods → host ports                                                (leaf to root)
+//! ```
+
+use std::time::Instant;
+
+use rhumb_ebpf::{Attachments, Endpoints, HostPorts, PodLinks};
+use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
+use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
+
+use crate::conf_file::ConfFiles;
+use crate::desired::Desired;
+
+/// The reconcilers of all targets.
+pub(crate) struct Kernel {
+    pub(crate) sysctls: Reconciler<Sysctls>,
+    pub(crate) links: Reconciler<Links>,
+    pub(crate) addresses: Reconciler<PodAddresses>,
+    pub(crate) routes: Reconciler<PodRoutes>,
+    pub(crate) qdiscs: Reconciler<Qdiscs>,
+    pub(crate) pod_links: Reconciler<PodLinks>,
+    pub(crate) attachments: Reconciler<Attachments>,
+    pub(crate) host_routes: Reconciler<HostRoutes>,
+    pub(crate) pods: Reconciler<Endpoints>,
+    pub(crate) host_ports: Reconciler<HostPorts>,
+    /// Put by readiness, never removed by the agent: without it the runtime takes the node for not ready.
+    pub(crate) conf_files: Reconciler<ConfFiles>,
+}
+
+/// State of one target, for people and metrics.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct TargetStatus {
+    pub(crate) kind: &'static str,
+    pub(crate) objects: usize,
+    pub(crate) failing: Vec<FailingObject>,
+}
+
+/// An object that is not in its desired state.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct FailingObject {
+    pub(crate) key: String,
+    pub(crate) error: String,
+    pub(crate) attempts: u32,
+}
+
+/// Calls `$body` with each reconciler and the desired map that belongs to it, in the order of putting.
+macro_rules! each {
+    ($kernel:expr, $desired:expr, |$reconciler:ident, $map:ident| $body:expr) => {{
+        macro_rules! one {
+            ($field:ident) => {{
+                let $reconciler = &$kernel.$field;
+                let $map = &$desired.$field;
+                $body
+            }};
+        }
+        one!(sysctls);
+        one!(links);
+        one!(qdiscs);
+        one!(addresses);
+        one!(routes);
+        one!(pod_links);
+        one!(attachments);
+        one!(host_routes);
+        one!(pods);
+        one!(host_ports);
+    }};
+}
+
+impl Kernel {
+    /// What the kernel says of the link of an endpoint.
+    pub(crate) fn link_facts(&self, key: &AttachmentKey) -> Option<LinkFacts> {
+        self.links.target().facts(key)
+    }
+
+    /// Removes what is ours and not desired.
+    pub(crate) async fn remove(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let mut sum = Outcome::default();
+        add(&mut sum, self.pods.remove_stale(&desired.pods, now).await);
+        add(&mut sum, self.host_ports.remove_stale(&desired.host_ports, now).await);
+        add(&mut sum, self.attachments.remove_stale(&desired.attachments, now).await);
+        add(&mut sum, self.pod_links.remove_stale(&desired.pod_links, now).await);
+        add(&mut sum, self.qdiscs.remove_stale(&desired.qdiscs, now).await);
+        add(&mut sum, self.addresses.remove_stale(&desired.addresses, now).await);
+        add(&mut sum, self.routes.remove_stale(&desired.routes, now).await);
+        add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
+        sum
+    }
+
+    /// Removes links that nobody wants; after everything that hangs on them.
+    pub(crate) async fn remove_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        self.links.remove_stale(&desired.links, now).await
+    }
+
+    /// Puts what everything else stands on.
+    pub(crate) async fn put_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let mut sum = self.sysctls.put_missing(&desired.sysctls, now).await;
+        add(&mut sum, self.links.put_missing(&desired.links, now).await);
+        sum
+    }
+
+    /// Puts what a pod sees: its limits, addresses and routes.
+    pub(crate) async fn put_addresses(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let mut sum = self.qdiscs.put_missing(&desired.qdiscs, now).await;
+        add(&mut sum, self.addresses.put_missing(&desired.addresses, now).await);
+        sum
+    }
+
+    /// Puts the routes inside of pods.
+    pub(crate) async fn put_pod_routes(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        self.routes.put_missing(&desired.routes, now).await
+    }
+
+    /// Puts the datapath: first what checks a pod's packets, then what leads packets to it.
+    pub(crate) async fn put_datapath(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let mut sum = self.pod_links.put_missing(&desired.pod_links, now).await;
+        add(&mut sum, self.attachments.put_missing(&desired.attachments, now).await);
+        add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
+        add(&mut sum, self.pods.put_missing(&desired.pods, now).await);
+        add(&mut sum, self.host_ports.put_missing(&desired.host_ports, now).await);
+        sum
+    }
+
+    /// Whether every one of these objects is known to be as desired.
+    pub(crate) fn holds(&self, desired: &Desired) -> bool {
+        let mut all = true;
+        each!(self, desired, |reconciler, map| {
+            all = all && map.iter().all(|(key, value)| reconciler.holds(key, value));
+        });
+        all
+    }
+
+    /// Whether every one of these objects is known to be absent. What lives inside of a pod goes with its link.
+    pub(crate) fn lacks(&self, objects: &Desired) -> bool {
+        objects.links.keys().all(|key| self.links.lacks(key))
+            && objects.pod_links.keys().all(|key| self.pod_links.lacks(key))
+            && objects.attachments.keys().all(|key| self.attachments.lacks(key))
+            && objects.host_routes.keys().all(|key| self.host_routes.lacks(key))
+            && objects.pods.keys().all(|key| self.pods.lacks(key))
+            && objects.host_ports.keys().all(|key| self.host_ports.lacks(key))
+    }
+
+    /// The worst failure among these objects: one that waiting does not help comes first.
+    pub(crate) fn failure(&self, objects: &Desired) -> Option<(&'static str, Failure)> {
+        let mut worst: Option<(&'static str, Failure)> = None;
+        each!(self, objects, |reconciler, map| {
+            let own = reconciler
+                .failing()
+                .iter()
+                .filter(|(key, _)| map.contains_key(key))
+                .map(|(_, failure)| failure);
+            let whole = reconciler.observe_failure().filter(|_| !map.is_empty());
+            for failure in own.chain(whole) {
+                if worst.as_ref().is_none_or(|(_, known)| known.retryable && !failure.retryable) {
+                    worst = Some((reconciler.kind(), failure.clone()));
+                }
+            }
+        });
+        worst
+    }
+
+    /// Forgets what is inside of a pod whose namespace is closed again: it is the pod's own from now on.
+    pub(crate) fn forget_pod(&mut self, key: &AttachmentKey) {
+        self.addresses.forget(|address| address.attachment == *key);
+        self.routes.forget(|route| route.attachment == *key);
+        self.qdiscs.forget(|qdisc| qdisc.attachment == *key && qdisc.direction == Direction::Egress);
+    }
+
+    /// The first of these objects that is not as desired, in words.
+    pub(crate) fn first_difference(&self, objects: &Desired) -> Option<String> {
+        let mut first = None;
+        each!(self, objects, |reconciler, map| {
+            let differs = map.iter().find(|(key, value)| !reconciler.holds(key, value));
+            first = first.or_else(|| {
+                differs.map(|(key, _)| format!("{} {key} is missing or changed", reconciler.kind()))
+            });
+        });
+        first
+    }
+
+    /// Observes what an endpoint needs on the host, where nothing is known.
+    pub(crate) async fn look(&mut self, now: Instant) {
+        self.links.look(now).await;
+        self.qdiscs.look(now).await;
+        self.pod_links.look(now).await;
+        self.attachments.look(now).await;
+        self.host_routes.look(now).await;
+        self.pods.look(now).await;
+        self.host_ports.look(now).await;
+    }
+
+    /// Looks at everything anew at the next pass.
+    pub(crate) fn invalidate(&mut self) {
+        self.sysctls.invalidate();
+        self.host_routes.invalidate();
+        self.pods.invalidate();
+        self.host_ports.invalidate();
+        self.invalidate_links();
+    }
+
+    /// Looks anew at links and what hangs on them.
+    pub(crate) fn invalidate_links(&mut self) {
+        self.links.invalidate();
+        self.qdiscs.invalidate();
+        self.pod_links.invalidate();
+        self.attachments.invalidate();
+    }
+
+    /// When the next failed object is tried again.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let nothing = Desired::default();
+        each!(self, nothing, |reconciler, _map| {
+            next = next.into_iter().chain(reconciler.next_retry()).min();
+        });
+        next
+    }
+
+    /// State of every target.
+    pub(crate) fn status(&self) -> Vec<TargetStatus> {
+        let mut status = Vec::new();
+        let nothing = Desired::default();
+        each!(self, nothing, |reconciler, _map| status.push(status_of(reconciler)));
+        status.push(status_of(&self.conf_files));
+        status
+    }
+}
+
+fn status_of<T: Target>(reconciler: &Reconciler<T>) -> TargetStatus {
+    let failing = reconciler.failing().iter().map(|(key, failure)| (key.to_string(), failure));
+    let whole = reconciler.observe_failure().map(|failure| ("observe".to_owned(), failure));
+    TargetStatus {
+        kind: reconciler.kind(),
+        objects: reconciler.actual().map_or(0, std::collections::BTreeMap::len),
+        failing: failing
+            .chain(whole)
+            .map(|(key, failure)| FailingObject {
+                key,
+                error: failure.error.clone(),
+                attempts: failure.attempts,
+            })
+            .collect(),
+    }
+}
+
+fn add(sum: &mut Outcome, more: Outcome) {
+    sum.changed += more.changed;
+    sum.failed += more.failed;
+    sum.waiting += more.waiting;
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The owner of all state of the node: one task, one loop.
+//!
+//! ```text
+//!   plugin calls ─┐
+//!   CLI questions ┤                        ┌─ answer CLI, CHECK, STATUS
+//!   store changes ┼─► inbox ─► take a batch┤
+//!   kernel notices┤                        └─ lease + one journal write for all ADDs of the batch
+//!   retry, refresh┘                                     │
+//!                                                       ▼
+//!                    remove stale, put missing, in order (pass) ─► settle: reply to ADDs and DELs that are done
+//! ```
+
+mod add;
+mod check;
+mod del;
+mod pass;
+mod show;
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant, SystemTime};
+
+use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
+use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
+use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
+use rhumb_routing::plan::Problem;
+use rhumb_routing::{Namespaces, Netlink};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::conf_file::ConfFileName;
+use crate::desired::{Desired, Surroundings, chained_ifindex};
+use crate::endpoint::Endpoint;
+use crate::follow::fold;
+use crate::kernel::Kernel;
+use crate::ledger::Ledger;
+use crate::tables::Tables;
+
+pub(crate) use show::Show;
+
+/// Everything is looked at anew this often, in case a change was not announced.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// Notices of the kernel within this time are one reason to look: most are echoes of what we did ourselves.
+const NOTICES_SETTLE: Duration = Duration::from_millis(200);
+
+/// What the loop hears.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Add {
+        request: Box<AddRequest>,
+        netns: OwnedFd,
+        wishes: Wishes,
+        reply: oneshot::Sender<Reply>,
+    },
+    Del {
+        key: AttachmentKey,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// Attachments of `network` that are not in `keep`, for GC.
+    Stale {
+        network: String,
+        keep: Vec<AttachmentKey>,
+        reply: oneshot::Sender<Vec<AttachmentKey>>,
+    },
+    Check {
+        request: Box<CheckRequest>,
+        netns: Option<OwnedFd>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Status {
+        reply: oneshot::Sender<Reply>,
+    },
+    Show {
+        what: Show,
+        reply: oneshot::Sender<serde_json::Value>,
+    },
+    NodeConfigs(Update<NodeConfig>),
+    NodeStates(Update<NodeState>),
+    Pools(Update<PodPool>),
+    /// Links, addresses or routes of the node changed.
+    HostChanged,
+}
+
+/// What the Pod object wishes for its addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) sticky: bool,
+}
+
+/// What is under way for one attachment.
+#[derive(Debug)]
+enum Pending {
+    /// ADD waits for its objects.
+    Adding { replies: Vec<oneshot::Sender<Reply>> },
+    /// DEL, GC or a failed ADD waits for the objects to go; each of those who wait with what it is then told.
+    Removing { objects: Box<Desired>, replies: Vec<(oneshot::Sender<Reply>, Reply)> },
+}
+
+/// Fixed facts of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) node: NodeName,
+    pub(crate) pool: PoolName,
+    /// MTU asked for by the flag.
+    pub(crate) mtu: Option<u32>,
+    /// Node addresses asked for by the flag.
+    pub(crate) node_addresses: Vec<IpAddr>,
+    /// Uplinks asked for by the flag.
+    pub(crate) uplinks: Vec<rhumb_model::IfName>,
+}
+
+/// All state of the node.
+pub(crate) struct Node {
+    pub(crate) settings: Settings,
+    pub(crate) ledger: Ledger,
+    pub(crate) tables: Tables,
+    pub(crate) kernel: Kernel,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) host: Netlink,
+    pub(crate) datapath: rhumb_ebpf::Datapath,
+    /// The CNI configuration, to be written once this node can serve ADD.
+    pub(crate) conf_files: BTreeMap<ConfFileName, String>,
+    pub(crate) publication: watch::Sender<NodeStateStatus>,
+    pub(crate) started: Instant,
+    pending: BTreeMap<AttachmentKey, Pending>,
+    /// Host ends of chained endpoints that are really there, by index.
+    chained_links: BTreeMap<AttachmentKey, u32>,
+    /// What the plan of routes to other nodes could not do.
+    route_problems: Vec<Problem>,
+    reached: Revision,
+    /// When the node's own links, addresses and routes are to be looked at again.
+    look_due: Option<Instant>,
+    announced_ready: bool,
+    ready: crate::ready::Ready,
+}
+
+impl Node {
+    #[expect(clippy::too_many_arguments, reason = "the composition root hands over every part once")]
+    pub(crate) fn new(
+        settings: Settings,
+        ledger: Ledger,
+        kernel: Kernel,
+        namespaces: Namespaces,
+        host: Netlink,
+        datapath: rhumb_ebpf::Datapath,
+        conf_files: BTreeMap<ConfFileName, String>,
+        publication: watch::Sender<NodeStateStatus>,
+        ready: crate::ready::Ready,
+    ) -> Self {
+        Self {
+            settings,
+            ledger,
+            tables: Tables::default(),
+            kernel,
+            namespaces,
+            host,
+            datapath,
+            conf_files,
+            publication,
+            started: Instant::now(),
+            pending: BTreeMap::new(),
+            chained_links: BTreeMap::new(),
+            route_problems: Vec::new(),
+            reached: Revision::default(),
+            look_due: Some(Instant::now()),
+            announced_ready: false,
+            ready,
+        }
+    }
+
+    /// Runs until the inbox is closed.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
+        let mut refresh = Instant::now() + REFRESH;
+        loop {
+            self.pass().await;
+            let wake = self.kernel.next_retry().into_iter().chain(self.look_due).fold(refresh, Instant::min);
+            let first = tokio::select! {
+                input = inbox.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(wake.into()) => None,
+            };
+            if Instant::now() >= refresh {
+                refresh = Instant::now() + REFRESH;
+                self.look_due = Some(Instant::now());
+                self.kernel.invalidate();
+            }
+            let mut batch: Vec<Input> = first.into_iter().collect();
+            while let Ok(input) = inbox.try_recv() {
+                batch.push(input);
+            }
+            self.take(batch).await;
+        }
+    }
+
+    async fn take(&mut self, batch: Vec<Input>) {
+        let mut adds = Vec::new();
+        for input in batch {
+            match input {
+                Input::Add { request, netns, wishes, reply } => {
+                    adds.extend(self.begin_add(*request, netns, wishes, reply).await);
+                }
+                Input::Del { key, reply } => self.begin_del(&key, reply),
+                Input::Stale { network, keep, reply } => {
+                    drop(reply.send(self.stale(&network, &keep)));
+                }
+                Input::Check { request, netns, reply } => {
+                    let outcome = self.check(&request, netns).await;
+                    drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
+                }
+                Input::Status { reply } => {
+                    let outcome = self.status().await;
+                    drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
+                }
+                Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::NodeConfigs(update) => self.take_node_config(update),
+                Input::NodeStates(update) => self.take_node_state(update),
+                Input::Pools(update) => self.take_pool(update),
+                Input::HostChanged => {
+                    self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
+                }
+            }
+        }
+        self.write_adds(adds);
+    }
+
+    fn take_node_config(&mut self, update: Update<NodeConfig>) {
+        fold(update, &mut self.tables.pod_cidrs, |config| {
+            config.spec.pod_cidrs.iter().map(|block| (block.pool.clone(), block.cidr)).collect()
+        });
+        self.inputs_changed();
+    }
+
+    fn take_node_state(&mut self, update: Update<NodeState>) {
+        fold(update, &mut self.tables.node_addresses, |state| state.status.addresses.clone());
+        self.inputs_changed();
+    }
+
+    fn take_pool(&mut self, update: Update<PodPool>) {
+        fold(update, &mut self.tables.reserved, |pool| pool.spec.reserved.clone());
+        self.inputs_changed();
+    }
+
+    fn inputs_changed(&mut self) {
+        self.tables.touch();
+        if self.tables.synced() {
+            let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
+            self.ledger.set_ranges(&ranges);
+        }
+    }
+
+    /// What is known about an endpoint's surroundings.
+    fn surroundings(&self, endpoint: &Endpoint) -> Surroundings {
+        let ifindex = match chained_ifindex(endpoint) {
+            Some(_) => self.chained_links.get(&endpoint.key).copied(),
+            None => self.kernel.link_facts(&endpoint.key).map(|facts| facts.ifindex),
+        };
+        Surroundings { ifindex, namespace: self.namespaces.has(&endpoint.key) }
+    }
+
+    /// The objects of one endpoint.
+    fn objects_of(&self, endpoint: &Endpoint) -> Desired {
+        let mut objects = Desired::default();
+        objects.add_endpoint(endpoint, self.surroundings(endpoint), &self.tables.own_addresses);
+        objects
+    }
+
+    fn forget_namespace(&mut self, key: &AttachmentKey) {
+        self.namespaces.forget(key);
+        self.kernel.forget_pod(key);
+    }
+}
+
+/// Sends a refusal to everyone who waits.
+fn refuse_all(replies: Vec<oneshot::Sender<Reply>>, refusal: &Refusal) {
+    for reply in replies {
+        // Whoever asked may have gone away.
+        drop(reply.send(Reply::Refused(refusal.clone())));
+    }
+}
+
+/// The wall clock, for what is journalled.
+fn wall_clock() -> Timestamp {
+    SystemTime::now().into()
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One pass: look, plan, remove from root to leaf, put from leaf to root, and answer those whose objects are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use rhumb_cni::failpoint;
+use rhumb_cni::protocol::{RefusalKind, Reply};
+use rhumb_model::{AttachmentKey, Failure, Outcome, Prefix};
+use rhumb_routing::HostRoute;
+use rhumb_routing::host::{self, Uplink};
+use rhumb_routing::kernel::KernelError;
+use tracing::{debug, info, warn};
+
+use super::add::{on_purpose, refusal};
+use super::{Node, Pending};
+use crate::desired::{Desired, chained_ifindex};
+
+/// An ADD whose object failed this often in a row is given up and undone.
+const ADD_ATTEMPTS: u32 = 3;
+
+/// A look at the node's links that failed is repeated after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The node's own links and addresses.
+struct HostSeen {
+    uplinks: Vec<Uplink>,
+    addresses: Vec<IpAddr>,
+    /// Host ends of chained endpoints that are there.
+    chained: BTreeMap<AttachmentKey, u32>,
+}
+
+impl Node {
+    pub(super) async fn pass(&mut self) {
+        let now = Instant::now();
+        if self.look_due.is_some_and(|due| due <= now) {
+            self.look_due = None;
+            self.kernel.invalidate_links();
+            self.kernel.host_routes.invalidate();
+            self.look_at_host().await;
+        }
+        let revision = self.tables.revision();
+        self.kernel.links.look(now).await;
+        let desired = self.plan();
+        let mut outcome = self.kernel.remove(&desired, now).await;
+        self.removal_point("agent.del.after_endpoint");
+        add(&mut outcome, self.kernel.remove_links(&desired, now).await);
+        self.removal_point("agent.del.after_link");
+        add(&mut outcome, self.kernel.put_links(&desired, now).await);
+        self.adding_point("agent.add.after_link");
+        // Now the index of every new link is known.
+        let desired = self.plan();
+        add(&mut outcome, self.kernel.put_addresses(&desired, now).await);
+        self.adding_point("agent.add.after_address");
+        add(&mut outcome, self.kernel.put_pod_routes(&desired, now).await);
+        self.adding_point("agent.add.after_route");
+        add(&mut outcome, self.kernel.put_datapath(&desired, now).await);
+        self.adding_point("agent.add.after_attachment");
+        if outcome != Outcome::default() {
+            debug!(rev = %revision, changed = outcome.changed, failed = outcome.failed, waiting = outcome.waiting, "pass");
+        }
+        if outcome.failed + outcome.waiting == 0 {
+            self.reached = revision;
+        }
+        self.settle_adds();
+        self.settle_removals();
+        self.announce().await;
+    }
+
+    /// Reads the node's own links and addresses.
+    async fn look_at_host(&mut self) {
+        let seen = match self.host_seen().await {
+            Ok(seen) => seen,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "node's links not read");
+                self.look_due = Some(Instant::now() + LOOK_AGAIN);
+                return;
+            }
+        };
+        let own: BTreeSet<IpAddr> =
+            seen.addresses.into_iter().chain(self.settings.node_addresses.clone()).collect();
+        let own: Vec<IpAddr> = own.into_iter().collect();
+        if self.tables.uplinks != seen.uplinks || self.tables.own_addresses != own {
+            self.tables.uplinks = seen.uplinks;
+            self.tables.own_addresses = own;
+            self.tables.touch();
+        }
+        self.chained_links = seen.chained;
+    }
+
+    async fn host_seen(&self) -> Result<HostSeen, KernelError> {
+        let named = &self.settings.uplinks;
+        let uplinks = match named.as_slice() {
+            [] => host::uplinks(&self.host).await?,
+            [_, ..] => host::uplinks_named(&self.host, named).await?,
+        };
+        let addresses = host::addresses(&self.host).await?;
+        let mut chained = BTreeMap::new();
+        for endpoint in self.ledger.endpoints().values() {
+            let Some(ifindex) = chained_ifindex(endpoint) else { continue };
+            let link = host::link(&self.host, &endpoint.host).await?;
+            if link.is_some_and(|link| link.ifindex == ifindex) {
+                chained.insert(endpoint.key.clone(), ifindex);
+            }
+        }
+        Ok(HostSeen { uplinks, addresses: addresses.iter().map(|network| network.ip()).collect(), chained })
+    }
+
+    fn plan(&mut self) -> Desired {
+        let mut desired = Desired::default();
+        for (key, endpoint) in self.ledger.endpoints() {
+            if !matches!(self.pending.get(key), Some(Pending::Removing { .. })) {
+                desired.add_endpoint(endpoint, self.surroundings(endpoint), &self.tables.own_addresses);
+            }
+        }
+        let plan = desired.add_node(&self.tables, &self.settings.node);
+        if self.route_problems != plan.problems {
+            for problem in &plan.problems {
+                warn!(%problem, "pods of another node not reachable");
+            }
+            self.route_problems = plan.problems;
+        }
+        if !self.tables.synced() {
+            self.keep_unknown_routes(&mut desired);
+        }
+        desired
+    }
+
+    /// Before every input was seen, routes to other nodes and for pod CIDRs stay as they are.
+    fn keep_unknown_routes(&self, desired: &mut Desired) {
+        for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
+            let keep = match route {
+                HostRoute::Device { .. } => false,
+                HostRoute::Via { .. } | HostRoute::Unreachable => true,
+            };
+            if keep {
+                desired.host_routes.entry(*prefix).or_insert_with(|| route.clone());
+            }
+        }
+    }
+
+    /// Answers every ADD whose objects are all there, and undoes those that cannot succeed.
+    fn settle_adds(&mut self) {
+        let adding: Vec<AttachmentKey> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| matches!(pending, Pending::Adding { .. }))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in adding {
+            let Some(endpoint) = self.ledger.endpoints().get(&key).cloned() else { continue };
+            let objects = self.objects_of(&endpoint);
+            if self.surroundings(&endpoint).ifindex.is_some() && self.kernel.holds(&objects) {
+                if let Err(hit) = failpoint::pass("agent.add.before_reply", key.container.as_str()) {
+                    self.give_up(&key, Reply::Refused(on_purpose(hit)));
+                    continue;
+                }
+                self.forget_namespace(&key);
+                info!(container = %key.container, ifname = %key.ifname, "attachment ready");
+                let Some(Pending::Adding { replies }) = self.pending.remove(&key) else { continue };
+                for reply in replies {
+                    drop(reply.send(Reply::Added(endpoint.attachment())));
+                }
+            } else if let Some((kind, failure)) = self.kernel.failure(&objects) {
+                if !failure.retryable || failure.attempts >= ADD_ATTEMPTS {
+                    warn!(container = %key.container, ifname = %key.ifname, error = failure.error, "add given up");
+                    self.give_up(&key, refused_object(kind, &failure));
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: &AttachmentKey, outcome: Reply) {
+        let Some(Pending::Adding { replies }) = self.pending.remove(key) else { return };
+        self.begin_removal(key, outcome, replies);
+    }
+
+    /// Ends every removal whose objects are all gone; tells those who wait when an object does not go.
+    fn settle_removals(&mut self) {
+        let mut gone = Vec::new();
+        for (key, pending) in &mut self.pending {
+            let Pending::Removing { objects, replies } = pending else { continue };
+            if self.kernel.lacks(objects) {
+                gone.push(key.clone());
+            } else if let Some((kind, failure)) = self.kernel.failure(objects) {
+                for (reply, _) in replies.drain(..) {
+                    drop(reply.send(refused_object(kind, &failure)));
+                }
+            }
+        }
+        self.finish_removals(gone);
+    }
+
+    fn adding_point(&mut self, name: &str) {
+        for key in self.keys_at(|pending| matches!(pending, Pending::Adding { .. })) {
+            if let Err(hit) = failpoint::pass(name, key.container.as_str()) {
+                self.give_up(&key, Reply::Refused(on_purpose(hit)));
+            }
+        }
+    }
+
+    /// A removal that a test stops here answers with the error; the removal itself goes on.
+    fn removal_point(&mut self, name: &str) {
+        for key in self.keys_at(|pending| matches!(pending, Pending::Removing { .. })) {
+            let Err(hit) = failpoint::pass(name, key.container.as_str()) else { continue };
+            let refused = on_purpose(hit);
+            if let Some(Pending::Removing { replies, .. }) = self.pending.get_mut(&key) {
+                for (reply, _) in replies.drain(..) {
+                    drop(reply.send(Reply::Refused(refused.clone())));
+                }
+            }
+        }
+    }
+
+    fn keys_at(&self, wanted: impl Fn(&Pending) -> bool) -> Vec<AttachmentKey> {
+        self.pending.iter().filter(|(_, pending)| wanted(pending)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Own pod CIDRs, for the CLI and the published state.
+    pub(super) fn own_pod_cidrs(&self) -> Vec<Prefix> {
+        self.tables.pod_cidrs_of(&self.settings.node)
+    }
+}
+
+fn refused_object(kind: &str, failure: &Failure) -> Reply {
+    let reason = if failure.retryable { RefusalKind::Io } else { RefusalKind::InterfaceExists };
+    Reply::Refused(refusal(reason, format!("{kind}: {}", failure.error)))
+}
+
+fn add(sum: &mut Outcome, more: Outcome) {
+    sum.changed += more.changed;
+    sum.failed += more.failed;
+    sum.waiting += more.waiting;
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the command line asks, answered as JSON.
+
+use rhumb_ipam::State;
+use rhumb_model::{Family, Prefix};
+use rhumb_routing::HostRoute;
+use rhumb_routing::plan::Problem;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::status::NotReady;
+use super::{Node, Pending, wall_clock};
+use crate::endpoint::Endpoint;
+use crate::metrics;
+
+/// A question of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Show {
+    /// Readiness, pools and targets.
+    Status,
+    /// Attachments.
+    Pods,
+    /// Addresses that are leased or rest.
+    Ips,
+    /// Pod prefixes and the way to them.
+    Routes,
+    /// The datapath's endpoint map.
+    Endpoints,
+    /// Counters and gauges.
+    Metrics,
+}
+
+impl Node {
+    pub(super) fn show(&self, what: Show) -> Value {
+        match what {
+            Show::Status => self.show_status(),
+            Show::Pods => self.ledger.endpoints().values().map(|endpoint| self.show_pod(endpoint)).collect(),
+            Show::Ips => self.show_ips(),
+            Show::Routes => self.show_routes(),
+            Show::Endpoints => self.show_endpoints(),
+            Show::Metrics => {
+                let counters = self.datapath.counters().unwrap_or_default();
+                json!(metrics::collect(self, &counters))
+            }
+        }
+    }
+
+    fn show_status(&self) -> Value {
+        let reasons = self.not_ready();
+        let now = wall_clock();
+        let pool = |family: Family| {
+            let usage = self.ledger.pool().usage(family, now);
+            let prefixes: Vec<Prefix> =
+                self.own_pod_cidrs().into_iter().filter(|prefix| prefix.family() == family).collect();
+            (!prefixes.is_empty()).then(|| {
+                json!({
+                    "pool": self.settings.pool, "family": family, "prefixes": prefixes,
+                    "capacity": usage.capacity, "used": usage.held, "cooling": usage.cooling + usage.kept,
+                    "free": usage.free, "draining": usage.draining,
+                })
+            })
+        };
+        json!({
+            "node": self.settings.node,
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": reasons.is_empty(),
+            "reasons": reasons.iter().map(NotReady::to_string).collect::<Vec<_>>(),
+            "revision": {"desired": self.tables.revision(), "reached": self.reached},
+            "pools": Family::BOTH.into_iter().filter_map(pool).collect::<Vec<_>>(),
+            "uplinks": self.tables.uplinks.iter().map(|uplink| uplink.ifname.as_str()).collect::<Vec<_>>(),
+            "targets": self.kernel.status(),
+            "memory_kib": metrics::resident_kib(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+        })
+    }
+
+    fn show_pod(&self, endpoint: &Endpoint) -> Value {
+        let state = match self.pending.get(&endpoint.key) {
+            Some(Pending::Adding { .. }) => "adding",
+            Some(Pending::Removing { .. }) => "removing",
+            None if self.surroundings(endpoint).ifindex.is_none() => "no link",
+            None => "ready",
+        };
+        json!({
+            "attachment": endpoint.key.to_string(),
+            "pod": endpoint.pod.as_ref().map(ToString::to_string),
+            "network": endpoint.network,
+            "addresses": endpoint.addresses.iter().map(|address| address.address.ip()).collect::<Vec<_>>(),
+            "mac": endpoint.mac,
+            "host_ifname": endpoint.host,
+            "mtu": endpoint.mtu,
+            "netns": endpoint.netns,
+            "mode": if endpoint.is_chained() { "chained" } else { "primary" },
+            "state": state,
+            "settled": state == "ready" && self.kernel.holds(&self.objects_of(endpoint)),
+        })
+    }
+
+    fn show_ips(&self) -> Value {
+        let now = wall_clock();
+        let entry = |(addr, state, owner, since): (std::net::IpAddr, State, &rhumb_ipam::Owner, _)| {
+            let (state, until) = match state {
+                State::Held => ("leased", None),
+                State::Cooling { until } => ("cooling", Some(until)),
+                State::Kept { until } => ("kept", Some(until)),
+            };
+            json!({
+                "address": addr, "pool": self.settings.pool, "state": state, "since": since, "until": until,
+                "attachment": owner.attachment.to_string(), "pod": owner.pod.as_ref().map(ToString::to_string),
+            })
+        };
+        self.ledger.pool().entries(now).map(entry).collect()
+    }
+
+    fn show_routes(&self) -> Value {
+        let owner_of = |prefix: &Prefix| {
+            let nodes = self.tables.pod_cidrs.as_ref()?;
+            let owns = |cidrs: &Vec<_>| cidrs.iter().any(|(_, cidr): &(_, Prefix)| cidr.covers(*prefix));
+            nodes.iter().find(|(_, cidrs)| owns(cidrs)).map(|(name, _)| name.to_string())
+        };
+        let installed = self.kernel.host_routes.actual().into_iter().flatten().map(|(prefix, route)| {
+            let (kind, gateway, dev) = match route {
+                HostRoute::Device { ifname } => ("local", None, Some(ifname.to_string())),
+                HostRoute::Via { gateway, ifname } => {
+                    ("direct", Some(*gateway), ifname.as_ref().map(ToString::to_string))
+                }
+                HostRoute::Unreachable => ("unreachable", None, None),
+            };
+            json!({"prefix": prefix, "kind": kind, "gateway": gateway, "dev": dev, "node": owner_of(prefix)})
+        });
+        let missing = self.route_problems.iter().map(|problem| {
+            let (Problem::NoDirectWay { node, prefix } | Problem::Overlap { node, prefix, .. }) = problem;
+            json!({"prefix": prefix, "kind": "none", "gateway": null, "dev": null, "node": node})
+        });
+        installed.chain(missing).collect()
+    }
+
+    fn show_endpoints(&self) -> Value {
+        let names: std::collections::BTreeMap<u32, &str> = self
+            .ledger
+            .endpoints()
+            .values()
+            .filter_map(|endpoint| Some((self.surroundings(endpoint).ifindex?, endpoint.host.as_str())))
+            .collect();
+        let links = self.kernel.pod_links.actual();
+        let flags = |ifindex: u32, shaped: bool| {
+            let link = links.and_then(|links| links.get(&rhumb_ebpf::IfIndex(ifindex)));
+            let mut flags = Vec::new();
+            if shaped {
+                flags.push("shaped");
+            }
+            if link.is_some_and(|link| link.host_ports) {
+                flags.push("host-ports");
+            }
+            flags
+        };
+        self.kernel
+            .pods
+            .actual()
+            .into_iter()
+            .flatten()
+            .map(|(addr, entry)| {
+                json!({
+                    "address": addr.0, "ifindex": entry.ifindex, "ifname": names.get(&entry.ifindex),
+                    "mac": entry.mac, "flags": flags(entry.ifindex, entry.shaped),
+                })
+            })
+            .collect()
+    }
+}

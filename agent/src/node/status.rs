@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Readiness: whether ADD can be served, and if not, why.
+
+use std::time::Instant;
+
+use rhumb_api::NodeStateStatus;
+use rhumb_cni::protocol::{Refusal, RefusalKind};
+use rhumb_ebpf::{AttachPoint, Attached, Hook};
+use rhumb_model::Family;
+use tracing::info;
+
+use super::add::{families, refusal};
+use super::{Node, wall_clock};
+use crate::publish;
+
+/// Why ADD cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotReady {
+    /// Objects of the cluster not yet seen.
+    NotSynced,
+    /// No interface leads out of the node.
+    NoUplink,
+    /// The operator has given this node no pod CIDR.
+    NoPodCidr,
+    /// No address is free.
+    Exhausted(Family),
+    /// A program is not attached to an uplink: running pods are affected too.
+    Detached(rhumb_model::IfName),
+}
+
+impl std::fmt::Display for NotReady {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NotReady::NotSynced => f.write_str("waiting for the objects of the cluster"),
+            NotReady::NoUplink => {
+                f.write_str("no uplink: no interface has a default route, and none is named")
+            }
+            NotReady::NoPodCidr => f.write_str("waiting for the operator to assign pod CIDRs to this node"),
+            NotReady::Exhausted(family) => write!(f, "no free {family} address in the pool of this node"),
+            NotReady::Detached(ifname) => write!(f, "the datapath is not attached to uplink {ifname}"),
+        }
+    }
+}
+
+impl Node {
+    /// Everything that keeps ADD from being served, as far as is known.
+    pub(super) fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        if !self.tables.synced() {
+            return vec![NotReady::NotSynced];
+        }
+        if self.tables.uplinks.is_empty() {
+            reasons.push(NotReady::NoUplink);
+        }
+        let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
+        if ranges.is_empty() {
+            reasons.push(NotReady::NoPodCidr);
+        }
+        for family in families(&ranges) {
+            let usage = self.ledger.pool().usage(family, wall_clock());
+            if usage.free == 0 && usage.kept == 0 {
+                reasons.push(NotReady::Exhausted(family));
+            }
+        }
+        for uplink in &self.tables.uplinks {
+            let point = AttachPoint { ifname: uplink.ifname.clone(), hook: Hook::FromWire };
+            if !self.kernel.attachments.holds(&point, &Attached { ifindex: uplink.ifindex }) {
+                reasons.push(NotReady::Detached(uplink.ifname.clone()));
+            }
+        }
+        reasons
+    }
+
+    /// STATUS: looks at the datapath anew.
+    pub(super) async fn status(&mut self) -> Result<(), Refusal> {
+        self.kernel.attachments.invalidate();
+        self.kernel.attachments.look(Instant::now()).await;
+        let reasons = self.not_ready();
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let affected = reasons.iter().any(|reason| matches!(reason, NotReady::Detached(_)));
+        let kind = if affected { RefusalKind::LimitedConnectivity } else { RefusalKind::NotAvailable };
+        let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        Err(refusal(kind, text.join("; ")))
+    }
+
+    /// Tells the runtime, the waiting starter and the store how this node is.
+    pub(super) async fn announce(&mut self) {
+        let reasons = self.not_ready();
+        // A full pool is no reason to take the node away from the runtime.
+        let able = reasons.iter().all(|reason| matches!(reason, NotReady::Exhausted(_)));
+        if able && !self.announced_ready {
+            // Written only once ADD can be served: the runtime takes the node for ready when it sees the file.
+            if self.kernel.conf_files.put_missing(&self.conf_files, Instant::now()).await.failed > 0 {
+                return;
+            }
+            self.announced_ready = true;
+            self.ready.say("ready");
+            info!(node = %self.settings.node, "ready");
+        }
+        let state = self.state(&reasons);
+        self.publication.send_if_modified(|current| {
+            let changed = *current != state;
+            *current = state;
+            changed
+        });
+    }
+
+    fn state(&self, reasons: &[NotReady]) -> NodeStateStatus {
+        let now = wall_clock();
+        let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
+        let usage = |family| {
+            publish::pool_usage(&self.settings.pool, family, &ranges, self.ledger.pool().usage(family, now))
+        };
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        NodeStateStatus {
+            addresses: self.node_addresses(),
+            pools: families(&ranges).into_iter().map(usage).collect(),
+            conditions: vec![publish::ready_condition(&reasons)],
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Addresses at which other nodes reach this one: those of the flag, else those of the uplinks.
+    fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+        if !self.settings.node_addresses.is_empty() {
+            return self.settings.node_addresses.clone();
+        }
+        let global = |addr: &std::net::IpAddr| match addr {
+            std::net::IpAddr::V4(_) => true,
+            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        };
+        let uplinks = self.tables.uplinks.iter().flat_map(|uplink| &uplink.addresses);
+        uplinks.map(|network| network.ip()).filter(global).collect()
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writes the state of this node to its NodeState object, and the Node object where the agent registers it.
+
+use std::time::Duration;
+
+use rhumb_api::{
+    Condition, ConditionStatus, Node as NodeObject, NodeState, NodeStateStatus, ObjectKey, PoolUsage, READY,
+    Store, StoreError,
+};
+use rhumb_ipam::{Range, Usage};
+use rhumb_model::{Family, NodeName, PoolName};
+use tokio::sync::watch;
+use tracing::warn;
+
+/// Changes within this time are written as one.
+const SETTLE: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What this node says about itself for one family of its pool.
+pub(crate) fn pool_usage(pool: &PoolName, family: Family, ranges: &[Range], usage: Usage) -> PoolUsage {
+    let own = ranges.iter().map(|range| range.prefix).filter(|prefix| prefix.family() == family);
+    PoolUsage {
+        pool: pool.clone(),
+        family,
+        pod_cidrs: own.collect(),
+        capacity: usage.capacity,
+        used: usage.held,
+        cooling: usage.cooling + usage.kept,
+        free: usage.free,
+    }
+}
+
+/// The condition that says whether ADD can be served.
+pub(crate) fn ready_condition(not_ready: &[String]) -> Condition {
+    let (status, reason) = match not_ready {
+        [] => (ConditionStatus::True, "Ready"),
+        [_, ..] => (ConditionStatus::False, "NotReady"),
+    };
+    Condition { kind: READY.to_owned(), status, reason: reason.to_owned(), message: not_ready.join("; ") }
+}
+
+/// Publishes every change until the sender is gone.
+pub(crate) async fn run<S: Store>(
+    store: S,
+    node: NodeName,
+    register: bool,
+    mut status: watch::Receiver<NodeStateStatus>,
+) {
+    while status.changed().await.is_ok() {
+        tokio::time::sleep(SETTLE).await;
+        loop {
+            let current = status.borrow_and_update().clone();
+            match publish(&store, &node, register, &current).await {
+                Ok(()) => break,
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "node state not published");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+async fn publish<S: Store>(
+    store: &S,
+    node: &NodeName,
+    register: bool,
+    status: &NodeStateStatus,
+) -> Result<(), StoreError> {
+    let key = ObjectKey::from(node);
+    if register && store.get::<NodeObject>(&key).await?.is_none() {
+        let mut object = NodeObject::default();
+        object.metadata.name = Some(node.as_str().to_owned());
+        match store.create(&object).await {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    store.publish_status(&NodeState::new(node), status).await?;
+    Ok(())
+}

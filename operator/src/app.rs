@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The composition root: waits to lead, follows the cluster's objects, and writes what was decided.
+//!
+//! ```text
+//!   Node, NodeState, NodeConfig, PodPool ─► Cluster ─► decide ─► NodeConfig of each node
+//!                                              ▲                       │
+//!                     end of a grace period ───┘   what was written comes back as a change
+//! ```
+
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use futures::stream::{BoxStream, select_all};
+use rhumb_api::{DirStore, NodeConfig, NodeState, ObjectKey, Store, StoreError, follow};
+use rhumb_ipam::CarvePolicy;
+use rhumb_model::{NodeName, Timestamp};
+use tracing::{info, warn};
+
+use crate::args::Args;
+use crate::cluster::{Cluster, Seen, Work};
+use crate::leader;
+
+/// What could not be written is decided anew after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs the operator until SIGTERM or SIGINT.
+pub(crate) async fn run(args: Args) -> Result<()> {
+    tokio::select! {
+        ended = lead(args) => ended,
+        word = stop_signal() => {
+            info!(signal = word?, "stopping");
+            Ok(())
+        }
+    }
+}
+
+async fn lead(args: Args) -> Result<()> {
+    let dir = args.store.clone();
+    // A thread of its own: a standby waits here for as long as another operator lives, and must still end on a signal.
+    let (leads, leading) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || drop(leads.send(leader::wait(&dir))));
+    let _leadership = leading.await.context("wait for leadership")?.context("take the leader's lock")?;
+    info!("leading");
+    let store = DirStore::open(&args.store).await?;
+    let policy = CarvePolicy { grace: args.grace, min_free: args.min_free };
+    let mut ready = args.ready_fd;
+    let mut cluster = Cluster::default();
+    let mut seen = everything(&store);
+    let mut problems = Vec::new();
+    let mut wake: Option<Duration> = None;
+    loop {
+        let sleep = wake.unwrap_or(Duration::from_secs(3600));
+        tokio::select! {
+            change = seen.next() => match change {
+                Some(change) => cluster.take(change),
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep(sleep) => {}
+        }
+        if !cluster.synced() {
+            continue;
+        }
+        let now = Timestamp::from(SystemTime::now());
+        let work = cluster.decide(&policy, now);
+        if work.carving.problems != problems {
+            for problem in &work.carving.problems {
+                warn!(%problem, "pod CIDRs");
+            }
+            problems.clone_from(&work.carving.problems);
+        }
+        wake = work.carving.wake_at.map(|at| at.since(now));
+        if let Err(error) = write(&store, &mut cluster, work).await {
+            warn!(error = &error as &dyn std::error::Error, "decision not written");
+            wake = Some(RETRY);
+        }
+        if let Some(fd) = ready.take() {
+            let mut file = File::options().append(true).open(format!("/proc/self/fd/{fd}"))?;
+            writeln!(file, "serving")?;
+        }
+    }
+}
+
+/// Every change of every kind that the operator reads.
+fn everything(store: &DirStore) -> futures::stream::SelectAll<BoxStream<'static, Seen>> {
+    select_all([
+        follow(store).map(Seen::Nodes).boxed(),
+        follow(store).map(Seen::States).boxed(),
+        follow(store).map(Seen::Configs).boxed(),
+        follow(store).map(Seen::Pools).boxed(),
+    ])
+}
+
+async fn write(store: &DirStore, cluster: &mut Cluster, work: Work) -> Result<(), StoreError> {
+    for (node, blocks) in work.configs {
+        let config = cluster.config_with(&node, blocks);
+        let written = if config.metadata.resource_version.is_some() {
+            store.update(&config).await?
+        } else {
+            store.create(&config).await?
+        };
+        let cidrs: Vec<String> = written.spec.pod_cidrs.iter().map(|block| block.cidr.to_string()).collect();
+        info!(%node, cidrs = cidrs.join(" "), "pod CIDRs assigned");
+        // The next decision counts it at once, before the change comes back from the store.
+        cluster.take(Seen::Configs(rhumb_api::Update::Put(written)));
+    }
+    for node in work.forget {
+        forget(store, &node).await?;
+        info!(%node, "pod CIDRs of a node that is gone are released");
+        let config = cluster.config_with(&node, Vec::new());
+        cluster.take(Seen::Configs(rhumb_api::Update::Delete(config)));
+    }
+    Ok(())
+}
+
+async fn forget(store: &DirStore, node: &NodeName) -> Result<(), StoreError> {
+    let key = ObjectKey::from(node);
+    absent_is_fine(store.delete::<NodeState>(&key, None).await)?;
+    absent_is_fine(store.delete::<NodeConfig>(&key, None).await)
+}
+
+fn absent_is_fine(deleted: Result<(), StoreError>) -> Result<(), StoreError> {
+    match deleted {
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+async fn stop_signal() -> Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}
