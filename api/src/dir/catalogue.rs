@@ -51,7 +51,7 @@ pub(super) struct Catalogue {
     touched: BTreeSet<ObjectId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FileState {
     stamp: Option<Stamp>,
     settled: bool,
@@ -318,20 +318,6 @@ impl Catalogue {
         }
         problems.sort();
         problems
-    }
-}
-
-impl Default for FileState {
-    fn default() -> Self {
-        Self {
-            stamp: None,
-            settled: false,
-            digest: 0,
-            sections: Vec::new(),
-            fault: None,
-            gone_at: None,
-            owns: BTreeSet::new(),
-        }
     }
 }
 

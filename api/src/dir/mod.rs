@@ -95,10 +95,6 @@ impl DirStore {
 }
 
 impl Store for DirStore {
-    #[expect(
-        clippy::unused_async_trait_impl,
-        reason = "the trait is of futures, and memory needs no waiting"
-    )]
     async fn get<K: Kind>(&self, key: &ObjectKey) -> Result<Option<K>, StoreError> {
         self.scanner.view().get(key)
     }
@@ -202,9 +198,9 @@ fn change(written: &Value, old: &Value, new: &Value) -> Edit {
 /// What a store gave an object stays, whether or not a writer brings it back.
 fn keep_identity(new: &mut Value, old: &Value) {
     for field in ["uid", "creationTimestamp", "resourceVersion", "namespace"] {
-        match &old["metadata"][field] {
-            Value::Null => {}
-            value => new["metadata"][field] = value.clone(),
+        let value = &old["metadata"][field];
+        if !value.is_null() {
+            new["metadata"][field] = value.clone();
         }
     }
 }

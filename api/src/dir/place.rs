@@ -45,13 +45,12 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    #[expect(clippy::useless_conversion, reason = "the width of these fields depends on the architecture")]
     fn of(stat: &sys::Stat) -> Self {
         Self {
-            file: (stat.st_dev.into(), stat.st_ino.into()),
-            size: stat.st_size.into(),
-            modified: (stat.st_mtime.into(), stat.st_mtime_nsec as u64),
-            changed: (stat.st_ctime.into(), stat.st_ctime_nsec as u64),
+            file: (stat.st_dev, stat.st_ino),
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
         }
     }
 
@@ -105,13 +104,12 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(sys::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-#[expect(clippy::useless_conversion, reason = "the width of these fields depends on the architecture")]
 fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = sys::fstat(dir)?;
     if stat.st_nlink == 0 {
         return Err(Errno::NOENT.into());
     }
-    Ok((stat.st_dev.into(), stat.st_ino.into()))
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 impl Entered {

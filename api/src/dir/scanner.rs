@@ -101,3 +101,17 @@ fn run(shared: &Shared, news: &OwnedFd, stop: &OwnedFd) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_ends_with_the_scanner() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let scanner = Scanner::start(dir.path(), 1).expect("started");
+        let shared = Arc::downgrade(scanner.shared());
+        drop(scanner);
+        assert!(shared.upgrade().is_none(), "the thread still holds what it shared");
+    }
+}

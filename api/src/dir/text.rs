@@ -21,14 +21,12 @@ pub(super) fn sections(text: &str) -> Vec<Section> {
     let mut start = 0;
     let mut first_line = 0;
     let mut at = 0;
-    let mut number = 0;
-    for line in text.split_inclusive('\n') {
+    for (number, line) in text.split_inclusive('\n').enumerate() {
         if is_marker(line) && at > start {
             sections.push(Section { range: start..at, line: first_line });
             (start, first_line) = (at, number);
         }
         at += line.len();
-        number += 1;
     }
     sections.push(Section { range: start..at, line: first_line });
     sections.retain(|section| holds_content(&text[section.range.clone()]));

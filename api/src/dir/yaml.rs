@@ -18,13 +18,25 @@ pub(crate) struct Fault {
     pub(crate) message: String,
 }
 
+/// Where a document ends by a line `...` and goes on all the same.
+fn second_document(document: &str) -> Option<Fault> {
+    let mut lines = document.lines().enumerate().skip_while(|(_, line)| !line.starts_with("..."));
+    lines.next()?;
+    let blank = |line: &str| line.trim().is_empty() || line.starts_with('#') || line.starts_with("...");
+    let (number, _) = lines.find(|(_, line)| !blank(line))?;
+    let message = "another document begins here: put a line `---` above it".to_owned();
+    Some(Fault { position: Some((number + 1, 1)), field: None, message })
+}
+
 /// Reads a document without knowing its kind; refuses what JSON cannot say, and keys that stand twice.
 pub(crate) fn read_value(document: &str) -> Result<Value, Fault> {
     let mut track = serde_path_to_error::Track::new();
     let yaml = serde_yaml_ng::Deserializer::from_str(document);
     match Plain.deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track)) {
         Ok(value) => Ok(value),
-        Err(error) => Err(fault(&error, &track.path().to_string())),
+        Err(error) => {
+            Err(second_document(document).unwrap_or_else(|| fault(&error, &track.path().to_string())))
+        }
     }
 }
 
@@ -33,7 +45,12 @@ pub(crate) fn read_typed<T: DeserializeOwned>(document: &str) -> Result<T, Fault
     let yaml = serde_yaml_ng::Deserializer::from_str(document);
     serde_path_to_error::deserialize(yaml).map_err(|error| {
         let path = error.path().to_string();
-        fault(error.inner(), &path)
+        let mut fault = fault(error.inner(), &path);
+        // A type that refuses a text by itself knows no position, and that of the mapping around it is given.
+        if !fault.message.starts_with("unknown field") {
+            fault.position = fault.position.max(locate(document, &path));
+        }
+        fault
     })
 }
 
@@ -50,6 +67,9 @@ pub(crate) fn fault_at(document: &str, error: FieldError) -> Fault {
     Fault { position: locate(document, &error.field), field: Some(error.field), message: error.message }
 }
 
+/// No path in a message is longer than this many bytes.
+const LONGEST_FIELD: usize = 100;
+
 fn fault(error: &serde_yaml_ng::Error, path: &str) -> Fault {
     let position = error.location().map(|location| (location.line(), location.column()));
     let mut message = without_positions(&error.to_string());
@@ -60,8 +80,12 @@ fn fault(error: &serde_yaml_ng::Error, path: &str) -> Fault {
     {
         message = rest.to_owned();
     }
-    let field = (path != ".").then(|| path.trim_end_matches(".?").trim_end_matches('?').to_owned());
-    Fault { position, field: field.filter(|field| !field.is_empty()), message }
+    let mut field = path.trim_end_matches(['.', '?']).to_owned();
+    if field.len() > LONGEST_FIELD {
+        field.truncate(field.floor_char_boundary(LONGEST_FIELD));
+        field.push_str("...");
+    }
+    Fault { position, field: Some(field).filter(|field| !field.is_empty()), message }
 }
 
 /// Takes ` at line 1 column 2` and ` at position 3` out of a message: such numbers count from the document's start.
