@@ -1,1 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Loader, attachments and typed maps of the datapath.
+//!
+//! ```text
+//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
+//!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
+//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per attachment
+//! ```
+//! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
+//! new programs, each in one step. Starting a pod then writes map entries and makes links, nothing else.
+#![warn(missing_docs)]
+
+mod attachments;
+mod bpffs;
+mod counters;
+mod datapath;
+mod endpoints;
+mod entries;
+mod features;
+mod host_ports;
+mod object;
+mod pod_links;
+mod trial;
+
+pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
+pub use bpffs::BpffsError;
+pub use counters::{Counter, CounterError};
+pub use datapath::{Config, Datapath, OpenError, PurgeError, Targets};
+pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
+pub use entries::EntryError;
+pub use features::{Feature, features};
+pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
+pub use object::LoadError;
+pub use pod_links::{IfIndex, PodLink, PodLinks};
+pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
+pub use trial::{Code, Ran, Trial, TrialError};

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The only writers: what changes a packet or sends it somewhere.
+
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_store_bytes,
+};
+use rhumb_ebpf_common::ethernet::HEADER;
+use rhumb_ebpf_common::layout::Endpoint;
+use rhumb_ebpf_common::{Family, Ip, Ports, Reason, V4, V6};
+
+use crate::lookup::Route;
+use crate::packet::{Head, Skb};
+
+/// What `to_pod` reads in `tc_index` for a packet that a program of ours sent to the host end: not the host stack's.
+pub(crate) const REDIRECTED: u32 = 0x7268;
+
+const PSEUDO_HEADER: u64 = 0x10;
+const MANGLED_ZERO: u64 = 0x20;
+/// From kernel 6.16 on; without it a checksum over the whole packet that the device gave goes wrong for IPv6.
+const IPV6: u64 = 0x80;
+const V4_CHECKSUM: usize = HEADER + 10;
+
+/// A family whose packets can take one more hop.
+pub(crate) trait Hop: Family {
+    /// Counts the hop in the header.
+    fn hop(skb: Skb, head: Head);
+
+    /// Replaces an address in the checksums of IP and transport; `transport` is where the latter is.
+    fn checksum(
+        skb: Skb,
+        from: Self::Addr,
+        to: Self::Addr,
+        transport: Option<(u32, u64)>,
+    ) -> Result<(), Reason>;
+}
+
+impl Hop for V4 {
+    #[inline(always)]
+    fn hop(_: Skb, head: Head) {
+        let hops = (head.data + HEADER + 8) as *mut u8;
+        // SAFETY: `forward` checked that the whole header is there.
+        let left = unsafe { hops.read() };
+        // SAFETY: as above.
+        unsafe { hops.write(left.wrapping_sub(1)) };
+        let checksum = (head.data + V4_CHECKSUM) as *mut u16;
+        // SAFETY: as above.
+        let old = unsafe { checksum.read() };
+        // SAFETY: as above.
+        unsafe { checksum.write(V4::checksum_after_hop(old)) };
+    }
+
+    #[inline(always)]
+    fn checksum(skb: Skb, from: u32, to: u32, transport: Option<(u32, u64)>) -> Result<(), Reason> {
+        let (from, to) = (u64::from(from), u64::from(to));
+        if let Some((at, flags)) = transport {
+            // SAFETY: a helper call on the program's own context.
+            done(unsafe { bpf_l4_csum_replace(skb.ctx, at, from, to, flags | PSEUDO_HEADER | 4) })?;
+        }
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_l3_csum_replace(skb.ctx, V4_CHECKSUM as u32, from, to, 4) })
+    }
+}
+
+impl Hop for V6 {
+    #[inline(always)]
+    fn hop(skb: Skb, head: Head) {
+        let hops = (head.data + HEADER + 7) as *mut u8;
+        // SAFETY: `forward` checked that the whole header is there.
+        let left = unsafe { hops.read() };
+        // SAFETY: as above.
+        unsafe { hops.write(left.wrapping_sub(1)) };
+        // IPv4's own checksum balances its hop; IPv6 has none, so a sum that the device took over the packet changes.
+        // Where there is no such sum the helper refuses, and nothing is to be done.
+        let less = !u32::from(u16::from_ne_bytes([0, 1]));
+        // SAFETY: a helper call on the program's own context.
+        let _none = unsafe { bpf_csum_update(skb.ctx, less) };
+    }
+
+    #[inline(always)]
+    fn checksum(skb: Skb, from: [u32; 4], to: [u32; 4], transport: Option<(u32, u64)>) -> Result<(), Reason> {
+        let Some((at, flags)) = transport else { return Ok(()) };
+        let mut from = from;
+        let mut to = to;
+        // SAFETY: both buffers are on our stack and 16 bytes long.
+        let diff = unsafe { bpf_csum_diff(from.as_mut_ptr(), 16, to.as_mut_ptr(), 16, 0) };
+        let flags = flags | PSEUDO_HEADER;
+        // SAFETY: a helper call on the program's own context.
+        if unsafe { bpf_l4_csum_replace(skb.ctx, at, 0, diff as u64, flags | IPV6) } == 0 {
+            return Ok(());
+        }
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_l4_csum_replace(skb.ctx, at, 0, diff as u64, flags) })
+    }
+}
+
+/// Delivers to a pod of this node; the packet's head is the one read before.
+#[inline(always)]
+pub(crate) fn deliver<F: Hop>(skb: Skb, head: Head, endpoint: &Endpoint) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, endpoint.ethernet)?;
+    if endpoint.flags & Endpoint::SHAPED == 0 {
+        // SAFETY: a helper call; the kernel checks the interface.
+        unsafe { bpf_redirect_peer(endpoint.ifindex, 0) };
+        Ok(Reason::ForwardedLocal)
+    } else {
+        redirect(skb, endpoint.ifindex);
+        Ok(Reason::ForwardedShaped)
+    }
+}
+
+/// Sends out of the interface that the routes name, to a neighbour that is known.
+#[inline(always)]
+pub(crate) fn send<F: Hop>(skb: Skb, head: Head, route: &Route) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, route.ethernet())?;
+    redirect(skb, route.ifindex());
+    Ok(Reason::ForwardedRemote)
+}
+
+/// Sends out of the interface that the routes name, to a neighbour that the kernel finds out.
+#[inline(always)]
+pub(crate) fn resolve<F: Hop>(skb: Skb, head: Head, route: &Route) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, route.ethernet())?;
+    let mut neighbour = route.neighbour();
+    mark(skb);
+    // SAFETY: the parameters are on our stack and as long as said; the kernel checks the interface.
+    unsafe { bpf_redirect_neigh(route.ifindex(), &raw mut neighbour, size_of_val(&neighbour) as i32, 0) };
+    Ok(Reason::ForwardedUnresolved)
+}
+
+/// Sends `frame` back to the pod in place of the packet.
+#[inline(always)]
+pub(crate) fn answer<const N: usize>(skb: Skb, frame: &[u8; N], reason: Reason) -> Result<Reason, Reason> {
+    if skb.len() != N as u32 {
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { bpf_skb_change_tail(skb.ctx, N as u32, 0) })?;
+    }
+    store(skb, 0, frame)?;
+    redirect(skb, skb.ifindex());
+    Ok(reason)
+}
+
+/// Which side of a packet is translated.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Side {
+    /// Source address and port.
+    Source,
+    /// Destination address and port.
+    Destination,
+}
+
+/// Replaces address and port of one side, and says so in the checksums.
+#[inline(always)]
+pub(crate) fn translate<F: Hop>(
+    skb: Skb,
+    ip: &Ip<F>,
+    ports: &Ports,
+    side: Side,
+    addr: F::Addr,
+    port: [u8; 2],
+) -> Result<(), Reason> {
+    let (old, old_port, addr_at, port_at) = match side {
+        Side::Source => (ip.src, ports.src, F::SOURCE, ports.offset),
+        Side::Destination => (ip.dst, ports.dst, F::SOURCE + F::ADDRESS, ports.offset + 2),
+    };
+    let transport = match ports.checksum() {
+        Some(at) => {
+            let flags = if ports.zero_is_none() { MANGLED_ZERO } else { 0 };
+            let at = (ports.offset + at) as u32;
+            let (from, to) = (u64::from(u16::from_ne_bytes(old_port)), u64::from(u16::from_ne_bytes(port)));
+            // SAFETY: a helper call on the program's own context.
+            done(unsafe { bpf_l4_csum_replace(skb.ctx, at, from, to, flags | 2) })?;
+            Some((at, flags))
+        }
+        None => None,
+    };
+    F::checksum(skb, old, addr, transport)?;
+    store(skb, addr_at, &addr)?;
+    store(skb, port_at, &port)
+}
+
+/// Takes the mark of [`REDIRECTED`] off and says whether it was there.
+#[inline(always)]
+pub(crate) fn take_mark(skb: Skb) -> bool {
+    let marked = skb.tc_index() == REDIRECTED;
+    if marked {
+        // SAFETY: the kernel passes a valid context for as long as the program runs.
+        unsafe { (*skb.ctx).tc_index = 0 };
+    }
+    marked
+}
+
+#[inline(always)]
+fn mark(skb: Skb) {
+    // SAFETY: the kernel passes a valid context for as long as the program runs.
+    unsafe { (*skb.ctx).tc_index = REDIRECTED };
+}
+
+#[inline(always)]
+fn redirect(skb: Skb, ifindex: u32) {
+    mark(skb);
+    // SAFETY: a helper call; the kernel checks the interface.
+    unsafe { bpf_redirect(ifindex, 0) };
+}
+
+/// Counts the hop and writes the addresses of the next link.
+#[inline(always)]
+fn forward<F: Hop>(skb: Skb, head: Head, ethernet: [u32; 3]) -> Result<(), Reason> {
+    if head.data + HEADER + F::HEADER > head.end {
+        return Err(Reason::Malformed);
+    }
+    // Word by word: an aggregate would be copied by a call.
+    let [to, between, from] = ethernet;
+    let words = head.data as *mut u32;
+    // SAFETY: the whole IP header is there, so the Ethernet header is too; the verifier checks again.
+    unsafe { words.write(to) };
+    // SAFETY: as above.
+    unsafe { words.byte_add(4).write(between) };
+    // SAFETY: as above.
+    unsafe { words.byte_add(8).write(from) };
+    F::hop(skb, head);
+    Ok(())
+}
+
+#[inline(always)]
+fn store<T>(skb: Skb, at: usize, value: &T) -> Result<(), Reason> {
+    let from = core::ptr::from_ref(value);
+    // SAFETY: the value is as long as said, and made of bytes.
+    done(unsafe { bpf_skb_store_bytes(skb.ctx, at as u32, from.cast(), size_of::<T>() as u32, 0) })
+}
+
+#[inline(always)]
+fn done(code: i64) -> Result<(), Reason> {
+    if code == 0 { Ok(()) } else { Err(Reason::RewriteFailed) }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! What a pod sends: tcx ingress of its host end.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use rhumb_ebpf_common::layout::Link;
+use rhumb_ebpf_common::{Direction, Family, Ip, Reason, Source, V4, V6, ethernet};
+use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
+
+use crate::act::{self, Hop};
+use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
+use crate::{either, finish, host_port, lookup, remote};
+
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let bytes = skb.len();
+    finish(either(run(skb)), Direction::FromPod, bytes)
+}
+
+#[inline(always)]
+fn run(skb: Skb) -> Result<Reason, Reason> {
+    let link = lookup::link(skb.ifindex()).ok_or(Reason::UnknownLink)?;
+    if skb.vlan_present() != 0 {
+        return Err(Reason::VlanTagged);
+    }
+    match skb.protocol() {
+        IPV4 => v4(skb, link),
+        IPV6 => v6(skb, link),
+        ARP => Err(arp(skb, link)),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(never)]
+fn arp(skb: Skb, link: &Link) -> Reason {
+    either(answer_arp(skb, link))
+}
+
+#[inline(always)]
+fn answer_arp(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+    if link.has(Link::CHAINED) {
+        return Err(Reason::Chained);
+    }
+    let request = rhumb_ebpf_common::arp(&skb, link)?;
+    act::answer(skb, &request.answer(link.host_mac), Reason::AnsweredArp)
+}
+
+#[inline(always)]
+fn v4(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + V4::HEADER)?;
+    let ip = V4::parse(&head, skb.len())?;
+    match V4::source(ip.src, link) {
+        Source::Own => own(skb, head, ip, link),
+        Source::Link | Source::Foreign => Err(Reason::SourceAddress),
+    }
+}
+
+#[inline(always)]
+fn v6(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + V6::HEADER)?;
+    let ip = V6::parse(&head, skb.len())?;
+    if is_discovery(&skb, &ip) {
+        return Err(discovery(skb, link));
+    }
+    match V6::source(ip.src, link) {
+        Source::Own => own(skb, head, ip, link),
+        // Listener reports and the like, which have no other source to use.
+        Source::Link if V6::is_group(ip.dst) => {
+            Err(if link.has(Link::CHAINED) { Reason::Chained } else { Reason::Multicast })
+        }
+        Source::Link | Source::Foreign => Err(Reason::SourceAddress),
+    }
+}
+
+#[inline(never)]
+fn discovery(skb: Skb, link: &Link) -> Reason {
+    either(answer_discovery(skb, link))
+}
+
+#[inline(always)]
+fn answer_discovery(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+    let ip = V6::parse(&skb, skb.len())?;
+    if matches!(V6::source(ip.src, link), Source::Foreign) {
+        return Err(Reason::SourceAddress);
+    }
+    if link.has(Link::CHAINED) {
+        return Err(Reason::Chained);
+    }
+    let solicitation = neighbour_discovery(&skb, &ip, link)?;
+    act::answer(skb, &solicitation.answer(link.host_mac), Reason::AnsweredNd)
+}
+
+/// A packet with the pod's own source address.
+#[inline(always)]
+fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reason, Reason> {
+    if link.has(Link::CHAINED) {
+        return Err(Reason::Chained);
+    }
+    ip.may_leave()?;
+    if ip.options {
+        return Err(Reason::IpOptions);
+    }
+    if link.has_flows() {
+        let reason = host_port::answer::<F>(skb);
+        if reason != Reason::ForwardedRemote {
+            return Err(reason);
+        }
+        head = skb.head(ethernet::HEADER + F::HEADER)?;
+    }
+    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
+        ip.may_hop()?;
+        return act::deliver::<F>(skb, head, endpoint);
+    }
+    match remote::send::<F>(skb) {
+        // The call comes from here, as the stacks of nested calls add up.
+        Reason::ToStack => Err(host_port::enter::<F>(skb)),
+        reason => Err(reason),
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! What other machines send: tcx ingress of the uplinks.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use rhumb_ebpf_common::{Direction, Reason, V4, V6, ethernet};
+
+use crate::act::{self, Hop};
+use crate::packet::{IPV4, IPV6, Skb};
+use crate::{either, finish, host_port, lookup};
+
+#[classifier]
+pub fn from_wire(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let bytes = skb.len();
+    finish(either(run(skb)), Direction::FromWire, bytes)
+}
+
+#[inline(always)]
+fn run(skb: Skb) -> Result<Reason, Reason> {
+    if !skb.is_for_host() {
+        return Err(Reason::OtherHost);
+    }
+    // A tagged frame belongs to another interface, stacked on this one.
+    if skb.vlan_present() != 0 {
+        return Err(Reason::NotIpWire);
+    }
+    match skb.protocol() {
+        IPV4 => ip::<V4>(skb),
+        IPV6 => ip::<V6>(skb),
+        _ => Err(Reason::NotIpWire),
+    }
+}
+
+#[inline(always)]
+fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    let ip = F::parse(&head, skb.len())?;
+    if ip.options {
+        return Err(Reason::IpOptions);
+    }
+    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
+        ip.may_hop()?;
+        return act::deliver::<F>(skb, head, endpoint);
+    }
+    Err(host_port::enter::<F>(skb))
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The maps, behind one function per question.
+
+use aya_ebpf::bindings::{bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour};
+use aya_ebpf::helpers::generated::bpf_fib_lookup;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
+use rhumb_ebpf_common::layout::{
+    self, Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
+    Link, NO_PREALLOC,
+};
+use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, ethernet, segment_length};
+
+use crate::packet::Skb;
+
+#[map(name = "pods")]
+static PODS: HashMap<Address, Endpoint> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+#[map(name = "links")]
+static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+#[map(name = "host_ports")]
+static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+#[map(name = "flows")]
+static FLOW_TABLE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "counters")]
+static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// The local pod with this address.
+#[inline(always)]
+pub(crate) fn endpoint(addr: &Address) -> Option<&'static Endpoint> {
+    // SAFETY: without preallocation an element is freed only after a grace period, which the program is within.
+    unsafe { PODS.get(addr) }
+}
+
+/// Who is behind the host end `ifindex`.
+#[inline(always)]
+pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
+    // SAFETY: without preallocation an element is freed only after a grace period, which the program is within.
+    unsafe { LINKS.get(ifindex) }
+}
+
+/// Lets `from_pod` look for flows of the pod behind `ifindex` from now on.
+#[inline(always)]
+pub(crate) fn set_tracked(ifindex: u32) {
+    if let Some(link) = LINKS.get_ptr_mut(ifindex) {
+        // SAFETY: the element lives as long as the program runs; a byte store does not tear.
+        let tracked = unsafe { &mut (*link).tracked };
+        if *tracked == 0 {
+            *tracked = 1;
+        }
+    }
+}
+
+/// The pod behind a host port.
+#[inline(always)]
+pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
+    // SAFETY: without preallocation an element is freed only after a grace period, which the program is within.
+    unsafe { HOST_PORTS.get(key) }
+}
+
+/// What is remembered of a flow.
+#[inline(always)]
+pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
+    // SAFETY: the element may be reused for another flow while it is copied; the copy then serves one packet wrongly.
+    unsafe { FLOW_TABLE.get(key) }.copied()
+}
+
+/// Remembers a flow; when the table cannot take it, the flow does without.
+#[inline(always)]
+pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
+    let known = self::flow(key)
+        .is_some_and(|old| (old.kind, old.port, old.addr) == (flow.kind, flow.port, flow.addr));
+    if !known {
+        let _refused = FLOW_TABLE.insert(key, flow, 0);
+    }
+}
+
+/// Counts a packet.
+#[inline(always)]
+pub(crate) fn count(reason: Reason, direction: Direction, bytes: u32) {
+    if let Some(count) = COUNTER_TABLE.get_ptr_mut(Count::index(reason, direction)) {
+        // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
+        let count = unsafe { &mut *count };
+        count.packets += 1;
+        count.bytes += u64::from(bytes);
+    }
+}
+
+/// What the kernel's routing said.
+pub(crate) struct Route {
+    params: FibParams,
+}
+
+impl Route {
+    /// The interface to leave by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.params.ifindex
+    }
+
+    /// The first twelve bytes of a frame to the neighbour.
+    #[inline(always)]
+    pub(crate) fn ethernet(&self) -> [u32; 3] {
+        layout::ethernet(self.params.dmac, self.params.smac)
+    }
+
+    /// The next hop, which may be of the other family than the packet.
+    #[inline(always)]
+    pub(crate) fn neighbour(&self) -> Neighbour {
+        // SAFETY: a structure of integers, for which zero is valid.
+        let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
+        neighbour.nh_family = u32::from(self.params.family);
+        // SAFETY: every bit pattern is valid for either member of the union.
+        neighbour.__bindgen_anon_1.ipv6_nh = unsafe { self.params.__bindgen_anon_4.ipv6_dst };
+        neighbour
+    }
+}
+
+/// Asks the host's own rules and routes where the packet goes.
+#[inline(always)]
+pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>) -> (Fib, Route) {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    params.family = F::AF;
+    params.l4_protocol = ip.protocol;
+    params.ifindex = skb.ifindex();
+    params.__bindgen_anon_1.tot_len = segment_length(ip.length, skb.gso_size(), headers::<F>(skb, ip));
+    params.__bindgen_anon_2.flowinfo = ip.class;
+    if F::ADDRESS == 4 {
+        params.__bindgen_anon_3.ipv4_src = F::key(ip.src)[3];
+        params.__bindgen_anon_4.ipv4_dst = F::key(ip.dst)[3];
+    } else {
+        params.__bindgen_anon_3.ipv6_src = F::key(ip.src);
+        params.__bindgen_anon_4.ipv6_dst = F::key(ip.dst);
+    }
+    let size = size_of::<FibParams>() as i32;
+    // SAFETY: the parameters are on our stack and as long as said.
+    let code = unsafe { bpf_fib_lookup(skb.ctx.cast(), &raw mut params, size, 0) };
+    (Fib::from_code(code), Route { params })
+}
+
+/// Length of the headers that each packet of a segment will carry.
+#[inline(always)]
+fn headers<F: Family>(skb: Skb, ip: &Ip<F>) -> u32 {
+    const TCP: u8 = 6;
+    if skb.gso_size() == 0 {
+        return 0;
+    }
+    let transport = if ip.protocol == TCP {
+        let offset = skb.read::<1>(ethernet::HEADER + F::HEADER + 12).unwrap_or([0x50]);
+        u32::from(offset[0] >> 4) * 4
+    } else {
+        8
+    };
+    F::HEADER as u32 + transport
+}

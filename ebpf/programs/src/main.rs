@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The kernel side: three programs, loaded once per node and attached many times.
+//!
+//! ```text
+//!             pod                                     uplink
+//!        eth0  │ ▲                                      │
+//!  host end    ▼ │ redirect_peer ◄── local pod ──┐      ▼
+//!         from_pod to_pod                        ├── from_wire
+//!              │   ▲                             │      │
+//!              │   └───────── host stack ◄───────┴──────┤
+//!              └── route lookup ──► redirect ──► uplink
+//! ```
+//! Each program parses once, looks up, asks `rhumb-ebpf-common` for the decision, and only then writes. A packet that
+//! is left to the stack undecided is byte for byte the one that came.
+#![no_std]
+#![no_main]
+
+mod act;
+mod from_pod;
+mod from_wire;
+mod host_port;
+mod lookup;
+mod packet;
+mod remote;
+mod to_pod;
+
+use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
+use rhumb_ebpf_common::{Direction, Reason, Verdict};
+
+/// Counts the packet and turns the reason into what the kernel understands.
+///
+/// What is left to the stack returns `TCX_NEXT`, not `TCX_PASS`: programs of others that are attached behind ours,
+/// and classic filters after them, then see the packet too.
+#[inline(always)]
+fn finish(reason: Reason, direction: Direction, bytes: u32) -> i32 {
+    lookup::count(reason, direction, bytes);
+    match reason.verdict() {
+        Verdict::Redirect => TCX_REDIRECT,
+        Verdict::Next => TCX_NEXT,
+        Verdict::Drop => TCX_DROP,
+    }
+}
+
+/// The reason a path ended with, on either of its ways out.
+#[inline(always)]
+fn either(exit: Result<Reason, Reason>) -> Reason {
+    match exit {
+        Ok(reason) | Err(reason) => reason,
+    }
+}
+
+/// A panic that the verifier can reach must fail the load: a loop without an end does.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

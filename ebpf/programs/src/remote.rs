@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The way to everything that is not a pod of this node.
+
+use rhumb_ebpf_common::{Fib, Reason, ethernet};
+
+use crate::act::{self, Hop};
+use crate::packet::Skb;
+use crate::{either, lookup};
+
+/// Sends the packet where the host's rules and routes say; [`Reason::ToStack`] when it is at its end.
+///
+/// A function of its own, which reads the packet again: the short way between two pods then keeps everything in
+/// registers, and the stack of 512 bytes holds each part.
+#[inline(never)]
+pub(crate) fn send<F: Hop>(skb: Skb) -> Reason {
+    either(decide::<F>(skb))
+}
+
+#[inline(always)]
+fn decide<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let ip = F::parse(&skb, skb.len())?;
+    let (fib, route) = lookup::route(skb, &ip);
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    match fib {
+        Fib::Forward => {
+            ip.may_hop()?;
+            act::send::<F>(skb, head, &route)
+        }
+        Fib::Resolve => {
+            ip.may_hop()?;
+            act::resolve::<F>(skb, head, &route)
+        }
+        Fib::Here => Err(Reason::ToStack),
+        Fib::Stack(reason) => Err(reason),
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aya::pin::PinError;
+use aya::programs::SchedClassifier;
+use rhumb_ebpf_common::layout::VERSION;
+use tracing::{debug, info};
+
+use crate::attachments::{self, AttachError, Attachments};
+use crate::bpffs::{self, BpffsError};
+use crate::counters::{Counter, CounterError, Counters};
+use crate::entries::EntryError;
+use crate::features::{Feature, features};
+use crate::object::{self, LoadError, MAPS};
+use crate::trial::{self, Ran, Trial, TrialError};
+use crate::{Endpoints, Hook, HostPorts, PodLinks};
+
+/// Where the datapath lives.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A directory of our own on a BPF file system, for example `/sys/fs/bpf/rhumb`; it is made when it is absent, and
+    /// the file system mounted at its parent. No part of the name below the mount may contain a dot.
+    pub bpffs: PathBuf,
+}
+
+/// Why the datapath cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// The kernel lacks something.
+    #[error("kernel lacks {} (linux {} and later): {}", .0.name, .0.since, .0.lost)]
+    Kernel(Feature),
+    /// The programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A program cannot be pinned.
+    #[error("pin program {hook}")]
+    Pin {
+        /// Which program.
+        hook: Hook,
+        /// What the kernel said.
+        #[source]
+        source: PinError,
+    },
+    /// A pinned program cannot take the place of the one before.
+    #[error("replace the pin of program {hook}")]
+    Replace {
+        /// Which program.
+        hook: Hook,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// An existing attachment cannot be taken over.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A map cannot be opened.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The counters cannot be opened.
+    #[error(transparent)]
+    Counters(#[from] CounterError),
+}
+
+/// Why something of ours could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("remove {}", path.display())]
+pub struct PurgeError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// What the reconcile loop keeps in its desired state.
+#[derive(Debug)]
+pub struct Targets {
+    /// Pods by address.
+    pub endpoints: Endpoints,
+    /// Pods by interface.
+    pub pod_links: PodLinks,
+    /// Ports of the node that lead to pods.
+    pub host_ports: HostPorts,
+    /// Programs on interfaces.
+    pub attachments: Attachments,
+}
+
+/// The loaded programs and their maps.
+#[derive(Debug)]
+pub struct Datapath {
+    root: PathBuf,
+    maps: PathBuf,
+    programs: PathBuf,
+    links: PathBuf,
+    counters: Counters,
+}
+
+impl Datapath {
+    /// Loads the programs, takes over what is pinned, and lets existing attachments run the new programs.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is missing or does not fit. What is attached goes on running then.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
+        bpffs::prepare(&config.bpffs)?;
+        if let Some(lacking) = features().into_iter().find(|feature| !feature.present) {
+            return Err(OpenError::Kernel(lacking));
+        }
+        let version = config.bpffs.join(format!("v{VERSION}"));
+        let [maps, programs, links] = ["maps", "programs", "links"].map(|part| version.join(part));
+        for directory in [&maps, &programs, &links] {
+            bpffs::make(directory)?;
+        }
+        let mut object = object::load(&maps)?;
+        for hook in Hook::ALL {
+            let program = object::program(&mut object, hook)?;
+            take_over(program, hook, &links)?;
+            replace_pin(program, hook, &programs)?;
+        }
+        info!(dir = %config.bpffs.display(), "datapath loaded");
+        let counters = Counters::open(&maps)?;
+        Ok(Self { root: config.bpffs.clone(), maps, programs, links, counters })
+    }
+
+    /// Hands out the targets; each call opens them anew.
+    ///
+    /// # Errors
+    /// [`OpenError`] names the map or program that cannot be opened.
+    pub fn targets(&self) -> Result<Targets, OpenError> {
+        Ok(Targets {
+            endpoints: Endpoints::open(&self.maps)?,
+            pod_links: PodLinks::open(&self.maps)?,
+            host_ports: HostPorts::open(&self.maps)?,
+            attachments: Attachments::open(&self.programs, &self.links)?,
+        })
+    }
+
+    /// What became of all packets so far; counters that never counted are left out.
+    ///
+    /// # Errors
+    /// [`CounterError`] when the kernel does not give them.
+    pub fn counters(&self) -> Result<Vec<Counter>, CounterError> {
+        self.counters.read()
+    }
+
+    /// Runs a program on a packet in memory.
+    ///
+    /// # Errors
+    /// [`TrialError`] when the kernel does not run it.
+    pub fn run(&self, hook: Hook, trial: &Trial<'_>) -> Result<Ran, TrialError> {
+        trial::run(&self.programs, hook, trial)
+    }
+
+    /// Median time that a program takes for a packet, over `rounds` of 250 runs. The packet needs 255 hops, as every
+    /// run takes one.
+    ///
+    /// # Errors
+    /// [`TrialError`] when the kernel does not run it.
+    pub fn cost(&self, hook: Hook, trial: &Trial<'_>, rounds: usize) -> Result<Duration, TrialError> {
+        trial::cost(&self.programs, hook, trial, rounds)
+    }
+
+    /// How many instructions the verifier walked through for each program.
+    ///
+    /// # Errors
+    /// [`AttachError::Program`] when a program cannot be looked at.
+    pub fn verified_instructions(&self) -> Result<Vec<(Hook, u32)>, AttachError> {
+        Hook::ALL
+            .into_iter()
+            .map(|hook| {
+                let failed = |source| AttachError::Program { hook, source: Box::new(source) };
+                let program = SchedClassifier::from_pin(self.programs.join(hook.as_str())).map_err(failed)?;
+                let info = program.info().map_err(failed)?;
+                Ok((hook, info.verified_instruction_count().unwrap_or(0)))
+            })
+            .collect()
+    }
+
+    /// Removes everything of ours: attachments first, then programs and maps. Others' pins stay, and so does a
+    /// directory that has some.
+    ///
+    /// # Errors
+    /// The first [`PurgeError`], after everything else was removed.
+    pub fn purge(self) -> Result<(), PurgeError> {
+        let mut first = None;
+        let mut note = |result: Result<(), PurgeError>| {
+            if let Err(error) = result {
+                first.get_or_insert(error);
+            }
+        };
+        for point in attachments::list(&self.links).unwrap_or_default() {
+            note(remove(&self.links.join(point.pin_name())));
+        }
+        for hook in Hook::ALL {
+            note(remove(&self.programs.join(hook.as_str())));
+            note(remove(&self.programs.join(incoming(hook))));
+        }
+        for (name, _) in MAPS {
+            note(remove(&self.maps.join(name)));
+        }
+        let version = self.root.join(format!("v{VERSION}"));
+        for directory in [&self.links, &self.programs, &self.maps, &version, &self.root] {
+            note(remove_if_empty(directory));
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+/// Lets every pinned link of `hook` run `program`.
+fn take_over(program: &mut SchedClassifier, hook: Hook, links: &Path) -> Result<(), AttachError> {
+    for point in attachments::list(links)?.into_iter().filter(|point| point.hook == hook) {
+        let Some(pin) = attachments::pinned(links, &point)? else { continue };
+        if !attachments::repoint(program, &point, pin)? {
+            attachments::unpin(&links.join(point.pin_name()), &point)?;
+            debug!(%point, "link of a vanished interface removed");
+        }
+    }
+    Ok(())
+}
+
+/// Puts the program's pin in the place of the one before, in one step.
+fn replace_pin(program: &mut SchedClassifier, hook: Hook, programs: &Path) -> Result<(), OpenError> {
+    let new = programs.join(incoming(hook));
+    remove(&new).map_err(|error| OpenError::Replace { hook, source: error.source })?;
+    program.pin(&new).map_err(|source| OpenError::Pin { hook, source })?;
+    std::fs::rename(&new, programs.join(hook.as_str())).map_err(|source| OpenError::Replace { hook, source })
+}
+
+fn incoming(hook: Hook) -> String {
+    format!("new:{hook}")
+}
+
+fn remove(path: &Path) -> Result<(), PurgeError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(PurgeError { path: path.to_owned(), source }),
+    }
+}
+
+fn remove_if_empty(path: &Path) -> Result<(), PurgeError> {
+    match std::fs::remove_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Ok(())
+        }
+        Err(source) => Err(PurgeError { path: path.to_owned(), source }),
+    }
+}

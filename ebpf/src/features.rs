@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the datapath needs of the kernel, looked at one by one.
+
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use aya::sys::{BpfHelper, is_helper_supported};
+
+/// Something that the kernel has or lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// What it is.
+    pub name: &'static str,
+    /// The first kernel that has it.
+    pub since: &'static str,
+    /// What does not work without it.
+    pub lost: &'static str,
+    /// Whether this kernel has it.
+    pub present: bool,
+}
+
+/// Looks at what this kernel has; needs the right to load programs.
+pub fn features() -> Vec<Feature> {
+    let helper = |helper| is_helper_supported(ProgramType::SchedClassifier, helper).unwrap_or(false);
+    vec![
+        Feature {
+            name: "tcx",
+            since: "6.6",
+            lost: "programs cannot be attached, so pods have no datapath",
+            present: SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
+        },
+        Feature {
+            name: "bpf_redirect_peer",
+            since: "5.10",
+            lost: "packets cannot be delivered into a pod",
+            present: helper(BpfHelper::BPF_FUNC_redirect_peer),
+        },
+        Feature {
+            name: "bpf_redirect_neigh",
+            since: "5.10",
+            lost: "packets to a neighbour that is not resolved yet cannot be sent",
+            present: helper(BpfHelper::BPF_FUNC_redirect_neigh),
+        },
+        Feature {
+            name: "bpf_fib_lookup",
+            since: "4.18",
+            lost: "the host's routes cannot be asked, so other nodes cannot be reached",
+            present: helper(BpfHelper::BPF_FUNC_fib_lookup),
+        },
+        Feature {
+            name: "bpf_csum_diff",
+            since: "4.6",
+            lost: "host ports cannot be translated for IPv6",
+            present: helper(BpfHelper::BPF_FUNC_csum_diff),
+        },
+    ]
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kernel side as a file, and how it enters the kernel.
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapError, MapInfo, MapType};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use rhumb_ebpf_common::layout::{
+    Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue, Link,
+    NO_PREALLOC,
+};
+
+use crate::Hook;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rhumb.bpf.o"));
+
+/// Why the programs cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A pinned map cannot be looked at.
+    #[error("look at pinned map {}", path.display())]
+    Look {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: MapError,
+    },
+    /// A pinned map has another layout than the programs expect.
+    #[error(
+        "pinned map {} has another layout ({found}) than these programs need ({needed}): it is of another version \
+         or not ours; `rhumb` of the version that made it can remove it, or remove the directory when no pod runs",
+        path.display()
+    )]
+    Layout {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What is there.
+        found: Layout,
+        /// What is needed.
+        needed: Layout,
+    },
+    /// The object cannot be read, or its maps cannot be made.
+    #[error("make the maps of the datapath")]
+    Maps(#[source] Box<EbpfError>),
+    /// A program is missing in the object.
+    #[error("find program {0} in the object")]
+    Absent(Hook),
+    /// The kernel does not take a program.
+    #[error("load program {hook}")]
+    Program {
+        /// Which program.
+        hook: Hook,
+        /// What the kernel said, with the verifier's log.
+        #[source]
+        source: Box<ProgramError>,
+    },
+}
+
+/// What two versions of a map must agree on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layout {
+    kind: MapType,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, key, value, entries, flags } = self;
+        write!(f, "{kind:?}, key {key} bytes, value {value} bytes, {entries} entries, flags {flags:#x}")
+    }
+}
+
+const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
+    // Sizes of a few dozen bytes, asserted where the types are.
+    Layout { kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags }
+}
+
+/// Every map by its name, which is also the name of its pin.
+pub(crate) const MAPS: [(&str, Layout); 5] = [
+    ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
+    ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
+    ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
+    ("flows", layout::<FlowKey, Flow>(MapType::LruHash, FLOWS, 0)),
+    ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
+];
+
+/// Refuses pinned maps that these programs cannot use.
+pub(crate) fn check_pinned(maps: &Path) -> Result<(), LoadError> {
+    for (name, needed) in MAPS {
+        let path = maps.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let info =
+            MapInfo::from_pin(&path).map_err(|source| LoadError::Look { path: path.clone(), source })?;
+        let kind = info.map_type().map_err(|source| LoadError::Look { path: path.clone(), source })?;
+        let found = Layout {
+            kind,
+            key: info.key_size(),
+            value: info.value_size(),
+            entries: info.max_entries(),
+            flags: info.map_flags(),
+        };
+        if found != needed {
+            return Err(LoadError::Layout { path, found, needed });
+        }
+    }
+    Ok(())
+}
+
+/// Loads the programs; maps are those pinned in `maps`, or made and pinned there.
+pub(crate) fn load(maps: &Path) -> Result<Ebpf, LoadError> {
+    check_pinned(maps)?;
+    let mut loader = EbpfLoader::new();
+    // The programs follow no kernel structures, so the kernel's own type information is not read.
+    loader.btf(None);
+    for (name, _) in MAPS {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| LoadError::Maps(Box::new(error)))?;
+    for hook in Hook::ALL {
+        program(&mut object, hook)?
+            .load()
+            .map_err(|source| LoadError::Program { hook, source: Box::new(source) })?;
+    }
+    Ok(object)
+}
+
+/// The program of a hook.
+pub(crate) fn program(object: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
+    object
+        .program_mut(hook.as_str())
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Absent(hook))
+}

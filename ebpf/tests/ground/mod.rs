@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A namespace and a bpffs directory for one test, gone when it ends.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub(crate) mod frame;
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rhumb_ebpf::{Config, Counter, Datapath, Direction, Hook, Reason, Targets};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace, removed with everything in it when dropped.
+pub(crate) struct Namespace(pub(crate) String);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rheb{}-{serial}", std::process::id());
+        command("ip", &["netns", "add", &name]);
+        let namespace = Self(name);
+        namespace.run("ip", &["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Runs a command inside; its output, or a panic with what it said.
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> String {
+        let enter = format!("--net=/run/netns/{}", self.0);
+        let mut all = vec![enter.as_str(), program];
+        all.extend(args);
+        command("nsenter", &all)
+    }
+
+    /// Runs `ip` with words separated by spaces.
+    pub(crate) fn ip(&self, words: &str) -> String {
+        self.run("ip", &words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Whether a command inside succeeds.
+    pub(crate) fn succeeds(&self, words: &str) -> bool {
+        let enter = format!("--net=/run/netns/{}", self.0);
+        let done =
+            Command::new("nsenter").arg(enter).args(words.split_whitespace()).output().expect("nsenter runs");
+        done.status.success()
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.0)).expect("the namespace is there");
+        let result = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("root may enter a network namespace");
+                work()
+            });
+            thread.join()
+        });
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    pub(crate) fn ifindex(&self, name: &str) -> u32 {
+        self.run("cat", &[&format!("/proc/net/dev_snmp6/{name}")])
+            .split_whitespace()
+            .nth(1)
+            .and_then(|index| index.parse().ok())
+            .expect("an index")
+    }
+
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
+        self.run("sh", &["-c", &format!("echo {value} > /proc/sys/{key}")]);
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.0]).output();
+    }
+}
+
+/// A datapath in a directory of its own, removed when dropped.
+pub(crate) struct Ground {
+    pub(crate) datapath: Option<Datapath>,
+    pub(crate) config: Config,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Self {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let bpffs = PathBuf::from(format!("/sys/fs/bpf/rhebpf{}-{serial}", std::process::id()));
+        let mut ground = Self { datapath: None, config: Config { bpffs } };
+        ground.reopen();
+        ground
+    }
+
+    pub(crate) fn reopen(&mut self) {
+        self.datapath = None;
+        let opened = Datapath::open(&self.config);
+        self.datapath = Some(opened.unwrap_or_else(|error| {
+            panic!("this test needs root and BPF: {error}: {:?}", std::error::Error::source(&error))
+        }));
+    }
+
+    pub(crate) fn datapath(&self) -> &Datapath {
+        self.datapath.as_ref().expect("open")
+    }
+
+    pub(crate) fn targets(&self) -> Targets {
+        self.datapath().targets().expect("targets open")
+    }
+
+    pub(crate) fn count(&self, hook: Hook, reason: Reason) -> u64 {
+        let direction = match hook {
+            Hook::FromPod => Direction::FromPod,
+            Hook::ToPod => Direction::ToPod,
+            Hook::FromWire => Direction::FromWire,
+        };
+        self.counters()
+            .iter()
+            .find(|counter| (counter.direction, counter.reason) == (direction, reason))
+            .map_or(0, |counter| counter.packets)
+    }
+
+    pub(crate) fn counters(&self) -> Vec<Counter> {
+        self.datapath().counters().expect("counters")
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.datapath = None;
+        let _gone = std::fs::remove_dir_all(&self.config.bpffs);
+    }
+}
+
+pub(crate) fn command(program: &str, args: &[&str]) -> String {
+    let done = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(
+        done.status.success(),
+        "{program} {}: {text}{} (root is needed)",
+        args.join(" "),
+        String::from_utf8_lossy(&done.stderr)
+    );
+    text
+}
