@@ -68,7 +68,7 @@ pub fn act_by_name() -> Option<ExitCode> {
     let directory = directory.or_else(|| search(name));
     let act: fn(&Path) -> Result<Value> = match name {
         RECORDER => record_and_lease,
-        FAILER => |_| Ok(json!({"code": 50, "msg": "this plugin refuses everything"})),
+        FAILER => |_| Ok(refusal()),
         PLUGIN => observe,
         _ => return None,
     };
@@ -78,6 +78,16 @@ pub fn act_by_name() -> Option<ExitCode> {
     let text = if answer.is_null() { String::new() } else { answer.to_string() };
     let told = std::io::stdout().write_all(text.as_bytes());
     Some(if failed || told.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Not available to STATUS, try again later to anything else.
+fn refusal() -> Value {
+    let status = std::env::var("CNI_COMMAND").is_ok_and(|command| command == "STATUS");
+    json!({
+        "cniVersion": VERSIONS[2],
+        "code": if status { 50 } else { 11 },
+        "msg": "this plugin refuses everything",
+    })
 }
 
 fn search(name: &str) -> Option<PathBuf> {

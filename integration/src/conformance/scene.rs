@@ -90,6 +90,15 @@ impl Made {
     }
 }
 
+/// What a step is about to do and to show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Coming {
+    /// `CNI_COMMAND`.
+    pub(crate) command: String,
+    /// Its effects, in words.
+    pub(crate) effects: Vec<String>,
+}
+
 /// What was there at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
@@ -149,6 +158,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) fillers: Vec<Attachment>,
     /// Addresses that the last DEL before this step gave back.
     pub(crate) released: Vec<IpAddr>,
+    /// Command and effects of the step that is being prepared.
+    pub(crate) coming: Coming,
     /// What this step ran.
     pub(crate) calls: Vec<Made>,
     /// What was there before the step.
@@ -181,6 +192,7 @@ impl<'a> Scene<'a> {
             attachments: Vec::new(),
             fillers: Vec::new(),
             released: Vec::new(),
+            coming: Coming::default(),
             calls: Vec::new(),
             before: Snapshot::default(),
             start: Snapshot::default(),
@@ -228,7 +240,21 @@ impl<'a> Scene<'a> {
         self.variables.text(name).map(str::to_owned).with_context(|| format!("variable {name} has no value"))
     }
 
-    /// The namespace at a path, made when it is the first time; none where a case deleted it or means another path.
+    /// Makes the namespace that a case names as one of its own: `${NS}`, `${NS}-b`, `${NS}-1`. Any other path is one
+    /// where the case wants no namespace to be.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn ensure_meant_namespace(&mut self, path: &str) -> Result<()> {
+        let own = self.text("NS")?;
+        let meant = path.strip_prefix(&own).is_some_and(|rest| match rest.strip_prefix('-') {
+            Some(word) => word.len() == 1 || word.bytes().all(|byte| byte.is_ascii_digit()),
+            None => rest.is_empty(),
+        });
+        if meant { self.ensure_namespace(path) } else { Ok(()) }
+    }
+
+    /// Makes the namespace at a path, if it is not there and no case deleted it.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -15,7 +15,7 @@ use super::expect::{self, Facts, Miss};
 use super::observe;
 use super::result::{self, Actual};
 use super::runtime::Runtime;
-use super::scene::{Made, Scene};
+use super::scene::{Coming, Made, Scene};
 use super::schema::{Action, Expect, FileExpect, Repeat, RuntimeExpect, Step};
 use super::words;
 use super::{conflist, pattern, recorder};
@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// When the step cannot be run at all.
 pub(crate) fn run(step: &Step, scene: &mut Scene<'_>, supported: &[String]) -> Result<Vec<Miss>> {
+    if let Action::Call { env, expect, .. } = &step.action {
+        let command = env.get("CNI_COMMAND").cloned().unwrap_or_default();
+        scene.coming = Coming { command, effects: expect.effects.clone() };
+    }
     for word in &step.pre {
         let prepare = words::preparation(word).context("unknown words are sorted out before")?;
         prepare(scene).with_context(|| format!("prepare: {word}"))?;
@@ -55,7 +59,7 @@ fn call(
             .map(|(name, value)| Ok((name.clone(), scene.variables.interpolate(value)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         if let Some(path) = expanded.get("CNI_NETNS") {
-            scene.ensure_namespace(path)?;
+            scene.ensure_meant_namespace(path)?;
         }
         Ok((expanded, scene.variables.expand(stdin)?))
     };

@@ -16,6 +16,9 @@ macro_rules! all {
     };
 }
 
+/// The effect that a container which took a namespace's path over is not harmed.
+pub(crate) const NEW_CONTAINER_WORKS: &str = "eth0 of the new container still works";
+
 /// Effects.
 pub(crate) const WORDS: &[(&str, Deed)] = &[
     ("${CID} of podnet still works", traffic::first_works),
@@ -46,7 +49,7 @@ pub(crate) const WORDS: &[(&str, Deed)] = &[
     ("eth0 exists in ${NS} and is up", links::inner_up),
     ("eth0 gone from ${NS}", links::inner_gone),
     ("eth0 has c2:11:22:33:44:55", |scene| links::inner_mac(scene, "c2:11:22:33:44:55")),
-    ("eth0 of the new container still works", traffic::newest_works),
+    (NEW_CONTAINER_WORKS, traffic::newest_works),
     ("eth0 still works", traffic::first_works),
     ("first and last address of the subnet and the gateway never appear", addr::no_edge_of_the_subnet),
     ("first interface, address and connectivity unchanged", links::first_unchanged),

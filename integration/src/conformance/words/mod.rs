@@ -121,6 +121,7 @@ mod tests {
     use crate::conformance::schema::CaseFile;
 
     const CASES: &str = include_str!("../../../cases/cni.yaml");
+    const MORE: &str = include_str!("../../../cases/cni-more.yaml");
     const LIST: &str = include_str!("../../../cases/cni-words.md");
 
     fn listed(heading: &str) -> Vec<&'static str> {
@@ -141,11 +142,20 @@ mod tests {
 
     #[test]
     fn every_case_is_understood() {
-        let file = CaseFile::parse(CASES).expect("a case file");
-        for case in file.cases {
-            let case = case.expect("a case of the schema");
-            assert!(unknown(&case).is_empty(), "{}: {:?}", case.id, unknown(&case));
+        for text in [CASES, MORE] {
+            for case in CaseFile::parse(text).expect("a case file").cases {
+                let case = case.expect("a case of the schema");
+                assert!(unknown(&case).is_empty(), "{}: {:?}", case.id, unknown(&case));
+            }
         }
+    }
+
+    #[test]
+    fn every_listed_word_is_used_by_a_case() {
+        let unused = |word: &&str| !CASES.contains(*word) && !MORE.contains(*word);
+        let unused: Vec<_> =
+            ["state", "pre", "effects"].into_iter().flat_map(listed).filter(|word| unused(word)).collect();
+        assert!(unused.is_empty(), "{unused:?}");
     }
 
     #[test]

@@ -17,10 +17,7 @@ pub(crate) const WORDS: &[(&str, Deed)] = &[
     ("change the MAC of eth0 to ${NEWMAC}, add a route and a second address", later_plugin),
     ("create a regular file ${FILE}", regular_file),
     ("create dummy eth0 in ${NS}", foreign_interface),
-    ("delete and recreate the netns under the same path", |scene| {
-        let path = scene.text("NS")?;
-        scene.replace_namespace(&path)
-    }),
+    ("delete and recreate the netns under the same path", recreate_namespace),
     ("delete netns ${NS}-b without DEL", |scene| delete_namespace(scene, "-b")),
     ("delete the netns", |scene| delete_namespace(scene, "")),
     ("delete the netns but keep its path in CNI_NETNS", |scene| delete_namespace(scene, "")),
@@ -63,6 +60,20 @@ fn inside(scene: &mut Scene<'_>, lines: &str) -> Result<()> {
 fn delete_namespace(scene: &mut Scene<'_>, suffix: &str) -> Result<()> {
     let path = scene.text("NS")? + suffix;
     scene.delete_namespace(&path);
+    Ok(())
+}
+
+/// Another container takes the path over; where the step then removes the old one and looks at the new one, the new
+/// one must be there before.
+fn recreate_namespace(scene: &mut Scene<'_>) -> Result<()> {
+    let path = scene.text("NS")?;
+    scene.replace_namespace(&path)?;
+    let looks = scene.coming.effects.iter().any(|word| word == super::effects::NEW_CONTAINER_WORKS);
+    if looks && scene.coming.command == "DEL" {
+        let container = scene.text("CID")? + "-new";
+        let attachment = add(scene, container, path)?.context("ADD of the new container")?;
+        scene.attachments.push(attachment);
+    }
     Ok(())
 }
 
@@ -141,9 +152,13 @@ fn wait_for_objects(scene: &mut Scene<'_>) -> Result<()> {
     })
 }
 
-fn add(scene: &mut Scene<'_>, suffix: &str) -> Result<Option<Attachment>> {
-    let container = scene.text("CID")? + suffix;
-    let path = scene.text("NS")? + suffix;
+/// ADD of a container that the case does not name, by a suffix to those that it does.
+fn add_beside(scene: &mut Scene<'_>, suffix: &str) -> Result<Option<Attachment>> {
+    let (container, path) = (scene.text("CID")? + suffix, scene.text("NS")? + suffix);
+    add(scene, container, path)
+}
+
+fn add(scene: &mut Scene<'_>, container: String, path: String) -> Result<Option<Attachment>> {
     scene.ensure_namespace(&path)?;
     let config = scene.podnet();
     let made = scene.run(scene.container_env("ADD", &container, &path), &config)?;
@@ -159,7 +174,7 @@ fn add(scene: &mut Scene<'_>, suffix: &str) -> Result<Option<Attachment>> {
 
 fn exhaust(scene: &mut Scene<'_>) -> Result<()> {
     for number in 0..64 {
-        match add(scene, &format!("-f{number}"))? {
+        match add_beside(scene, &format!("-f{number}"))? {
             Some(filler) => scene.fillers.push(filler),
             None if number == 0 => bail!("not even the first container got an address"),
             None => return Ok(()),
@@ -179,7 +194,7 @@ fn del_a_filler(scene: &mut Scene<'_>) -> Result<()> {
 
 fn two_stale_attachments(scene: &mut Scene<'_>) -> Result<()> {
     for suffix in ["-x", "-y"] {
-        let attachment = add(scene, suffix)?.context("ADD of a container that is to be stale")?;
+        let attachment = add_beside(scene, suffix)?.context("ADD of a container that is to be stale")?;
         scene.attachments.push(attachment);
     }
     // Stale as a runtime leaves it behind: the container is gone, and nobody called DEL.
