@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rhumb_model::IfName;
+use rustix::io::Errno;
 
-use super::socket::Socket;
+use super::socket::{Refused, Socket};
 use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Break, Host, Talk, address, find, link, qdisc, route};
 use crate::kernel::{Change, KernelError, PROTOCOL, Pair, Place, Route, Way};
 
 /// Indices that rhumb chooses lie above those that the kernel hands out in order.
-const FIRST_INDEX: u32 = 1 << 16;
+pub(super) const FIRST_INDEX: u32 = 1 << 16;
 const INDEX_BITS: u32 = 24;
 /// How many indices are tried before giving up; the first is free unless the machine has millions of links.
 const INDEX_ATTEMPTS: usize = 8;
@@ -39,8 +40,19 @@ pub(super) fn apply(
         }
     }
     let mut answered = socket.exchange(requests)?.into_iter();
-    let mut next = || answered.next().expect("one answer per request").map(drop).map_err(KernelError::from);
-    Ok(results.into_iter().map(|result| result.unwrap_or_else(&mut next)).collect())
+    let mut next = |change| {
+        answered.next().expect("one answer per request").map(drop).map_err(|error| meant(change, error))
+    };
+    Ok(changes.iter().zip(results).map(|(change, result)| result.unwrap_or_else(|| next(change))).collect())
+}
+
+/// What the kernel means by a refusal. To the removal of a queueing discipline, it calls the handle invalid when another one is
+/// at the root, or the default one that has none.
+fn meant(change: &Change, mut refused: Refused) -> KernelError {
+    if matches!(change, Change::RemoveBucket(_)) && refused.errno == Errno::INVAL.raw_os_error() {
+        refused.errno = Errno::NOENT.raw_os_error();
+    }
+    refused.into()
 }
 
 /// The indices of links by name, asked for once per job.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::unix::AsyncFd;
 
+use super::changes::FIRST_INDEX;
 use super::wire::{Message, messages};
 use super::{Host, Netlink, Talk, address, link, on_own_thread, route};
 use crate::kernel::{KernelError, PROTOCOL, Place};
@@ -125,8 +126,11 @@ impl Notices {
         let mut notices = Notices::default();
         match message.kind {
             link::RTM_NEWLINK => {
-                let ours = link::read(message.payload).filter(links::is_ours);
-                notices.links = ours.is_none_or(|link| !link.up);
+                notices.links = link::read(message.payload).is_none_or(|link| {
+                    // Between its making and its marking, a pair is known only by the index that was chosen for it.
+                    let being_made = link.alias.is_none() && !link.up && link.ifindex >= FIRST_INDEX;
+                    !being_made && !(link.up && links::is_ours(&link))
+                });
             }
             link::RTM_DELLINK => notices.links = true,
             address::RTM_NEWADDR | address::RTM_DELADDR => {

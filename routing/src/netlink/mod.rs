@@ -37,7 +37,7 @@ use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Answer, Refused, Socket};
 
 /// Sockets that stay open between jobs.
-const POOL: usize = 2;
+const POOL: usize = 4;
 
 /// The kernel of this machine, seen from one namespace (the host) and from those of its pods; clones share everything.
 #[derive(Debug, Clone)]
