@@ -60,7 +60,7 @@ pub(crate) fn install(parts: &[Part]) -> anyhow::Result<()> {
     }
     if parts.contains(&Part::Build) {
         match BpfToolchain::detect() {
-            BpfToolchain::Nightly => work.linker_by_cargo(&[])?,
+            BpfToolchain::Nightly | BpfToolchain::Own => work.linker_by_cargo(&[])?,
             BpfToolchain::Debian => {
                 work.packages(&BPF_COMPILER)?;
                 work.debian_linker()?;
@@ -83,10 +83,15 @@ enum BpfToolchain {
     Debian,
     /// rustup's nightly with rust-src.
     Nightly,
+    /// The one that `RHUMB_BPF_RUSTC` names.
+    Own,
 }
 
 impl BpfToolchain {
     fn detect() -> Self {
+        if std::env::var_os("RHUMB_BPF_RUSTC").is_some() {
+            return Self::Own;
+        }
         let missing = missing(BPF_COMPILER.names);
         let nightly = output(Command::new("rustup").args(["+nightly", "component", "list", "--installed"]))
             .is_some_and(|components| components.lines().any(|line| line.starts_with("rust-src")));
