@@ -293,6 +293,50 @@ fn try_lease(
     Ok(())
 }
 
+/// Lets a pool that forgets early choose by itself, and checks that it may.
+fn run_forgetful(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let spaces = Family::BOTH.map(|family| Space::new(family, 1));
+    let mut pool = Pool { spaces, ..Pool::new(name(), POLICY) };
+    let mut model = Model::default();
+    let mut now = Timestamp(1_000_000);
+    for step in steps {
+        match step {
+            Step::Wait(seconds) => now = now.after(Duration::from_secs(seconds)),
+            Step::Ranges(ranges) => {
+                pool.set_ranges(&ranges);
+                model.ranges = ranges;
+            }
+            Step::Release(container) => {
+                model.settle(now);
+                let released = pool.release(&owner(container).attachment, now);
+                prop_assert_eq!(released.len(), model.release(&owner(container), now).len());
+            }
+            Step::Lease(container) => {
+                model.settle(now);
+                let owner = owner(container);
+                let expected = model.lease(&owner, &[], now);
+                let answer = pool.lease(&owner, &Request::default(), now);
+                prop_assert_eq!(answer.is_ok(), expected.is_some());
+                let addrs: Vec<IpAddr> = answer.into_iter().flatten().map(|lease| lease.addr).collect();
+                if model.held_by(&owner).is_empty() {
+                    for &addr in &addrs {
+                        let known = model.known.get(&addr);
+                        let may = known.is_none_or(|k| Model::is_cool(k, now) || k.owner.pod == owner.pod);
+                        prop_assert!(may && model.usable(Family::of(addr)).contains(&addr), "{addr}");
+                        prop_assert!(known.is_none_or(|k| k.released.is_some()), "{addr} is leased twice");
+                    }
+                    model.hold(&owner, &addrs);
+                }
+            }
+            Step::Want(..) | Step::Back(_) => {}
+        }
+        for family in Family::BOTH {
+            prop_assert_eq!(pool.usage(family, now), model.usage(family, now));
+        }
+    }
+    Ok(())
+}
+
 /// What two pools say and do from now on, to the last address.
 fn future(mut pool: Pool, now: Timestamp) -> Vec<(Vec<IpAddr>, Option<String>)> {
     pool.set_ranges(&[range("10.0.0.0/28"), range("fd00::/124")]);
@@ -332,6 +376,11 @@ proptest! {
         steps in vec(any_step_of_a_bad_clock(), 0..80),
     ) {
         run(steps)?;
+    }
+
+    #[test]
+    fn a_pool_that_forgets_the_order_forgets_nothing_else(steps in vec(any_step(), 0..80)) {
+        run_forgetful(steps)?;
     }
 
     #[test]

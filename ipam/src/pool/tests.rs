@@ -61,6 +61,7 @@ fn release(pool: &mut Pool, owner: &Owner, second: u64) -> usize {
 }
 
 fn refused(pool: &mut Pool, owner: &Owner, wanted: &[&str], second: u64) -> AllocateError {
+    pool.settle(at(second));
     let before = pool.snapshot();
     let error = request(pool, owner, wanted, second).expect_err("refused");
     assert_eq!(pool.snapshot(), before, "a refusal changed the pool");
@@ -329,7 +330,6 @@ fn a_clock_that_goes_back_prolongs_no_wait_beyond_one_cool_down() {
     lease(&mut pool, &owner("b"), 1_000_000);
     release(&mut pool, &owner("b"), 1_000_000);
     release(&mut pool, &owner("a"), 1_000_001);
-    pool.settle(at(0));
     let error = refused(&mut pool, &owner("c"), &[], 0);
     let next = Some(Duration::from_secs(COOL));
     assert!(
@@ -338,6 +338,16 @@ fn a_clock_that_goes_back_prolongs_no_wait_beyond_one_cool_down() {
     );
     assert_eq!(lease(&mut pool, &owner("c"), COOL), ["10.0.0.1"]);
     assert_eq!(lease(&mut pool, &owner("d"), COOL), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_release_in_the_future_cools_down_from_now_on() {
+    let mut pool = pool(&["10.0.0.0/32"]);
+    let lease_of_a = Lease { addr: ip("10.0.0.0"), pool: name(), owner: owner("a"), since: at(0) };
+    pool.restore_released(lease_of_a, at(1_000_000));
+    refused(&mut pool, &owner("b"), &[], 0);
+    refused(&mut pool, &owner("b"), &[], COOL - 1);
+    assert_eq!(lease(&mut pool, &owner("b"), COOL), ["10.0.0.0"]);
 }
 
 #[test]

@@ -71,3 +71,14 @@ fn a_stray_leaves_no_trace_once_it_is_cool() {
     assert!(space.get(addr).is_none());
     assert_eq!(space.usage(&POLICY, at(30)), Usage { ranges: 1, capacity: 14, free: 14, ..Usage::default() });
 }
+
+#[test]
+fn addresses_of_a_new_range_come_before_forgotten_ones() {
+    let mut space = space(0, "10.0.0.0/28");
+    let first = churn(&mut space, 0);
+    churn(&mut space, 100);
+    let range = |prefix: &str| Range { prefix: prefix.parse().expect("valid"), reserved: Vec::new() };
+    space.set_ranges(&[range("10.0.0.0/30"), range("10.0.9.0/31")]);
+    let got: Vec<String> = (2..5).map(|n| churn(&mut space, n * 100).to_string()).collect();
+    assert_eq!(got, ["10.0.9.0", "10.0.9.1", &first.to_string()]);
+}
