@@ -22,7 +22,6 @@ use rhumb_model::AttachmentKey;
 use crate::frame::Deadline;
 use crate::protocol::{DelRequest, QUEUE_DIR};
 
-const LOCK: &str = ".lock";
 const SUFFIX: &str = ".json";
 const BAD_SUFFIX: &str = ".bad";
 /// No queued request is longer than this many bytes.
@@ -102,8 +101,8 @@ impl Queue {
     /// # Errors
     /// [`QueueError::File`] when the directory or its lock cannot be made.
     pub fn open(directory: &Path) -> Result<Self, QueueError> {
-        let lock = lock_file(directory)?;
-        lock.lock().map_err(|source| failed("lock", &directory.join(LOCK), source))?;
+        let lock = made(directory)?;
+        lock.lock().map_err(|source| failed("lock", directory, source))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
@@ -193,8 +192,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes hold of the queue, waiting for an agent that is just draining it.
     pub(crate) fn open(directory: &Path, deadline: Deadline) -> Result<Self, QueueError> {
-        let lock = lock_file(directory)?;
-        let path = directory.join(LOCK);
+        let lock = made(directory)?;
         let (sender, receiver) = mpsc::channel();
         // A lock has no deadline of its own; a thread that still waits for it ends with the process.
         std::thread::spawn(move || {
@@ -203,7 +201,7 @@ impl Writer {
         });
         let remaining = deadline.remaining().map_err(|_| QueueError::TimedOut)?;
         let taken = receiver.recv_timeout(remaining).map_err(|_| QueueError::TimedOut)?;
-        let lock = taken.map_err(|source| failed("lock", &path, source))?;
+        let lock = taken.map_err(|source| failed("lock", directory, source))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
@@ -229,20 +227,15 @@ fn file_name(key: &AttachmentKey) -> String {
     format!("{}:{}{SUFFIX}", key.container, key.ifname)
 }
 
-fn lock_file(directory: &Path) -> Result<File, QueueError> {
+/// The directory, made where it is absent, as what is locked: it needs no file of its own, which somebody could take
+/// for a request.
+fn made(directory: &Path) -> Result<File, QueueError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .map_err(|source| failed("create", directory, source))?;
-    let path = directory.join(LOCK);
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|source| failed("open", &path, source))
+    File::open(directory).map_err(|source| failed("open", directory, source))
 }
 
 fn read(path: &Path) -> Result<DelRequest, BadFile> {
@@ -299,7 +292,6 @@ mod tests {
             .read_dir()
             .expect("directory")
             .map(|e| e.expect("entry").file_name().into_string().expect("text"))
-            .filter(|name| name != LOCK)
             .collect();
         names.sort();
         names

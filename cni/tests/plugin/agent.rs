@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use rhumb_cni::protocol::{Address, AddressSource, Attachment, Interface, Reply, Request, Route};
 use rhumb_cni::server;
+use rustix::net::{Shutdown, shutdown};
 use serde_json::Value;
 
 /// One request that arrived.
@@ -27,6 +28,8 @@ pub(crate) enum Answer {
     Say(Reply),
     /// Closes the connection without a word.
     HangUp,
+    /// Ends the agent, as when it is killed while it works.
+    Die,
     /// Answers only when the agent is dropped.
     Never,
 }
@@ -57,7 +60,7 @@ impl Agent {
         let thread = std::thread::spawn(move || {
             // Shut down by the drop, the socket refuses to accept.
             while let Ok((stream, _)) = accepting.accept() {
-                serve(&own, stream);
+                serve(&own, &accepting, stream);
             }
         });
         Self { socket: socket.to_owned(), listener, shared, thread: Some(thread) }
@@ -77,7 +80,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        assert_eq!(rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both), Ok(()));
+        assert_eq!(shutdown(&self.listener, Shutdown::Both), Ok(()));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
@@ -85,7 +88,7 @@ impl Drop for Agent {
     }
 }
 
-fn serve(shared: &Shared, stream: UnixStream) {
+fn serve(shared: &Shared, listener: &UnixListener, stream: UnixStream) {
     let (request, netns): (Request, Option<OwnedFd>) = match server::receive(&stream) {
         Ok(received) => received,
         Err(error) => {
@@ -101,6 +104,7 @@ fn serve(shared: &Shared, stream: UnixStream) {
     match shared.script.lock().expect("lock").pop_front().unwrap_or(otherwise) {
         Answer::Say(reply) => drop(server::reply(&stream, &reply)),
         Answer::HangUp => {}
+        Answer::Die => assert_eq!(shutdown(listener, Shutdown::Both), Ok(())),
         Answer::Never => shared.held.lock().expect("lock").push(stream),
     }
 }

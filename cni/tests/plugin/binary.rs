@@ -215,12 +215,20 @@ fn del_of_an_agent_that_hangs_up_is_asked_again() {
 }
 
 #[test]
+fn del_of_an_agent_that_dies_over_it_is_queued() {
+    let room = Room::new();
+    let agent = room.agent().then([Answer::Die]);
+    done(&room.run("DEL", &json!({})));
+    assert_eq!((agent.asked().len(), queued(&room.queue())), (1, 1));
+}
+
+#[test]
 fn a_plugin_that_saw_no_agent_asks_the_one_that_starts_meanwhile() {
     let room = Room::new();
     // The agent starts: it drains, listens, and only then lets go of the queue.
     let queue = Queue::open(&room.queue()).expect("lock");
-    let child = room.start("DEL", &json!({}));
-    wait_until_locked_out(child.id());
+    let mut child = room.start("DEL", &json!({}));
+    wait_until_locked_out(&mut child);
     assert!(queue.drain(|_| Ok::<_, std::convert::Infallible>(())).expect("disk").done.is_empty());
     let agent = room.agent();
     drop(queue);
@@ -230,13 +238,14 @@ fn a_plugin_that_saw_no_agent_asks_the_one_that_starts_meanwhile() {
 }
 
 /// Waits until a thread of the process waits for a file lock.
-fn wait_until_locked_out(process: u32) {
-    let pid = process.to_string();
+fn wait_until_locked_out(process: &mut Child) {
+    let pid = process.id().to_string();
     while !std::fs::read_to_string("/proc/locks")
         .expect("locks")
         .lines()
         .any(|line| line.contains("->") && line.split_whitespace().any(|word| word == pid))
     {
+        assert!(process.try_wait().expect("child").is_none(), "the plugin ended without waiting");
         std::thread::yield_now();
     }
 }
@@ -425,7 +434,7 @@ fn a_killed_plugin_leaves_the_queue_usable() {
     let room = Room::new();
     let queue = Queue::open(&room.queue()).expect("lock");
     let mut child = room.start("DEL", &json!({}));
-    wait_until_locked_out(child.id());
+    wait_until_locked_out(&mut child);
     child.kill().expect("running");
     child.wait().expect("ended");
     drop(queue);
