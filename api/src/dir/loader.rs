@@ -230,3 +230,53 @@ impl News {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, Namespace};
+
+    fn write(dir: &Path, name: &str) {
+        let text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+        std::fs::write(dir.join(format!("{name}.yaml")), text).expect("written");
+    }
+
+    fn names(view: &View) -> Vec<String> {
+        let list = view.list::<Namespace>().expect("the directory is there");
+        list.items.iter().map(|object| object.key().name).collect()
+    }
+
+    #[test]
+    fn an_overflow_of_the_kernels_queue_loses_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        write(dir.path(), "a");
+        let (view, now) = (View::new(1), Instant::now());
+        let mut loader = Loader::open(dir.path(), &view, now).expect("opened");
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("read");
+        for i in 0..limit.trim().parse::<usize>().expect("a number") {
+            std::fs::write(dir.path().join(format!("{}.txt", i % 2)), "x").expect("written");
+        }
+        write(dir.path(), "b");
+        std::fs::remove_file(dir.path().join("a.yaml")).expect("removed");
+        let again = loader.refresh(&view, now);
+        assert_eq!(names(&view), ["a", "b"]);
+        loader.refresh(&view, again);
+        assert_eq!(names(&view), ["b"]);
+    }
+
+    #[test]
+    fn a_sweep_finds_what_nobody_told() {
+        let (dir, outside) = (tempfile::tempdir().expect("made"), tempfile::tempdir().expect("made"));
+        write(outside.path(), "a");
+        let link = dir.path().join("link.yaml");
+        std::os::unix::fs::symlink(outside.path().join("a.yaml"), link).expect("linked");
+        let (view, now) = (View::new(1), Instant::now());
+        let mut loader = Loader::open(dir.path(), &view, now).expect("opened");
+        write(outside.path(), "b");
+        std::fs::rename(outside.path().join("b.yaml"), outside.path().join("a.yaml")).expect("renamed");
+        loader.refresh(&view, now);
+        assert_eq!(names(&view), ["a"]);
+        loader.refresh(&view, now + SWEEP);
+        assert_eq!(names(&view), ["b"]);
+    }
+}

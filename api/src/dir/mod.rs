@@ -29,6 +29,8 @@
 
 mod catalogue;
 mod document;
+#[cfg(test)]
+mod fuzz;
 mod loader;
 mod lock;
 mod merge;

@@ -232,7 +232,7 @@ async fn long_names_and_taken_file_names_find_a_file() {
     let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
     store.create(&pod(&"n".repeat(63), &long)).await.expect("created");
     assert_eq!(room.names().len(), 4);
-    assert_eq!(room.names()[2], "namespace-b-2.yaml");
+    assert!(room.names().contains(&"namespace-b-2.yaml".to_owned()));
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {

@@ -4,9 +4,9 @@
 use std::fs;
 
 use futures::{FutureExt, StreamExt};
-use rhumb_api::{DirStore, Namespace, Store, StoreError};
+use rhumb_api::{DirStore, Namespace, Store, StoreError, Update, follow};
 
-use crate::room::{Room, key, namespace, problems, short, soon, watch};
+use crate::room::{Room, key, namespace, problems, short, soon, update, value, watch};
 
 #[tokio::test]
 async fn a_directory_that_is_not_there_cannot_be_opened() {
@@ -78,5 +78,26 @@ async fn what_a_dead_writer_left_is_not_read_and_is_cleaned_up() {
     let store = room.open().await;
     assert_eq!(room.names(), [".lock", "a.yaml"]);
     let items = store.list::<Namespace>().await.expect("listed").items;
-    assert_eq!(items.iter().map(crate::room::value).collect::<Vec<_>>(), ["old"]);
+    assert_eq!(items.iter().map(value).collect::<Vec<_>>(), ["old"]);
+}
+
+#[tokio::test]
+async fn a_follower_says_that_it_is_stalled_and_goes_on_where_it_was() {
+    let room = Room::new();
+    room.write("a.yaml", namespace("a", "1"));
+    let store = room.open().await;
+    let (objects, aside) = (room.objects(), room.path().join("aside"));
+    let mut early = follow::<Namespace, _>(&store);
+    assert!(matches!(update(&mut early).await, Update::Snapshot(objects) if objects.len() == 1));
+    fs::rename(&objects, &aside).expect("renamed");
+    problems(&store, |problems| !problems.is_empty()).await;
+    let mut late = follow::<Namespace, _>(&store);
+    assert!(matches!(update(&mut early).await, Update::Stalled(_)));
+    assert!(matches!(update(&mut late).await, Update::Stalled(_)));
+    fs::write(aside.join("b.yaml"), namespace("b", "2")).expect("written");
+    fs::rename(&aside, &objects).expect("renamed");
+    problems(&store, <[_]>::is_empty).await;
+    let put = update(&mut early).await;
+    assert!(matches!(&put, Update::Put(object) if value(object) == "2"), "{put:?}");
+    assert!(matches!(update(&mut late).await, Update::Snapshot(objects) if objects.len() == 2));
 }
