@@ -78,7 +78,7 @@ async fn lead(args: Args) -> Result<()> {
         }
         if let Some(fd) = ready.take() {
             let mut file = File::options().append(true).open(format!("/proc/self/fd/{fd}"))?;
-            writeln!(file, "serving")?;
+            writeln!(file, "ready")?;
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESSES", default_value = "8")]
     pub(crate) min_free: u32,
 
-    /// Open descriptor that receives the line `serving` when this operator leads and has seen all objects.
+    /// Open descriptor that receives the line `ready` when this operator leads and has seen all objects.
     #[arg(long, value_name = "FD")]
     pub(crate) ready_fd: Option<i32>,
 }
