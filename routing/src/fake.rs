@@ -276,7 +276,9 @@ impl FakeNamespace {
                 resolved.mtu = None;
                 let same = |there: &&Route| Route { mtu: None, ..(*there).clone() } == resolved;
                 let found = self.routes.iter().find(same).cloned();
-                found.map(|route| drop(self.routes.remove(&route))).ok_or(refused(Errno::SRCH))
+                let found = found.ok_or_else(|| refused(Errno::SRCH))?;
+                self.routes.remove(&found);
+                Ok(())
             }
             Change::PutBucket(ifname, bucket) => {
                 self.has(place, ifname)?;
@@ -289,7 +291,11 @@ impl FakeNamespace {
             Change::RemoveBucket(ifname) => {
                 self.has(place, ifname)?;
                 let ours = matches!(self.roots.get(ifname), Some(FakeRoot::Ours(_)));
-                ours.then(|| drop(self.roots.remove(ifname))).ok_or(refused(Errno::NOENT))
+                if !ours {
+                    return Err(refused(Errno::NOENT));
+                }
+                self.roots.remove(ifname);
+                Ok(())
             }
         }
     }

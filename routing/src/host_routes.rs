@@ -80,6 +80,15 @@ impl<K: Kernel> HostRoutes<K> {
         }
     }
 
+    /// Puts a route in place of those that were seen just now.
+    async fn exchange(&mut self, prefix: Prefix, value: &HostRoute) -> Result<(), RouteError> {
+        let wanted = route(prefix, value);
+        let ours = self.seen.get(&prefix).map(Vec::as_slice).unwrap_or_default();
+        exchange(&self.kernel, &Place::Host, &wanted, ours).await?;
+        self.put_done(&wanted);
+        Ok(())
+    }
+
     fn put_done(&mut self, wanted: &Route) {
         self.seen.insert(wanted.dst, vec![wanted.clone()]);
         match wanted.way {
@@ -113,6 +122,10 @@ impl<K: Kernel> Target for HostRoutes<K> {
         "host route"
     }
 
+    fn is_retryable(error: &RouteError) -> bool {
+        error.is_retryable()
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<Prefix, HostRoute>, RouteError> {
         self.look().await.map_err(|cause| RouteError::Observe { cause })?;
         Ok(self.seen.iter().map(|(prefix, routes)| (*prefix, self.value(*prefix, routes))).collect())
@@ -120,11 +133,7 @@ impl<K: Kernel> Target for HostRoutes<K> {
 
     async fn put(&mut self, key: &Prefix, value: &HostRoute) -> Result<(), RouteError> {
         self.look().await.map_err(|cause| RouteError::Observe { cause })?;
-        let wanted = route(*key, value);
-        let ours = self.seen.get(key).map(Vec::as_slice).unwrap_or_default();
-        exchange(&self.kernel, &Place::Host, &wanted, ours).await?;
-        self.put_done(&wanted);
-        Ok(())
+        self.exchange(*key, value).await
     }
 
     async fn remove(&mut self, key: &Prefix) -> Result<(), RouteError> {
@@ -146,9 +155,14 @@ impl<K: Kernel> Target for HostRoutes<K> {
                 done.insert(route.dst);
             }
         }
+        let looked = if done.len() < batch.len() { self.look().await } else { Ok(()) };
         let mut results = Vec::with_capacity(batch.len());
         for (prefix, value) in batch {
-            results.push(if done.contains(prefix) { Ok(()) } else { self.put(prefix, value).await });
+            results.push(match &looked {
+                _ if done.contains(prefix) => Ok(()),
+                Ok(()) => self.exchange(*prefix, value).await,
+                Err(cause) => Err(RouteError::Observe { cause: cause.again() }),
+            });
         }
         results
     }

@@ -247,6 +247,22 @@ impl KernelError {
         cause.raw_os_error().map(rustix::io::Errno::from_raw_os_error)
     }
 
+    /// Whether the same call can succeed later without anyone changing what is desired.
+    pub fn is_retryable(&self) -> bool {
+        use rustix::io::Errno;
+        !matches!(
+            self.errno(),
+            Some(
+                Errno::INVAL
+                    | Errno::RANGE
+                    | Errno::OPNOTSUPP
+                    | Errno::AFNOSUPPORT
+                    | Errno::PERM
+                    | Errno::ACCESS
+            )
+        )
+    }
+
     /// Whether the object is there already.
     pub fn is_present(&self) -> bool {
         self.errno() == Some(rustix::io::Errno::EXIST)

@@ -207,10 +207,17 @@ impl<K: Kernel> Links<K> {
             return Err(KernelError::NotOpen { key: key.clone() });
         }
         let mtu = (seen.facts.mtu != value.mtu).then_some(value.mtu);
-        if mtu.is_some() {
-            let change = Change::SetLink { ifname: key.ifname.clone(), mac: None, mtu };
-            let result = self.kernel.apply(Place::Pod(key.clone()), vec![change]).await.pop();
-            match result.expect("one result per change") {
+        let mut inside = Vec::new();
+        if mtu.is_some() || !seen.gateway {
+            inside.push(Change::SetLink { ifname: key.ifname.clone(), mac: None, mtu });
+        }
+        if !seen.gateway {
+            // The gateway's address comes last when a pair is made, so the pod's side may not be finished either.
+            let loopback = IfName::new("lo").expect("a valid name");
+            inside.push(Change::SetLink { ifname: loopback, mac: None, mtu: None });
+        }
+        for result in self.kernel.apply(Place::Pod(key.clone()), inside).await {
+            match result {
                 // The pod gave its end another name, and so has taken charge of it.
                 Err(KernelError::NoLink { .. }) => {}
                 result => result?,
@@ -239,6 +246,13 @@ impl<K: Kernel> Target for Links<K> {
 
     fn kind(&self) -> &'static str {
         "link"
+    }
+
+    fn is_retryable(error: &LinkError) -> bool {
+        match error {
+            LinkError::InterfaceExists { .. } | LinkError::HostInterfaceExists { .. } => false,
+            LinkError::Kernel { cause, .. } | LinkError::Observe { cause } => cause.is_retryable(),
+        }
     }
 
     async fn observe(&mut self) -> Result<BTreeMap<AttachmentKey, LinkSpec>, LinkError> {

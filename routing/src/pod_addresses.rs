@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnetwork::IpNetwork;
@@ -65,11 +65,11 @@ impl<K: Kernel> PodAddresses<K> {
         Self { kernel }
     }
 
-    async fn is_ours(&self, key: &PodAddress) -> Result<bool, AddressError> {
-        let there = self.kernel.pod_addresses(Some(&key.attachment)).await;
-        let there = there.map_err(|cause| AddressError::Observe { cause })?;
-        let there = there.get(&key.attachment).map(Vec::as_slice).unwrap_or_default();
-        Ok(there.iter().any(|there| there.address == key.address && there.protocol == PROTOCOL))
+    /// The addresses of ours on the attachment's interface.
+    async fn ours(&self, attachment: &AttachmentKey) -> Result<BTreeSet<IpNetwork>, KernelError> {
+        let there = self.kernel.pod_addresses(Some(attachment)).await?.remove(attachment).unwrap_or_default();
+        let ours = there.into_iter().filter(|address| address.protocol == PROTOCOL);
+        Ok(ours.map(|address| address.address).collect())
     }
 
     async fn apply(&self, attachment: &AttachmentKey, changes: Vec<Change>) -> Vec<Result<(), KernelError>> {
@@ -79,11 +79,11 @@ impl<K: Kernel> PodAddresses<K> {
     async fn added(&self, key: &PodAddress, result: Result<(), KernelError>) -> Result<(), AddressError> {
         match result {
             Err(error) if error.is_present() => {
-                if self.is_ours(key).await? {
-                    Ok(())
-                } else {
-                    Err(AddressError::Foreign { key: key.clone() })
-                }
+                let ours =
+                    self.ours(&key.attachment).await.map_err(|cause| AddressError::Observe { cause })?;
+                ours.contains(&key.address)
+                    .then_some(())
+                    .ok_or_else(|| AddressError::Foreign { key: key.clone() })
             }
             result => result.map_err(|cause| AddressError::Kernel { key: key.clone(), cause }),
         }
@@ -103,6 +103,13 @@ impl<K: Kernel> Target for PodAddresses<K> {
         "pod address"
     }
 
+    fn is_retryable(error: &AddressError) -> bool {
+        match error {
+            AddressError::Foreign { .. } => false,
+            AddressError::Kernel { cause, .. } | AddressError::Observe { cause } => cause.is_retryable(),
+        }
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<PodAddress, ()>, AddressError> {
         let there = self.kernel.pod_addresses(None).await.map_err(|cause| AddressError::Observe { cause })?;
         let mut ours = BTreeMap::new();
@@ -120,15 +127,7 @@ impl<K: Kernel> Target for PodAddresses<K> {
     }
 
     async fn remove(&mut self, key: &PodAddress) -> Result<(), AddressError> {
-        // The kernel does not compare the protocol when it removes an address.
-        if !self.is_ours(key).await? {
-            return Ok(());
-        }
-        let change = Change::RemoveAddress(key.attachment.ifname.clone(), key.address);
-        match self.apply(&key.attachment, vec![change]).await.pop().expect("one result per change") {
-            Err(cause) if !cause.is_absent() => Err(AddressError::Kernel { key: key.clone(), cause }),
-            _ => Ok(()),
-        }
+        self.remove_all(std::slice::from_ref(key)).await.pop().expect("one result per key")
     }
 
     async fn put_all(&mut self, batch: &[(PodAddress, ())]) -> Vec<Result<(), AddressError>> {
@@ -138,6 +137,35 @@ impl<K: Kernel> Target for PodAddresses<K> {
             let applied = self.apply(&group[0].0.attachment, changes).await;
             for ((key, ()), result) in group.iter().zip(applied) {
                 results.push(self.added(key, result).await);
+            }
+        }
+        results
+    }
+
+    async fn remove_all(&mut self, batch: &[PodAddress]) -> Vec<Result<(), AddressError>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for group in batch.chunk_by(|one, next| one.attachment == next.attachment) {
+            let attachment = &group[0].attachment;
+            // The kernel does not compare the protocol when it removes an address.
+            let ours = match self.ours(attachment).await {
+                Ok(ours) => ours,
+                Err(cause) => {
+                    results.extend(group.iter().map(|_| Err(AddressError::Observe { cause: cause.again() })));
+                    continue;
+                }
+            };
+            let there = group.iter().filter(|key| ours.contains(&key.address));
+            let changes =
+                there.map(|key| Change::RemoveAddress(attachment.ifname.clone(), key.address)).collect();
+            let mut removed = self.apply(attachment, changes).await.into_iter();
+            for key in group {
+                let removed = ours.contains(&key.address).then(|| removed.next()).flatten();
+                results.push(match removed {
+                    Some(Err(cause)) if !cause.is_absent() => {
+                        Err(AddressError::Kernel { key: key.clone(), cause })
+                    }
+                    _ => Ok(()),
+                });
             }
         }
         results

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rhumb_model::{AttachmentKey, Prefix, Target};
 
-use crate::kernel::{Kernel, KernelError, PROTOCOL, Place, Route, Way};
+use crate::kernel::{Change, Kernel, KernelError, PROTOCOL, Place, Route, Way};
 use crate::netlink::Netlink;
 use crate::routes::{RouteError, exchange, remove, usual_metric};
 
@@ -52,21 +52,40 @@ impl PodNextHop {
 #[derive(Debug)]
 pub struct PodRoutes<K = Netlink> {
     kernel: K,
+    /// Keys that have a route of ours, as far as is known.
+    seen: BTreeSet<PodRoute>,
 }
 
 impl<K: Kernel> PodRoutes<K> {
     /// Takes a kernel.
     pub fn new(kernel: K) -> Self {
-        Self { kernel }
+        Self { kernel, seen: BTreeSet::new() }
     }
 
-    /// Our routes to the destination of `key`.
-    async fn ours(&self, key: &PodRoute) -> Result<Vec<Route>, RouteError> {
-        let observed = self.kernel.pod_routes(Some(&key.attachment)).await;
-        let mut observed = observed.map_err(|cause| RouteError::Observe { cause })?;
-        let routes = observed.remove(&key.attachment).unwrap_or_default();
-        Ok(routes.into_iter().filter(|route| route.dst == key.dst).collect())
+    /// Our routes through the attachment's interface.
+    async fn ours(&self, attachment: &AttachmentKey) -> Result<Vec<Route>, KernelError> {
+        Ok(self.kernel.pod_routes(Some(attachment)).await?.remove(attachment).unwrap_or_default())
     }
+
+    /// Adds those of a group for one attachment that nothing of ours is known to be in the way of; says which.
+    async fn add(&mut self, group: &[(PodRoute, PodNextHop)]) -> BTreeSet<PodRoute> {
+        let fresh: Vec<_> = group.iter().filter(|(key, _)| !self.seen.contains(key)).collect();
+        let route = |(key, value): &&(PodRoute, PodNextHop)| {
+            Change::AddRoute(route(key, value, usual_metric(key.dst.family())))
+        };
+        let changes = fresh.iter().map(route).collect();
+        let added = self.kernel.apply(Place::Pod(group[0].0.attachment.clone()), changes).await;
+        let added = fresh.into_iter().zip(added).filter(|(_, result)| result.is_ok());
+        let added: BTreeSet<PodRoute> = added.map(|((key, _), _)| key.clone()).collect();
+        self.seen.extend(added.iter().cloned());
+        added
+    }
+}
+
+fn route(key: &PodRoute, value: &PodNextHop, metric: u32) -> Route {
+    let PodNextHop { gateway, mtu, onlink } = *value;
+    let way = Way::Link { ifname: Some(key.attachment.ifname.clone()), gateway, onlink };
+    Route { dst: key.dst, metric, way, mtu, protocol: PROTOCOL }
 }
 
 fn next_hop(routes: &[Route]) -> PodNextHop {
@@ -85,6 +104,10 @@ impl<K: Kernel> Target for PodRoutes<K> {
         "pod route"
     }
 
+    fn is_retryable(error: &RouteError) -> bool {
+        error.is_retryable()
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<PodRoute, PodNextHop>, RouteError> {
         let observed = self.kernel.pod_routes(None).await.map_err(|cause| RouteError::Observe { cause })?;
         let mut ours: BTreeMap<PodRoute, Vec<Route>> = BTreeMap::new();
@@ -94,17 +117,17 @@ impl<K: Kernel> Target for PodRoutes<K> {
                 ours.entry(key).or_default().push(route);
             }
         }
+        self.seen = ours.keys().cloned().collect();
         Ok(ours.into_iter().map(|(key, routes)| (key, next_hop(&routes))).collect())
     }
 
     async fn put(&mut self, key: &PodRoute, value: &PodNextHop) -> Result<(), RouteError> {
         let place = Place::Pod(key.attachment.clone());
-        let ours = self.ours(key).await?;
-        let PodNextHop { gateway, mtu, onlink } = *value;
-        let ifname = Some(key.attachment.ifname.clone());
+        let mut ours = self.ours(&key.attachment).await.map_err(|cause| RouteError::Observe { cause })?;
+        ours.retain(|route| route.dst == key.dst);
         let first = ours.iter().map(|route| route.metric).min().unwrap_or(usual_metric(key.dst.family()));
-        let way = Way::Link { ifname, gateway, onlink };
-        let mut wanted = Route { dst: key.dst, metric: first, way, mtu, protocol: PROTOCOL };
+        let mut wanted = route(key, value, first);
+        self.seen.insert(key.clone());
         loop {
             match exchange(&self.kernel, &place, &wanted, &ours).await {
                 Err(RouteError::Occupied { metric, .. }) if metric < first + RIVALS => wanted.metric += 1,
@@ -114,9 +137,45 @@ impl<K: Kernel> Target for PodRoutes<K> {
     }
 
     async fn remove(&mut self, key: &PodRoute) -> Result<(), RouteError> {
-        let place = Place::Pod(key.attachment.clone());
-        let ours = self.ours(key).await?;
-        let failed = |cause: KernelError| RouteError::Kernel { dst: key.dst, place: place.clone(), cause };
-        remove(&self.kernel, &place, ours).await.map_err(failed)
+        self.remove_all(std::slice::from_ref(key)).await.pop().expect("one result per key")
+    }
+
+    async fn put_all(&mut self, batch: &[(PodRoute, PodNextHop)]) -> Vec<Result<(), RouteError>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for group in batch.chunk_by(|(one, _), (next, _)| one.attachment == next.attachment) {
+            let added = self.add(group).await;
+            for (key, value) in group {
+                results.push(if added.contains(key) { Ok(()) } else { self.put(key, value).await });
+            }
+        }
+        results
+    }
+
+    async fn remove_all(&mut self, batch: &[PodRoute]) -> Vec<Result<(), RouteError>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for group in batch.chunk_by(|one, next| one.attachment == next.attachment) {
+            let attachment = &group[0].attachment;
+            let ours = match self.ours(attachment).await {
+                Ok(ours) => ours,
+                Err(cause) => {
+                    results.extend(group.iter().map(|_| Err(RouteError::Observe { cause: cause.again() })));
+                    continue;
+                }
+            };
+            let place = Place::Pod(attachment.clone());
+            for key in group {
+                let routes = ours.iter().filter(|route| route.dst == key.dst).cloned().collect();
+                let removed = remove(&self.kernel, &place, routes).await;
+                if removed.is_ok() {
+                    self.seen.remove(key);
+                }
+                results.push(removed.map_err(|cause| RouteError::Kernel {
+                    dst: key.dst,
+                    place: place.clone(),
+                    cause,
+                }));
+            }
+        }
+        results
     }
 }

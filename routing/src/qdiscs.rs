@@ -154,6 +154,14 @@ impl<K: Kernel> Target for Qdiscs<K> {
         "qdisc"
     }
 
+    fn is_retryable(error: &QdiscError) -> bool {
+        match error {
+            QdiscError::Foreign { .. } => false,
+            QdiscError::NoLink { .. } => true,
+            QdiscError::Kernel { cause, .. } | QdiscError::Observe { cause } => cause.is_retryable(),
+        }
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<QdiscKey, TokenBucket>, QdiscError> {
         let failed = |cause| QdiscError::Observe { cause };
         let mut buckets = BTreeMap::new();

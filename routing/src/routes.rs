@@ -38,6 +38,16 @@ pub enum RouteError {
     },
 }
 
+impl RouteError {
+    /// Whether the same call can succeed later without anyone changing what is desired.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            RouteError::Occupied { .. } => false,
+            RouteError::Kernel { cause, .. } | RouteError::Observe { cause } => cause.is_retryable(),
+        }
+    }
+}
+
 /// The metric of a route that is to win: the kernel's own default.
 pub(crate) fn usual_metric(family: Family) -> u32 {
     match family {

@@ -101,6 +101,10 @@ impl Target for Sysctls {
         "sysctl"
     }
 
+    fn is_retryable(error: &SysctlError) -> bool {
+        !matches!(error, SysctlError::Name { .. })
+    }
+
     async fn observe(&mut self) -> Result<BTreeMap<Sysctl, String>, SysctlError> {
         let mut values = BTreeMap::new();
         for key in &self.ours {

@@ -119,6 +119,26 @@ fn what_others_do_to_the_hosts_end_is_mended_in_place() {
 }
 
 #[test]
+fn a_half_made_pair_is_finished() {
+    let lab = Lab::new(&["a"]);
+    lab.run(async |netlink, namespaces| {
+        lab.open(&namespaces, &["a"]);
+        // As a process that was killed in between leaves it.
+        lab.link_into("host", "rh0", "a", "eth0");
+        lab.ip("host", "link set rh0 alias rhumb:a/eth0");
+        lab.ip("host", "link set rh0 address 02:00:00:00:00:02");
+        lab.ip("host", "addr flush dev rh0");
+        lab.ip("a", "link set eth0 down");
+        let states = [[(key("a/eth0"), spec("rh0", 1, 1500))].into()];
+        converges(Links::new(netlink), &states, Instant::now()).await.expect("lawful");
+        assert!(lab.ip("host", "addr show dev rh0").contains("fe80::1/64"));
+        for link in ["lo", "eth0"] {
+            assert!(lab.ip("a", &format!("link show {link}")).contains(",UP,LOWER_UP>"), "{link}");
+        }
+    });
+}
+
+#[test]
 fn a_pod_may_change_its_mac_address() {
     let lab = Lab::new(&["a"]);
     lab.run(async |netlink, namespaces| {

@@ -75,6 +75,21 @@ fn pod_addresses_are_usable_at_once_and_bring_no_routes() {
 }
 
 #[test]
+fn an_interface_without_ipv6_gets_it_with_its_address() {
+    let lab = Lab::new(&["a", "b"]);
+    lab.run(async |netlink, namespaces| {
+        pairs(&lab, &netlink, &namespaces).await;
+        lab.exec("b", "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1");
+        let mut target = PodAddresses::new(netlink);
+        let batch = [address("b/eth0", "10.0.0.2/32"), address("b/eth0", "fd00::2/128")];
+        for result in target.put_all(&batch).await {
+            result.expect("added");
+        }
+        assert!(lab.ip("b", "-6 addr show dev eth0").contains("fd00::2/128"));
+    });
+}
+
+#[test]
 fn a_foreign_address_is_neither_taken_over_nor_removed() {
     let lab = Lab::new(&["a", "b"]);
     lab.run(async |netlink, namespaces| {

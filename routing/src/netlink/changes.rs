@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use rhumb_model::IfName;
 use rustix::io::Errno;
 
@@ -31,6 +32,9 @@ pub(super) fn apply(
     let mut requests = Vec::with_capacity(changes.len());
     let mut results: Vec<Option<Result<(), KernelError>>> = Vec::with_capacity(changes.len());
     for change in changes {
+        if let (Change::AddAddress(ifname, IpNetwork::V6(_)), Place::Pod(_)) = (change, place) {
+            enable_ipv6(ifname);
+        }
         match request(&mut known, change)? {
             Ok(request) => {
                 requests.push(request);
@@ -41,9 +45,21 @@ pub(super) fn apply(
     }
     let mut answered = socket.exchange(requests)?.into_iter();
     let mut next = |change| {
-        answered.next().expect("one answer per request").map(drop).map_err(|error| meant(change, error))
+        let answer = answered.next().expect("one answer per request");
+        answer.map(drop).map_err(|refused| meant(change, refused))
     };
     Ok(changes.iter().zip(results).map(|(change, result)| result.unwrap_or_else(|| next(change))).collect())
+}
+
+/// Some runtimes switch IPv6 off in the namespaces of pods; then an address is refused. The calling thread is in the pod's
+/// namespace, so what it sees below `/proc/sys/net` is that one's.
+fn enable_ipv6(ifname: &IfName) {
+    let setting = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
+    if std::fs::read(&setting).is_ok_and(|value| value.starts_with(b"1"))
+        && let Err(error) = std::fs::write(&setting, "0")
+    {
+        tracing::warn!(%ifname, %error, "IPv6 stays switched off in a pod");
+    }
 }
 
 /// What the kernel means by a refusal. To the removal of a queueing discipline, it calls the handle invalid when another one is

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
-use super::events::{Listener, Overflow, RTNLGRP_LINK};
+use super::events::RTNLGRP_LINK;
+use super::socket::{Listener, Listening, Overflow};
 use super::wire::messages;
 use super::{Break, Host, link, on_own_thread};
 use crate::kernel::{KernelError, Place};
@@ -57,7 +58,7 @@ pub(super) async fn delete(host: &Host, links: Vec<u32>) -> Vec<Result<(), Kerne
 }
 
 /// The links that the next notices tell the end of; waits for ever without notices.
-async fn vanished(notices: &mut Option<super::events::Listening>) -> Vec<u32> {
+async fn vanished(notices: &mut Option<Listening>) -> Vec<u32> {
     let received = match notices {
         Some(listening) => listening.receive(deleted).await,
         None => std::future::pending().await,
@@ -73,7 +74,7 @@ async fn vanished(notices: &mut Option<super::events::Listening>) -> Vec<u32> {
 
 fn deleted(datagram: &[u8]) -> Vec<u32> {
     messages(datagram)
-        .filter(|message| message.kind == link::RTM_DELLINK)
+        .filter(|message| message.kind == link::RTM_DELLINK && link::is_whole(message.payload))
         .filter_map(|message| link::ifindex(message.payload))
         .collect()
 }

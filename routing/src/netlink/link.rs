@@ -16,6 +16,7 @@ const RTM_GETNSID: u16 = 90;
 
 const HEAD: usize = 16;
 const IFF_UP: u32 = 1;
+const AF_UNSPEC: u8 = 0;
 const AF_INET6: u16 = 10;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -136,6 +137,12 @@ pub(crate) fn read(payload: &[u8]) -> Option<Link> {
 /// The index alone.
 pub(crate) fn ifindex(payload: &[u8]) -> Option<u32> {
     u32_at(payload, 4)
+}
+
+/// Whether the message is about the link itself, not about one protocol family's part of it: a link that leaves a bridge is
+/// told of as deleted, too.
+pub(crate) fn is_whole(payload: &[u8]) -> bool {
+    payload.first() == Some(&AF_UNSPEC)
 }
 
 /// Asks which number the namespace has.

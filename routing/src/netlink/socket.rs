@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A blocking rtnetlink socket.
+//! Rtnetlink sockets: a blocking one for requests, one on the runtime for notices.
 //!
 //! The kernel works off a request within `send` and has its answer queued when `send` returns, so that waiting
 //! without blocking gains nothing: what takes long (the lock of the network stack, the grace periods when a link
-//! goes) is spent in `send`. That is why these sockets live on threads of their own, never on the runtime's.
+//! goes) is spent in `send`. That is why requests are made on threads of their own, never on the runtime's.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,6 +13,7 @@ use netlink_sys::Socket as RawSocket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use tokio::io::unix::AsyncFd;
 
 use crate::namespaces::enter;
 
@@ -23,8 +24,10 @@ use super::wire::{
 
 /// Requests of one datagram; their answers must fit into the default receive buffer.
 const BATCH: usize = 64;
-/// The kernel fills a datagram of a dump up to this many bytes.
+/// The kernel fills a datagram of a dump up to this many bytes; no single message is longer.
 const BUFFER: usize = 1 << 15;
+/// Bytes of notices that may wait while the agent is busy.
+const QUEUE: u32 = 1 << 20;
 /// How often a dump that a change interrupted is begun anew.
 const DUMP_ATTEMPTS: usize = 16;
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -143,6 +146,71 @@ impl Socket {
             }
         }
         Ok(interrupted)
+    }
+}
+
+/// A socket that hears notices, not yet on a runtime.
+#[derive(Debug)]
+pub(crate) struct Listener(RawSocket);
+
+/// A socket that hears notices.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    socket: AsyncFd<RawSocket>,
+    buffer: Vec<u8>,
+}
+
+/// Notices were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overflow;
+
+impl Listener {
+    /// Joins `groups` in `namespace`; the calling thread stays there, so it must be one that ends soon.
+    pub(crate) fn open_in(namespace: &Arc<OwnedFd>, groups: &[u32]) -> io::Result<Self> {
+        enter(namespace)?;
+        let mut socket = RawSocket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        socket.set_rx_buf_sz(QUEUE)?;
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Registers the socket with the current runtime.
+    pub(crate) fn listen(self) -> io::Result<Listening> {
+        #[expect(
+            deprecated,
+            reason = "the socket owns its descriptor; the constructor in its stead is unsafe"
+        )]
+        let socket = AsyncFd::new(self.0)?;
+        Ok(Listening { socket, buffer: vec![0; BUFFER] })
+    }
+}
+
+impl Listening {
+    /// Waits for the next datagram and reads it.
+    pub(crate) async fn receive<T>(
+        &mut self,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<Result<T, Overflow>> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let buffer = &mut self.buffer;
+            let received = ready
+                .try_io(|socket| Ok(recv(socket.get_ref().as_fd(), &mut buffer[..], RecvFlags::empty())?));
+            match received {
+                Ok(Ok((length, _))) => return Ok(Ok(read(&self.buffer[..length]))),
+                Ok(Err(error)) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                    return Ok(Err(Overflow));
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(error),
+                // Not ready after all.
+                Err(_) => {}
+            }
+        }
     }
 }
 

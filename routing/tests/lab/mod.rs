@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network namespaces for the tests on the real kernel: one is the host, the others are pods. They go with the lab.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::panic, clippy::print_stderr, reason = "only tests use this")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -79,6 +80,13 @@ impl Lab {
     pub(crate) fn tc(&self, name: &str, words: &str) -> String {
         let full = self.full(name);
         let words: Vec<&str> = ["tc", "-n", &full].into_iter().chain(words.split(' ')).collect();
+        run(&words)
+    }
+
+    /// Runs a program in one of the namespaces.
+    pub(crate) fn exec(&self, name: &str, words: &str) -> String {
+        let net = format!("--net={}", self.path(name).display());
+        let words: Vec<&str> = ["nsenter", &net].into_iter().chain(words.split(' ')).collect();
         run(&words)
     }
 
