@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
     // The pod's addresses are those of the packet in half of the cases, so that what is behind the source check is seen.
     let mut link = Link { flags: flags & 0x0f, ..Link::default() };
     if flags & 0x80 != 0 {
-        link.v4 = frame.read(ethernet::HEADER + 14).unwrap_or_default();
-        link.v6 = frame.read(V6::SOURCE).unwrap_or_default();
+        link.v4 = frame.read(ethernet::HEADER + 14).map_or(0, u32::from_ne_bytes);
+        link.v6 = V6::parse(frame, length).map_or(link.v6, |ip| ip.src);
     }
     match frame.read(ethernet::TYPE) {
         Some(ethernet::ARP) => {

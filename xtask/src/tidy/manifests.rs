@@ -8,8 +8,9 @@ use super::source::Source;
 /// Libraries that only some crates may use in their programs; everybody else goes through these crates.
 const WRAPPED: &[(&str, &[&str])] = &[
     ("anyhow", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
-    // The layouts take part for the user side only, behind a feature.
-    ("aya", &["rhumb-ebpf", "rhumb-ebpf-common"]),
+    // Also the layouts, behind a feature for the user side; and the labs, which look at attachments behind the
+    // agent's back.
+    ("aya", &["rhumb-ebpf", "rhumb-ebpf-common", "rhumb-integration"]),
     ("aya-ebpf", &["rhumb-ebpf-programs"]),
     ("cargo_metadata", &["xtask"]),
     ("clap", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
