@@ -192,8 +192,8 @@ fn a_reboot_drops_every_lease() {
     let before = Footprint::of(lab.node(0)).expect("looked");
     let pods = ["a", "b"].map(|name| lab.node(0).add_pod("default", name).expect("added"));
     lab.node_mut(0).kill_agent().expect("killed");
-    drop(pods);
     lab.node(0).forget_what_a_reboot_forgets().expect("forgotten");
+    drop(pods);
     std::fs::write(&boot_id, "6d0c3f2e-0000-4000-8000-000000000002\n").expect("written");
     lab.node_mut(0).start_agent_with(options).expect("started");
     before.returns(lab.node(0), PATIENCE).expect("all leases are gone");
