@@ -213,7 +213,7 @@ impl Attachments {
             if self.repoint(point, pin)? {
                 return Ok(());
             }
-            unpin(&path, point)?;
+            unpin(&self.links, point)?;
         }
         let failed = |source| AttachError::Attach { point: point.clone(), source: Box::new(source) };
         let (program, _) = self.programs.get_mut(&point.hook).expect("every hook was opened");
@@ -250,7 +250,7 @@ impl Target for Attachments {
             // nobody asks to remove what is absent, it goes here.
             match self.attached(&point)? {
                 Some(attached) => _ = seen.insert(point, attached),
-                None if ifindex(&point.ifname).is_err() => unpin(&self.links.join(point.pin_name()), &point)?,
+                None if ifindex(&point.ifname).is_err() => unpin(&self.links, &point)?,
                 None => {}
             }
         }
@@ -271,7 +271,7 @@ impl Target for Attachments {
 
     async fn remove(&mut self, key: &AttachPoint) -> Result<(), AttachError> {
         // The pin is all that holds the link.
-        unpin(&self.links.join(key.pin_name()), key)
+        unpin(&self.links, key)
     }
 }
 
@@ -313,8 +313,12 @@ pub(crate) fn pinned(links: &Path, point: &AttachPoint) -> Result<Option<PinnedL
     }
 }
 
-pub(crate) fn unpin(path: &Path, point: &AttachPoint) -> Result<(), AttachError> {
-    match std::fs::remove_file(path) {
+/// Removes the pin of `point`, and with it the link.
+pub(crate) fn unpin(links: &Path, point: &AttachPoint) -> Result<(), AttachError> {
+    // The kernel puts off detaching when the pin is the last to go, and does it at once when a descriptor is: held
+    // until the pin is gone, it lets the hook be free when this returns.
+    let _held = pinned(links, point);
+    match std::fs::remove_file(links.join(point.pin_name())) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(AttachError::Unpin { point: point.clone(), source }),

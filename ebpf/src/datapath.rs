@@ -214,7 +214,7 @@ fn take_over(program: &mut SchedClassifier, hook: Hook, links: &Path) -> Result<
     for point in attachments::list(links)?.into_iter().filter(|point| point.hook == hook) {
         let Some(pin) = attachments::pinned(links, &point)? else { continue };
         if !attachments::repoint(program, &point, pin)? {
-            attachments::unpin(&links.join(point.pin_name()), &point)?;
+            attachments::unpin(links, &point)?;
             debug!(%point, "link of a vanished interface removed");
         }
     }

@@ -21,7 +21,7 @@ pub enum EntryError {
         map: &'static str,
         /// What the kernel said.
         #[source]
-        source: MapError,
+        source: Box<MapError>,
     },
     /// The entries cannot be read.
     #[error("read map {map}")]
@@ -30,7 +30,7 @@ pub enum EntryError {
         map: &'static str,
         /// What the kernel said.
         #[source]
-        source: MapError,
+        source: Box<MapError>,
     },
     /// An entry cannot be written.
     #[error("write entry {key} of map {map}")]
@@ -41,7 +41,7 @@ pub enum EntryError {
         key: String,
         /// What the kernel said.
         #[source]
-        source: MapError,
+        source: Box<MapError>,
     },
     /// An entry cannot be removed.
     #[error("remove entry {key} of map {map}")]
@@ -52,7 +52,7 @@ pub enum EntryError {
         key: String,
         /// What the kernel said.
         #[source]
-        source: MapError,
+        source: Box<MapError>,
     },
 }
 
@@ -68,7 +68,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         let map = MapData::from_pin(maps.join(name))
             .and_then(Map::from_map_data)
             .and_then(HashMap::try_from)
-            .map_err(|source| EntryError::Open { map: name, source })?;
+            .map_err(|source| EntryError::Open { map: name, source: Box::new(source) })?;
         Ok(Self { name, map })
     }
 
@@ -79,7 +79,8 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     ) -> Result<BTreeMap<Key, Value>, EntryError> {
         let mut all = BTreeMap::new();
         for entry in self.map.iter() {
-            let (key, value) = entry.map_err(|source| EntryError::Read { map: self.name, source })?;
+            let (key, value) =
+                entry.map_err(|source| EntryError::Read { map: self.name, source: Box::new(source) })?;
             let (key, value) = translate(&key, &value);
             all.insert(key, value);
         }
@@ -90,7 +91,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         match self.map.get(key, 0) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(EntryError::Read { map: self.name, source }),
+            Err(source) => Err(EntryError::Read { map: self.name, source: Box::new(source) }),
         }
     }
 
@@ -99,7 +100,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         self.map.insert(key, value, 0).map_err(|source| EntryError::Write {
             map,
             key: text.to_string(),
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -108,7 +109,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         match self.map.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(EntryError::Remove { map, key: text.to_string(), source }),
+            Err(source) => Err(EntryError::Remove { map, key: text.to_string(), source: Box::new(source) }),
         }
     }
 }

@@ -25,7 +25,7 @@ pub enum LoadError {
         path: PathBuf,
         /// What the kernel said.
         #[source]
-        source: MapError,
+        source: Box<MapError>,
     },
     /// A pinned map has another layout than the programs expect.
     #[error(
@@ -96,9 +96,11 @@ pub(crate) fn check_pinned(maps: &Path) -> Result<(), LoadError> {
         if !path.exists() {
             continue;
         }
-        let info =
-            MapInfo::from_pin(&path).map_err(|source| LoadError::Look { path: path.clone(), source })?;
-        let kind = info.map_type().map_err(|source| LoadError::Look { path: path.clone(), source })?;
+        let info = MapInfo::from_pin(&path)
+            .map_err(|source| LoadError::Look { path: path.clone(), source: Box::new(source) })?;
+        let kind = info
+            .map_type()
+            .map_err(|source| LoadError::Look { path: path.clone(), source: Box::new(source) })?;
         let found = Layout {
             kind,
             key: info.key_size(),

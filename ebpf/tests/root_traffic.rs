@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Real traffic: two pods, their node and a machine on the wire, each a network namespace.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+mod ground;
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use ground::{Ground, Namespace};
+use rhumb_ebpf::{
+    AttachPoint, Attached, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Reason,
+    Targets,
+};
+use rhumb_model::{IfName, MacAddr, Target as _};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const A: Pod = Pod { name: "rha", v4: "10.1.0.2", v6: "fd00:1::2", seed: 0xa };
+const B: Pod = Pod { name: "rhb", v4: "10.1.0.3", v6: "fd00:1::3", seed: 0xb };
+const NODE: (&str, &str) = ("192.0.2.1", "2001:db8::1");
+const FAR: (&str, &str) = ("192.0.2.9", "2001:db8::9");
+
+struct Pod {
+    name: &'static str,
+    v4: &'static str,
+    v6: &'static str,
+    seed: u64,
+}
+
+impl Pod {
+    fn mac(&self) -> MacAddr {
+        MacAddr::from_seed(self.seed)
+    }
+
+    fn host_mac(&self) -> MacAddr {
+        MacAddr::from_seed(self.seed | 0x100)
+    }
+}
+
+struct Cluster {
+    ground: Ground,
+    targets: Targets,
+    node: Namespace,
+    far: Namespace,
+    a: Namespace,
+    b: Namespace,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let ground = Ground::new();
+        let targets = ground.targets();
+        let [node, far, a, b] = [(); 4].map(|()| Namespace::new());
+        node.ip(&format!("link add wire type veth peer name eth0 netns {}", far.0));
+        for (namespace, link, addrs) in [(&node, "wire", NODE), (&far, "eth0", FAR)] {
+            namespace.ip(&format!("address add {}/24 dev {link}", addrs.0));
+            namespace.ip(&format!("address add {}/64 dev {link} nodad", addrs.1));
+            namespace.ip(&format!("link set {link} up"));
+        }
+        far.ip(&format!("route add 10.1.0.0/24 via {}", NODE.0));
+        far.ip(&format!("route add fd00:1::/64 via {}", NODE.1));
+        let mut cluster = Self { ground, targets, node, far, a, b };
+        cluster.attach("wire", Hook::FromWire);
+        cluster.node.sysctl("net/ipv4/ip_forward", "1");
+        cluster.node.sysctl("net/ipv6/conf/all/forwarding", "1");
+        cluster.pod(&A, |_| {});
+        cluster.pod(&B, |_| {});
+        cluster
+    }
+
+    fn attach(&mut self, ifname: &str, hook: Hook) {
+        let key = AttachPoint { ifname: IfName::new(ifname).expect("a name"), hook };
+        let value = Attached { ifindex: self.node.ifindex(ifname) };
+        let attachments = &mut self.targets.attachments;
+        self.node.inside(|| block_on(attachments.put(&key, &value)).expect("attached"));
+    }
+
+    fn pod(&mut self, pod: &Pod, with: impl Fn(&mut PodLink)) {
+        let namespace = if pod.name == A.name { &self.a } else { &self.b };
+        let (mac, host_mac, name) = (pod.mac(), pod.host_mac(), pod.name);
+        self.node.ip(&format!(
+            "link add {name} address {host_mac} type veth peer name eth0 address {mac} netns {}",
+            namespace.0
+        ));
+        self.node.ip(&format!("address add fe80::1/64 dev {name} nodad"));
+        self.node.ip(&format!("link set {name} up"));
+        namespace.ip("link set eth0 up");
+        namespace.ip(&format!("address add {}/32 dev eth0", pod.v4));
+        namespace.ip(&format!("address add {}/128 dev eth0 nodad", pod.v6));
+        namespace.ip("route add default via 169.254.1.1 dev eth0 onlink");
+        namespace.ip("route add default via fe80::1 dev eth0");
+        self.node.ip(&format!("route add {}/32 dev {name}", pod.v4));
+        self.node.ip(&format!("route add {}/128 dev {name}", pod.v6));
+        self.entries(pod, with);
+        self.attach(name, Hook::FromPod);
+        self.attach(name, Hook::ToPod);
+    }
+
+    fn entries(&mut self, pod: &Pod, with: impl Fn(&mut PodLink)) {
+        let ifindex = self.node.ifindex(pod.name);
+        let mut link = PodLink {
+            v4: Some(pod.v4.parse().expect("an address")),
+            v6: Some(pod.v6.parse().expect("an address")),
+            mac: pod.mac(),
+            host_mac: pod.host_mac(),
+            chained: false,
+            host_ports: false,
+        };
+        with(&mut link);
+        block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
+        if !link.chained {
+            self.endpoint(pod, false);
+        }
+    }
+
+    fn endpoint(&mut self, pod: &Pod, shaped: bool) {
+        let ifindex = self.node.ifindex(pod.name);
+        for addr in [pod.v4, pod.v6] {
+            let value = Endpoint { ifindex, mac: pod.mac(), host_mac: pod.host_mac(), shaped };
+            let key = EndpointAddr(addr.parse().expect("an address"));
+            block_on(self.targets.endpoints.put(&key, &value)).expect("put");
+        }
+    }
+
+    fn count(&self, hook: Hook, reason: Reason) -> u64 {
+        self.ground.count(hook, reason)
+    }
+}
+
+fn socket(addr: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(addr.parse::<IpAddr>().expect("an address"), port)
+}
+
+/// Sends a few hundred kilobytes to `to` and back over TCP; the address that the server saw.
+fn exchange(server: (&Namespace, SocketAddr), client: &Namespace, to: SocketAddr) -> IpAddr {
+    let listener = server.0.inside(|| TcpListener::bind(server.1).expect("bound"));
+    let data: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).take(400_000).collect();
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let (mut stream, peer) = listener.accept().expect("accepted");
+            let mut seen = vec![0; data.len()];
+            stream.read_exact(&mut seen).expect("received");
+            stream.write_all(&seen).expect("sent");
+            peer.ip()
+        });
+        let mut stream = client
+            .inside(|| TcpStream::connect_timeout(&to, PATIENCE))
+            .unwrap_or_else(|error| panic!("connect {to}: {error}"));
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.write_all(&data).expect("sent");
+        let mut back = vec![0; data.len()];
+        stream.read_exact(&mut back).expect("received");
+        assert!(back == data);
+        serving.join().expect("served")
+    })
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+#[test]
+fn pods_reach_each_other_without_the_host_stack() {
+    let cluster = Cluster::new();
+    for (from, to) in [(A.v4, B.v4), (A.v6, B.v6)] {
+        let seen = exchange((&cluster.b, socket(to, 8080)), &cluster.a, socket(to, 8080));
+        assert_eq!(seen, ip(from));
+    }
+    assert!(cluster.count(Hook::FromPod, Reason::ForwardedLocal) > 10);
+    assert!(cluster.count(Hook::FromPod, Reason::AnsweredArp) > 0);
+    assert!(cluster.count(Hook::FromPod, Reason::AnsweredNd) > 0);
+    assert_eq!(cluster.count(Hook::ToPod, Reason::DeliveredTracked), 0);
+    assert_eq!(cluster.count(Hook::FromPod, Reason::ForwardedRemote), 0);
+}
+
+#[test]
+fn pods_and_the_wire_reach_each_other() {
+    let cluster = Cluster::new();
+    for (pod, far) in [(A.v4, FAR.0), (A.v6, FAR.1)] {
+        assert_eq!(exchange((&cluster.far, socket(far, 80)), &cluster.a, socket(far, 80)), ip(pod));
+        assert_eq!(exchange((&cluster.a, socket(pod, 80)), &cluster.far, socket(pod, 80)), ip(far));
+    }
+    assert!(cluster.count(Hook::FromPod, Reason::ForwardedRemote) > 10);
+    assert!(cluster.count(Hook::FromWire, Reason::ForwardedLocal) > 10);
+    assert_eq!(cluster.count(Hook::ToPod, Reason::DeliveredTracked), 0);
+}
+
+#[test]
+fn the_node_reaches_its_pods_and_they_reach_it() {
+    let cluster = Cluster::new();
+    for (pod, node) in [(A.v4, NODE.0), (A.v6, NODE.1)] {
+        exchange((&cluster.a, socket(pod, 80)), &cluster.node, socket(pod, 80));
+        assert_eq!(exchange((&cluster.node, socket(node, 80)), &cluster.a, socket(node, 80)), ip(pod));
+    }
+    assert!(cluster.count(Hook::FromPod, Reason::ToStack) > 10);
+    assert!(cluster.count(Hook::FromPod, Reason::NeighbourAnswer) > 0);
+    assert_eq!(cluster.count(Hook::ToPod, Reason::DeliveredTracked), 0);
+}
+
+#[test]
+fn host_ports_work_from_the_wire_and_from_a_pod() {
+    let mut cluster = Cluster::new();
+    cluster.entries(&B, |link| link.host_ports = true);
+    for (node, pod, far, near) in [(NODE.0, B.v4, FAR.0, A.v4), (NODE.1, B.v6, FAR.1, A.v6)] {
+        let key = HostPort { addr: ip(node), port: 8888, protocol: 6 };
+        let value = HostPortBackend { addr: ip(pod), port: 80 };
+        block_on(cluster.targets.host_ports.put(&key, &value)).expect("put");
+        let to = socket(node, 8888);
+        assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.far, to), ip(far));
+        assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.a, to), ip(near));
+    }
+    assert!(cluster.count(Hook::FromWire, Reason::HostPortIn) > 10);
+    assert!(cluster.count(Hook::FromPod, Reason::HostPortIn) > 10);
+}
+
+#[test]
+fn what_the_stack_translated_returns_through_the_stack() {
+    let cluster = Cluster::new();
+    for (tool, to) in [("iptables", format!("{}:80", B.v4)), ("ip6tables", format!("[{}]:80", B.v6))] {
+        cluster.node.run(
+            tool,
+            &[
+                "-w",
+                "-t",
+                "nat",
+                "-A",
+                "PREROUTING",
+                "-p",
+                "tcp",
+                "--dport",
+                "9999",
+                "-j",
+                "DNAT",
+                "--to-destination",
+                &to,
+            ],
+        );
+    }
+    for (node, pod, far, near) in [(NODE.0, B.v4, FAR.0, A.v4), (NODE.1, B.v6, FAR.1, A.v6)] {
+        let to = socket(node, 9999);
+        assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.far, to), ip(far));
+        assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.a, to), ip(near));
+        // The pods' other flows still go straight.
+        exchange((&cluster.a, socket(near, 80)), &cluster.b, socket(near, 80));
+    }
+    assert!(cluster.count(Hook::ToPod, Reason::DeliveredTracked) > 10);
+    assert!(cluster.count(Hook::FromPod, Reason::StackReturn) > 10);
+}
+
+#[test]
+fn a_shaped_pod_is_reached_through_its_queue() {
+    let mut cluster = Cluster::new();
+    cluster.node.run(
+        "tc",
+        &["qdisc", "add", "dev", B.name, "root", "tbf", "rate", "100mbit", "burst", "1mb", "latency", "50ms"],
+    );
+    cluster.endpoint(&B, true);
+    for (pod, node) in [(B.v4, NODE.0), (B.v6, NODE.1)] {
+        exchange((&cluster.b, socket(pod, 80)), &cluster.a, socket(pod, 80));
+        exchange((&cluster.b, socket(pod, 80)), &cluster.far, socket(pod, 80));
+        exchange((&cluster.node, socket(node, 80)), &cluster.b, socket(node, 80));
+    }
+    assert!(cluster.count(Hook::FromPod, Reason::ForwardedShaped) > 10);
+    assert!(cluster.count(Hook::FromWire, Reason::ForwardedShaped) > 10);
+    assert!(cluster.count(Hook::ToPod, Reason::Delivered) > 10);
+    assert_eq!(cluster.count(Hook::ToPod, Reason::DeliveredTracked), 0);
+}
+
+#[test]
+fn a_chained_pod_is_forwarded_by_the_stack() {
+    let mut cluster = Cluster::new();
+    cluster.node.ip(&format!("address add 169.254.1.1/32 dev {}", A.name));
+    for addr in [A.v4, A.v6] {
+        block_on(cluster.targets.endpoints.remove(&EndpointAddr(ip(addr)))).expect("removed");
+    }
+    cluster.entries(&A, |link| link.chained = true);
+    for (pod, far) in [(A.v4, FAR.0), (A.v6, FAR.1)] {
+        assert_eq!(exchange((&cluster.far, socket(far, 80)), &cluster.a, socket(far, 80)), ip(pod));
+        assert_eq!(exchange((&cluster.a, socket(pod, 80)), &cluster.far, socket(pod, 80)), ip(far));
+    }
+    assert!(cluster.count(Hook::FromPod, Reason::Chained) > 10);
+    assert_eq!(cluster.count(Hook::FromPod, Reason::ForwardedRemote), 0);
+}
+
+#[test]
+fn a_spoofed_source_gets_nowhere() {
+    let cluster = Cluster::new();
+    cluster.a.ip("address add 10.1.0.77/32 dev lo");
+    cluster.a.ip("address add fd00:1::77/128 dev lo nodad");
+    for (spoofed, own, to) in [("10.1.0.77", A.v4, B.v4), ("fd00:1::77", A.v6, B.v6)] {
+        let before = cluster.count(Hook::FromPod, Reason::SourceAddress);
+        let receiver = cluster.b.inside(|| UdpSocket::bind(socket(to, 5000)).expect("bound"));
+        receiver.set_read_timeout(Some(PATIENCE)).expect("set");
+        let send = |from: &str, text: &[u8]| {
+            let sender = cluster.a.inside(|| UdpSocket::bind(socket(from, 0)).expect("bound"));
+            sender.send_to(text, socket(to, 5000)).expect("sent");
+        };
+        send(spoofed, b"spoofed");
+        send(own, b"own");
+        let mut buffer = [0; 16];
+        let (length, from) = receiver.recv_from(&mut buffer).expect("received");
+        assert_eq!((&buffer[..length], from.ip()), (&b"own"[..], ip(own)));
+        assert!(cluster.count(Hook::FromPod, Reason::SourceAddress) > before);
+    }
+}
+
+#[test]
+fn a_connection_survives_new_programs() {
+    let mut cluster = Cluster::new();
+    let listener = cluster.b.inside(|| TcpListener::bind(socket(B.v6, 80)).expect("bound"));
+    let mut client =
+        cluster.a.inside(|| TcpStream::connect_timeout(&socket(B.v6, 80), PATIENCE).expect("connected"));
+    let (mut server, _) = listener.accept().expect("accepted");
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    }
+    for round in 0..3u8 {
+        client.write_all(&[round; 1000]).expect("sent");
+        let mut buffer = [0; 1000];
+        server.read_exact(&mut buffer).expect("received");
+        assert_eq!(buffer, [round; 1000]);
+        let node = &cluster.node;
+        let ground = &mut cluster.ground;
+        node.inside(|| ground.reopen());
+    }
+    let retransmitted = cluster.a.run("cat", &["/proc/net/snmp"]);
+    let tcp: Vec<&str> = retransmitted.lines().filter(|line| line.starts_with("Tcp:")).collect();
+    let column = tcp[0].split_whitespace().position(|name| name == "RetransSegs").expect("a column");
+    assert_eq!(tcp[1].split_whitespace().nth(column), Some("0"));
+}
