@@ -39,7 +39,7 @@ fn apart_clippy(workspace: &Workspace) -> anyhow::Result<()> {
 fn format(workspace: &Workspace) -> anyhow::Result<()> {
     run(cargo(workspace.root()).args(["fmt", "--all", "--check"]))?;
     for folder in apart(workspace.root()) {
-        run(cargo(&folder).args(["fmt", "--all", "--check"]))?;
+        run(cargo(&folder).args(["fmt", "--check"]))?;
     }
     Ok(())
 }
