@@ -3,58 +3,80 @@
 //!
 //! The kernel acknowledges a deletion only after a barrier over all processors (a few timer ticks, 12-24 ms at 250 Hz),
 //! but the link has vanished, with its peer, addresses and routes, well within the first millisecond; the notice of
-//! that comes at once. So each deletion is sent from a thread of its own, and is done with its notice or its
-//! acknowledgement, whichever is first. Deletions in parallel share one barrier. (Switching the link off first gains
-//! nothing; deleting a group of links as one is no faster than this, and would take foreign links of that group along.)
+//! that comes at once. So a deletion waits for its notice or its acknowledgement, whichever is first. Several links
+//! are deleted as one group, so that they share the grace periods before the notices, too. (Switching a link off first
+//! gains nothing.)
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use tokio::sync::mpsc;
 
 use super::events::RTNLGRP_LINK;
-use super::socket::{Listener, Listening, Overflow};
+use super::socket::{Listener, Listening, Overflow, Socket};
 use super::wire::messages;
-use super::{Break, Host, link, on_own_thread};
+use super::{Host, Talk, link, on_own_thread};
 use crate::kernel::{KernelError, Place};
+
+/// What became of some links.
+type Outcome = (Vec<u32>, Result<(), KernelError>);
 
 /// Deletes links by index, one result each.
 pub(super) async fn delete(host: &Host, links: Vec<u32>) -> Vec<Result<(), KernelError>> {
-    let mut results: Vec<Option<Result<(), KernelError>>> = Vec::new();
-    results.resize_with(links.len(), || None);
-    let mut open: BTreeMap<u32, usize> =
-        links.iter().enumerate().map(|(at, ifindex)| (*ifindex, at)).collect();
+    let mut results: BTreeMap<u32, Result<(), KernelError>> = BTreeMap::new();
     // Without notices the acknowledgements have to do.
     let namespace = host.namespace.clone();
     let notices = on_own_thread(move || Ok(Listener::open_in(&namespace, &[RTNLGRP_LINK])?)).await;
     let mut notices = notices.ok().and_then(|listener| listener.listen().ok());
-    let (tell, mut told) = mpsc::channel(links.len().max(1));
-    for ifindex in links {
-        let (host, tell) = (host.clone(), tell.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = host.with(|socket| Ok(socket.ask(link::delete(ifindex))?.map(drop)?));
-            // Nobody listens any more when the notice was first.
-            drop(tell.blocking_send((ifindex, result)));
-        });
-    }
-    drop(tell);
-    while !open.is_empty() {
+    // One outcome for each link that cannot be deleted, and one for all others.
+    let (tell, mut told) = mpsc::channel(links.len() + 1);
+    let (job_host, job_links) = (host.clone(), links.clone());
+    tokio::task::spawn_blocking(move || {
+        let done =
+            job_host.with(|socket| delete_now(socket, &job_links, |outcome| drop(tell.try_send(outcome))));
+        if let Err(error) = done {
+            // Nobody listens any more when the notices were first.
+            drop(tell.try_send((job_links, Err(error.at(&Place::Host)))));
+        }
+    });
+    while links.iter().any(|link| !results.contains_key(link)) {
         let (gone, result) = tokio::select! {
-            acknowledged = told.recv() => match acknowledged {
-                Some((ifindex, result)) => (vec![ifindex], result),
-                None => break,
-            },
+            acknowledged = told.recv() => acknowledged.unwrap_or_else(|| (links.clone(), Err(broken_off()))),
             gone = vanished(&mut notices) => (gone, Ok(())),
         };
-        let mut result = Some(result);
         for ifindex in gone {
-            if let Some(at) = open.remove(&ifindex) {
-                let result = result.take().unwrap_or(Ok(()));
-                results[at] = Some(result.map_err(|error: Break| error.at(&Place::Host)));
-            }
+            let result = result.as_ref().map_or_else(|error| Err(error.again()), |()| Ok(()));
+            results.entry(ifindex).or_insert(result);
         }
     }
-    let unknown = || Err(Break::Socket(std::io::ErrorKind::BrokenPipe.into()).at(&Place::Host));
-    results.into_iter().map(|result| result.unwrap_or_else(unknown)).collect()
+    links.iter().map(|link| results.remove(link).unwrap_or_else(|| Err(broken_off()))).collect()
+}
+
+fn broken_off() -> KernelError {
+    KernelError::Socket { place: Place::Host, cause: std::io::ErrorKind::BrokenPipe.into() }
+}
+
+/// Deletes links and tells of them when the kernel acknowledged that.
+fn delete_now(socket: &mut Socket, links: &[u32], tell: impl Fn(Outcome)) -> Talk<()> {
+    if let [link] = links {
+        tell((vec![*link], socket.ask(link::delete(*link))?.map(drop).map_err(KernelError::from)));
+        return Ok(());
+    }
+    // A number that nobody else can know: the deletion takes everything along that is in the group.
+    let group = u32::try_from(RandomState::new().hash_one(links) >> 33).expect("31 bits fit") | 1;
+    let marked = socket.exchange(links.iter().map(|link| link::set_group(*link, group)).collect())?;
+    let mut grouped = Vec::with_capacity(links.len());
+    for (link, answered) in links.iter().zip(marked) {
+        match answered {
+            Ok(_) => grouped.push(*link),
+            Err(refused) => tell((vec![*link], Err(refused.into()))),
+        }
+    }
+    if !grouped.is_empty() {
+        tell((grouped, socket.ask(link::delete_group(group))?.map(drop).map_err(KernelError::from)));
+    }
+    Ok(())
 }
 
 /// The links that the next notices tell the end of; waits for ever without notices.

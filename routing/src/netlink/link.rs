@@ -25,6 +25,7 @@ const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -111,6 +112,16 @@ pub(crate) fn switch_on(name: &IfName) -> Request {
 /// Deletes the link with this index.
 pub(crate) fn delete(ifindex: u32) -> Request {
     Request::new(RTM_DELLINK, 0, &head(ifindex, None))
+}
+
+/// Puts the link into a group.
+pub(crate) fn set_group(ifindex: u32, group: u32) -> Request {
+    Request::new(RTM_SETLINK, 0, &head(ifindex, None)).with_u32(IFLA_GROUP, group)
+}
+
+/// Deletes all links of a group.
+pub(crate) fn delete_group(group: u32) -> Request {
+    Request::new(RTM_DELLINK, 0, &head(0, None)).with_u32(IFLA_GROUP, group)
 }
 
 /// Reads a link; `None` for names that no [`IfName`] can hold.
