@@ -124,7 +124,7 @@ fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
     for (file, error) in &drained.bad {
         warn!(file = %file.display(), error = error as &dyn std::error::Error, "a queued DEL is not readable and was set aside");
     }
-    for (request, error) in drained.failed {
+    if let Some((request, error)) = drained.failed.into_iter().next() {
         return Err(error).with_context(|| format!("remove attachment {} as queued", request.key));
     }
     if !drained.done.is_empty() {

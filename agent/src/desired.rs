@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rhumb_cni::protocol::Protocol;
+use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
     PodLink,
@@ -134,7 +134,7 @@ impl Desired {
 
     fn add_host_ports(&mut self, endpoint: &Endpoint, node: &[IpAddr]) {
         for mapping in &endpoint.port_mappings {
-            for addr in node.iter().filter(|addr| mapping.host_ip.is_none_or(|wanted| wanted == **addr)) {
+            for addr in node.iter().filter(|addr| leads_from(mapping, **addr)) {
                 let Some(pod) = endpoint.address(Family::of(*addr)) else { continue };
                 self.host_ports.insert(
                     HostPort {
@@ -169,6 +169,13 @@ impl Desired {
         }
         plan
     }
+}
+
+/// Whether a port mapping is for this address of the node; the unspecified address stands for all of its family.
+fn leads_from(mapping: &PortMapping, addr: IpAddr) -> bool {
+    mapping.host_ip.is_none_or(|wanted| {
+        wanted == addr || (wanted.is_unspecified() && Family::of(wanted) == Family::of(addr))
+    })
 }
 
 fn qdisc(attachment: &AttachmentKey, direction: Direction) -> QdiscKey {

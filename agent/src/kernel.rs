@@ -144,6 +144,14 @@ impl Kernel {
             && objects.host_ports.keys().all(|key| self.host_ports.lacks(key))
     }
 
+    /// Whether the state of all these types of objects is known: none has to be observed first.
+    pub(crate) fn knows(&self, objects: &Desired) -> bool {
+        let mut all = true;
+        each!(self, objects, |reconciler, map| all =
+            all && (map.is_empty() || reconciler.actual().is_some()));
+        all
+    }
+
     /// The worst failure among these objects: one that waiting does not help comes first.
     pub(crate) fn failure(&self, objects: &Desired) -> Option<(&'static str, Failure)> {
         let mut worst: Option<(&'static str, Failure)> = None;

@@ -13,10 +13,11 @@ use rhumb_ipam::{
 };
 use rhumb_model::{AttachmentKey, Timestamp};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::endpoint::Endpoint;
 
-/// A journal below this size in bytes is not worth compacting.
+/// A journal below this size in bytes is not worth compacting, nor one that has not doubled since.
 const COMPACT_AT: u64 = 1 << 20;
 
 /// One record of the journal.
@@ -58,6 +59,8 @@ pub(crate) struct Found {
 pub(crate) struct Ledger {
     journal: Journal<Event>,
     boot: String,
+    /// Size in bytes at which the journal is compacted next.
+    compact_at: u64,
     pool: Pool,
     endpoints: BTreeMap<AttachmentKey, Endpoint>,
 }
@@ -71,7 +74,8 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(Self, Found), LedgerError> {
         let (journal, opened) = Journal::open(path)?;
-        let mut ledger = Self { journal, boot: boot.to_owned(), pool, endpoints: BTreeMap::new() };
+        let mut ledger =
+            Self { journal, boot: boot.to_owned(), compact_at: COMPACT_AT, pool, endpoints: BTreeMap::new() };
         let forgotten = ledger.fold(opened.records, now)?;
         ledger.compact()?;
         Ok((ledger, Found { repaired: opened.repaired, forgotten }))
@@ -157,8 +161,11 @@ impl Ledger {
             self.endpoints.remove(key);
             self.pool.release(key, now);
         }
-        if self.journal.bytes() > COMPACT_AT {
-            self.compact()?;
+        if self.journal.bytes() > self.compact_at
+            && let Err(error) = self.compact()
+        {
+            // What was to be written is written: a journal that stays long is no reason to refuse.
+            warn!(error = &error as &dyn std::error::Error, "journal not compacted");
         }
         Ok(())
     }
@@ -177,7 +184,9 @@ impl Ledger {
         });
         let attached = self.endpoints.values().map(|endpoint| self.attached(endpoint));
         let events: Vec<Event> = std::iter::once(boot).chain(resting).chain(attached).collect();
-        self.journal.compact(&events)
+        self.journal.compact(&events)?;
+        self.compact_at = COMPACT_AT.max(2 * self.journal.bytes());
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use rhumb_ebpf::Counter;
 use rhumb_model::Family;
 use serde::Serialize;
 
+use crate::kernel::TargetStatus;
 use crate::node::Node;
 
 /// One sample, in the terms of the Prometheus text format.
@@ -19,15 +20,15 @@ pub(crate) struct Sample {
 pub(crate) fn collect(node: &Node, counters: &[Counter]) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut add = |name, labels, value| samples.push(Sample { name, labels, value });
-    for counter in counters.iter().filter(|counter| counter.packets > 0) {
-        let labels = || {
-            vec![
-                ("reason", counter.reason.text().to_owned()),
-                ("direction", counter.direction.text().to_owned()),
-            ]
-        };
-        add("rhumb_datapath_packets_total", labels(), counter.packets);
-        add("rhumb_datapath_bytes_total", labels(), counter.bytes);
+    let counted: Vec<&Counter> = counters.iter().filter(|counter| counter.packets > 0).collect();
+    let labels = |counter: &Counter| {
+        vec![("reason", counter.reason.text().to_owned()), ("direction", counter.direction.text().to_owned())]
+    };
+    for counter in &counted {
+        add("rhumb_datapath_packets_total", labels(counter), counter.packets);
+    }
+    for counter in &counted {
+        add("rhumb_datapath_bytes_total", labels(counter), counter.bytes);
     }
     let now = std::time::SystemTime::now().into();
     for family in Family::BOTH {
@@ -48,10 +49,13 @@ pub(crate) fn collect(node: &Node, counters: &[Counter]) -> Vec<Sample> {
             add("rhumb_ipam_addresses", labels, value);
         }
     }
-    for target in node.kernel.status() {
-        let kind = || vec![("kind", target.kind.to_owned())];
-        add("rhumb_target_objects", kind(), count(target.objects));
-        add("rhumb_target_failing_objects", kind(), count(target.failing.len()));
+    let targets = node.kernel.status();
+    let kind = |target: &TargetStatus| vec![("kind", target.kind.to_owned())];
+    for target in &targets {
+        add("rhumb_target_objects", kind(target), count(target.objects));
+    }
+    for target in &targets {
+        add("rhumb_target_failing_objects", kind(target), count(target.failing.len()));
     }
     add("rhumb_attachments", Vec::new(), count(node.ledger.endpoints().len()));
     add("rhumb_agent_resident_bytes", Vec::new(), resident_kib() * 1024);

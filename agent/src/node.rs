@@ -132,6 +132,8 @@ pub(crate) struct Node {
     /// What the plan of routes to other nodes could not do.
     route_problems: Vec<Problem>,
     reached: Revision,
+    /// Something that waits can be settled by another pass at once.
+    pass_again: bool,
     /// When the node's own links, addresses and routes are to be looked at again.
     look_due: Option<Instant>,
     announced_ready: bool,
@@ -166,6 +168,7 @@ impl Node {
             chained_links: BTreeMap::new(),
             route_problems: Vec::new(),
             reached: Revision::default(),
+            pass_again: false,
             look_due: Some(Instant::now()),
             announced_ready: false,
             ready,
@@ -178,6 +181,7 @@ impl Node {
         loop {
             self.pass().await;
             let wake = self.kernel.next_retry().into_iter().chain(self.look_due).fold(refresh, Instant::min);
+            let wake = if self.pass_again { Instant::now() } else { wake };
             let first = tokio::select! {
                 input = inbox.recv() => match input {
                     Some(input) => Some(input),

@@ -58,6 +58,11 @@ fn receive(stream: UnixStream) -> Option<(UnixStream, Request, Option<OwnedFd>)>
         Ok((request, netns)) => Some((stream, request, netns)),
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "request not understood");
+            if let Some(refusal) = error.refusal()
+                && let Err(error) = server::reply(&stream, &Reply::Refused(refusal))
+            {
+                debug!(error = &error as &dyn std::error::Error, "refusal not delivered");
+            }
             None
         }
     }

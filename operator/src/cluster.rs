@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
 
 /// A change of the cluster's objects.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is alive at a time")]
 pub(crate) enum Seen {
     Nodes(Update<Node>),
     States(Update<NodeState>),

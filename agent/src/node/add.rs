@@ -121,9 +121,7 @@ impl Node {
                 other.port_mappings.iter().any(|held| {
                     held.host_port == wanted.host_port
                         && protocol_number(held.protocol) == protocol_number(wanted.protocol)
-                        && (held.host_ip.is_none()
-                            || wanted.host_ip.is_none()
-                            || held.host_ip == wanted.host_ip)
+                        && overlap(held.host_ip, wanted.host_ip)
                 })
             });
             if let Some(holder) = holder {
@@ -168,6 +166,13 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether two port mappings can mean the same address of the node.
+fn overlap(held: Option<IpAddr>, wanted: Option<IpAddr>) -> bool {
+    let (Some(held), Some(wanted)) = (held, wanted) else { return true };
+    held == wanted
+        || (Family::of(held) == Family::of(wanted) && (held.is_unspecified() || wanted.is_unspecified()))
 }
 
 pub(super) fn refusal(kind: RefusalKind, message: String) -> Refusal {

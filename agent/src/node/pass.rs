@@ -162,11 +162,11 @@ impl Node {
                 for reply in replies {
                     drop(reply.send(Reply::Added(endpoint.attachment())));
                 }
-            } else if let Some((kind, failure)) = self.kernel.failure(&objects) {
-                if !failure.retryable || failure.attempts >= ADD_ATTEMPTS {
-                    warn!(container = %key.container, ifname = %key.ifname, error = failure.error, "add given up");
-                    self.give_up(&key, refused_object(kind, &failure));
-                }
+            } else if let Some((kind, failure)) = self.kernel.failure(&objects)
+                && (!failure.retryable || failure.attempts >= ADD_ATTEMPTS)
+            {
+                warn!(container = %key.container, ifname = %key.ifname, error = failure.error, "add given up");
+                self.give_up(&key, refused_object(kind, &failure));
             }
         }
     }
@@ -176,13 +176,17 @@ impl Node {
         self.begin_removal(key, outcome, replies);
     }
 
-    /// Ends every removal whose objects are all gone; tells those who wait when an object does not go.
+    /// Ends every removal whose objects are all gone; tells those who wait when an object does not go. After a failed
+    /// call nothing is known of its kind of object: then the next pass, at once, tells.
     fn settle_removals(&mut self) {
         let mut gone = Vec::new();
+        self.pass_again = false;
         for (key, pending) in &mut self.pending {
             let Pending::Removing { objects, replies } = pending else { continue };
             if self.kernel.lacks(objects) {
                 gone.push(key.clone());
+            } else if !self.kernel.knows(objects) {
+                self.pass_again = true;
             } else if let Some((kind, failure)) = self.kernel.failure(objects) {
                 for (reply, _) in replies.drain(..) {
                     drop(reply.send(refused_object(kind, &failure)));
