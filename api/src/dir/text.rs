@@ -42,8 +42,8 @@ fn holds_content(text: &str) -> bool {
     text.lines().enumerate().any(|(i, line)| {
         let line = if i == 0 { line.trim_start_matches('\u{feff}') } else { line };
         let line = if is_marker(line) { &line[3..] } else { line };
-        let line = line.trim();
-        !(line.is_empty() || line == "..." || line.starts_with('#') || line.starts_with('%'))
+        let is_note = is_comment(line.trim_start()) || (line.starts_with('%') && is_one_line(line));
+        !(line.trim().is_empty() || line.trim() == "..." || is_note)
     })
 }
 
@@ -56,7 +56,7 @@ pub(super) fn replace(text: &str, section: &Section, document: &str) -> String {
     if let Some(marker) = lines.next_if(|line| is_marker(line)) {
         // What stands behind the marker is part of the old document, unless it is a comment.
         let rest = marker[3..].trim();
-        new.push_str(if rest.is_empty() || rest.starts_with('#') { marker } else { "---\n" });
+        new.push_str(if rest.is_empty() || is_comment(rest) { marker } else { "---\n" });
     }
     while let Some(comment) = lines.next_if(|line| is_comment(line)) {
         new.push_str(comment);
@@ -75,7 +75,12 @@ pub(super) fn replace(text: &str, section: &Section, document: &str) -> String {
 }
 
 fn is_comment(line: &str) -> bool {
-    line.starts_with('#')
+    line.starts_with('#') && is_one_line(line)
+}
+
+/// Whether a line is one to YAML 1.1 too, which ends lines in more ways than we do.
+fn is_one_line(line: &str) -> bool {
+    !line.trim_end_matches(['\r', '\n']).contains(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
 }
 
 /// The file without a section.
@@ -107,6 +112,14 @@ mod tests {
     fn parts_without_content_are_no_documents() {
         assert_eq!(texts("\u{feff}# head\n%YAML 1.2\n---\r\n# note\n---\n...\n--- # last\n"), []);
         assert_eq!(texts("# head\n---\na: 1"), [(1, "---\na: 1")]);
+    }
+
+    #[test]
+    fn what_yaml_takes_for_several_lines_is_no_comment() {
+        for file in ["# x\ra: 1\n", "# x\u{85}a: 1\n", "%x\u{2028}a: 1\n"] {
+            assert_eq!(texts(file), [(0, file)]);
+            assert_eq!(replace(file, &sections(file)[0], "b: 1\n"), "b: 1\n");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ enum Hindrance {
     Broken(Problem),
     #[error("the file changes all the time")]
     Restless,
-    #[error("what would be written cannot be read back")]
+    #[error("the file would not read afterwards as it should")]
     Unreadable,
 }
 
@@ -51,7 +51,10 @@ pub(super) struct Session<'a> {
 
 /// A document as it is on disk.
 struct Found {
+    id: ObjectId,
     file: String,
+    /// Which of the documents of the file.
+    number: usize,
     contents: Contents,
     section: Section,
     is_alone: bool,
@@ -126,7 +129,7 @@ impl Session<'_> {
         let document = &text[section.range.clone()];
         let stored = readable(id, document)?;
         let value = yaml::read_value(document).map_err(|_| hindered(Hindrance::Unreadable))?;
-        Ok(Some(Found { file, section, is_alone, value, stored, contents }))
+        Ok(Some(Found { id: id.clone(), file, number, section, is_alone, value, stored, contents }))
     }
 
     fn replace(&self, id: &ObjectId, found: &Found, value: Value) -> Result<(bool, Stored), StoreError> {
@@ -134,6 +137,7 @@ impl Session<'_> {
         let document = document::write(value, Some(&found.value), form);
         let stored = readable(id, &document)?;
         let text = text::replace(text_of(&found.contents), &found.section, &document);
+        found.check(&text, Some(&stored))?;
         let done = self.entered.replace(&found.file, &found.contents, text.as_bytes(), &self.held);
         Ok((done.map_err(not_written)?, stored))
     }
@@ -143,10 +147,30 @@ impl Session<'_> {
             self.entered.delete(&found.file, &found.contents, &self.held)
         } else {
             let text = text::remove(text_of(&found.contents), &found.section);
+            found.check(&text, None)?;
             self.entered.replace(&found.file, &found.contents, text.as_bytes(), &self.held)
         };
         Ok((done.map_err(not_written)?, found.stored.clone()))
     }
+}
+
+impl Found {
+    /// Refuses a text in which another document is not what it was, or the new one not what it is to be.
+    fn check(&self, text: &str, new: Option<&Stored>) -> Result<(), StoreError> {
+        let mut before = documents(text_of(&self.contents));
+        let mut after = documents(text);
+        before.remove(self.number);
+        let mut is_good = true;
+        if let Some(new) = new {
+            let document = if self.number < after.len() { after.remove(self.number) } else { "" };
+            is_good = readable(&self.id, document)?.version == new.version;
+        }
+        if is_good && before == after { Ok(()) } else { Err(hindered(Hindrance::Unreadable)) }
+    }
+}
+
+fn documents(text: &str) -> Vec<&str> {
+    text::sections(text).into_iter().map(|section| &text[section.range]).collect()
 }
 
 fn text_of(contents: &Contents) -> &str {
