@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The demo: a small cluster, four pods through the real plugin, real requests, and an account of it for a person.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rhumb_model::Prefix;
 use serde_json::Value;
 
 use crate::lab::{HttpServer, Lab, Namespace, Pod, Spec, http_post};
@@ -53,7 +55,7 @@ pub fn play(after: After, paint: Paint, out: &mut impl Write) -> Result<bool> {
     let spec = Spec::named("demo");
     let mut lab = if after == After::Keep { Lab::build_to_keep(spec)? } else { Lab::build(spec)? };
     lab.start()?;
-    writeln!(out, "  operator and agents ready {} after the first command\n", millis(started.elapsed()))?;
+    writeln!(out, "  operator and agents ready after {}\n", millis(started.elapsed()))?;
 
     let actors = CAST.map(|(name, node)| Ok(Actor { pod: lab.node(node).add_pod("default", name)?, node }));
     let actors = actors.into_iter().collect::<Result<Vec<Actor>>>()?;
@@ -128,15 +130,46 @@ fn tell_pods(lab: &Lab, actors: &[Actor], paint: Paint, out: &mut impl Write) ->
     Ok(writeln!(out, "{}", table.lines(paint))?)
 }
 
+/// Every prefix once, and each node's way to it.
 fn tell_routes(lab: &Lab, paint: Paint, out: &mut impl Write) -> Result<()> {
-    writeln!(out, "{}", paint.bold("Routes that the agents made"))?;
-    let mut table = Table::new(["node", "prefix", "kind", "via", "dev"]);
-    for node in lab.nodes() {
+    writeln!(out, "{}", paint.bold("Routes, made by the agents"))?;
+    let mut ways: BTreeMap<Prefix, Vec<String>> = BTreeMap::new();
+    for (place, node) in lab.nodes().iter().enumerate() {
         let routes = node.show("route list")?;
         for route in routes.as_array().context("a list of routes")? {
-            let word = |name: &str| route.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
-            table.row([node.name.clone(), word("prefix"), word("kind"), word("gateway"), word("dev")]);
+            let word = |name: &str| route.get(name).and_then(Value::as_str).unwrap_or_default();
+            let way = match word("kind") {
+                "local" => format!("dev {}", word("dev")),
+                "direct" => format!("via {} dev {}", word("gateway"), word("dev")),
+                "unreachable" => "own, unreachable unless a pod has it".to_owned(),
+                _ => "no way".to_owned(),
+            };
+            let cells =
+                ways.entry(word("prefix").parse()?).or_insert_with(|| vec![String::new(); lab.nodes().len()]);
+            cells[place] = way;
         }
+    }
+    tell_by_node(
+        lab,
+        ["prefix"],
+        ways.into_iter().map(|(prefix, cells)| ([prefix.to_string()], cells)),
+        paint,
+        out,
+    )
+}
+
+/// A table with a column per node.
+fn tell_by_node<const N: usize>(
+    lab: &Lab,
+    titles: [&str; N],
+    rows: impl Iterator<Item = ([String; N], Vec<String>)>,
+    paint: Paint,
+    out: &mut impl Write,
+) -> Result<()> {
+    let names = lab.nodes().iter().map(|node| format!("on {}", node.name));
+    let mut table = Table::with_titles(titles.map(str::to_owned).into_iter().chain(names));
+    for (keys, cells) in rows {
+        table.add(keys.into_iter().chain(cells));
     }
     Ok(writeln!(out, "{}", table.lines(paint))?)
 }
@@ -183,13 +216,15 @@ fn tell_how_to_enter(lab: &Lab, actors: &[Actor], paint: Paint, out: &mut impl W
 /// Packets by reason and direction, and the agent's memory, per node.
 fn tell_counters(lab: &Lab, paint: Paint, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{}", paint.bold("Packets by reason, as the datapath counted them"))?;
-    let mut table = Table::new(["node", "direction", "reason", "packets"]);
-    for node in lab.nodes() {
+    let mut counts: BTreeMap<[String; 2], Vec<String>> = BTreeMap::new();
+    for (place, node) in lab.nodes().iter().enumerate() {
         for (direction, reason, packets) in node.packets()? {
-            table.row([node.name.clone(), direction, reason, packets.to_string()]);
+            let cells =
+                counts.entry([direction, reason]).or_insert_with(|| vec!["0".to_owned(); lab.nodes().len()]);
+            cells[place] = packets.to_string();
         }
     }
-    writeln!(out, "{}", table.lines(paint))?;
+    tell_by_node(lab, ["direction", "reason"], counts.into_iter(), paint, out)?;
     let memory: Vec<String> = lab
         .nodes()
         .iter()

@@ -55,12 +55,22 @@ pub struct Table {
 impl Table {
     /// A table with these column titles.
     pub fn new<const N: usize>(titles: [&str; N]) -> Self {
-        Self { rows: vec![titles.map(str::to_owned).to_vec()] }
+        Self::with_titles(titles.map(str::to_owned))
+    }
+
+    /// A table whose columns are known only when it is made.
+    pub fn with_titles(titles: impl IntoIterator<Item = String>) -> Self {
+        Self { rows: vec![titles.into_iter().collect()] }
+    }
+
+    /// Adds a row of as many cells as there are titles.
+    pub fn add(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.add(cells);
     }
 
     /// The lines, indented by two; titles are dim. Numbers stand to the right, all else to the left.
@@ -69,8 +79,7 @@ impl Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| self.cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
             .collect();
-        let right: Vec<bool> =
-            (0..columns).map(|column| self.cells(column).skip(1).all(is_number)).collect();
+        let right: Vec<bool> = (0..columns).map(|column| self.cells(column).skip(1).all(is_number)).collect();
         let mut lines = String::new();
         for (number, row) in self.rows.iter().enumerate() {
             let mut line = String::from("  ");
