@@ -72,11 +72,14 @@ impl Desired {
             },
         );
         let limits = endpoint.bandwidth;
-        if let Some(limit) = limits.and_then(|limits| limits.ingress) {
+        if let Some(limit) = limits.and_then(|limits| limits.ingress)
+            && around.ifindex.is_some()
+        {
             let bucket = TokenBucket { rate_bits: limit.rate, burst_bits: limit.burst };
             self.qdiscs.insert(qdisc(key, Direction::Ingress), bucket);
         }
-        if !around.namespace {
+        // Without our link the interface of that name is somebody else's, if there is one: not to be touched.
+        if !around.namespace || around.ifindex.is_none() {
             return;
         }
         if let Some(limit) = limits.and_then(|limits| limits.egress) {
@@ -196,5 +199,63 @@ pub(crate) fn chained_ifindex(endpoint: &Endpoint) -> Option<u32> {
     match endpoint.origin {
         Origin::Chained { ifindex } => Some(ifindex),
         Origin::Pool | Origin::Delegated => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::endpoint;
+
+    const NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
+
+    fn objects(around: Surroundings) -> Desired {
+        let mut endpoint = endpoint("c1/eth0", &["10.1.0.5", "fd00::5"]);
+        endpoint.port_mappings =
+            vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
+        let mut desired = Desired::default();
+        desired.add_endpoint(&endpoint, around, &NODE);
+        desired
+    }
+
+    #[test]
+    fn before_its_link_is_there_an_endpoint_wants_only_the_link() {
+        let desired = objects(Surroundings { ifindex: None, namespace: true });
+        let link_only = Desired { links: desired.links.clone(), ..Desired::default() };
+        assert_eq!((desired.links.len(), desired == link_only), (1, true));
+    }
+
+    #[test]
+    fn without_link_and_namespace_an_endpoint_wants_nothing() {
+        assert_eq!(objects(Surroundings::default()), Desired::default());
+    }
+
+    #[test]
+    fn a_pod_that_is_up_keeps_what_is_on_the_host_and_its_inside_to_itself() {
+        let desired = objects(Surroundings { ifindex: Some(7), namespace: false });
+        assert_eq!((desired.addresses.len(), desired.routes.len()), (0, 0));
+        let host =
+            (desired.links.len(), desired.host_routes.len(), desired.pods.len(), desired.attachments.len());
+        assert_eq!(host, (1, 2, 2, 2));
+    }
+
+    #[test]
+    fn a_host_port_leads_from_every_address_of_a_family_that_the_pod_has() {
+        let desired = objects(Surroundings { ifindex: Some(7), namespace: true });
+        let ports: Vec<_> =
+            desired.host_ports.iter().map(|(from, to)| (from.addr, from.port, to.addr, to.port)).collect();
+        assert_eq!(ports, [(NODE[0], 8080, "10.1.0.5".parse().expect("valid"), 80)]);
+    }
+
+    #[test]
+    fn the_unspecified_address_stands_for_its_family() {
+        let mapping = |host_ip: &str| PortMapping {
+            host_port: 1,
+            container_port: 1,
+            protocol: Protocol::Udp,
+            host_ip: Some(host_ip.parse().expect("valid")),
+        };
+        assert!(leads_from(&mapping("0.0.0.0"), NODE[0]) && !leads_from(&mapping("::"), NODE[0]));
+        assert!(leads_from(&mapping("192.0.2.1"), NODE[0]) && !leads_from(&mapping("192.0.2.2"), NODE[0]));
     }
 }
