@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rhumb_model::Prefix;
 use serde_json::Value;
 
-use crate::lab::{HttpServer, Lab, Namespace, Pod, Spec, http_post};
+use crate::lab::{HttpServer, Lab, Namespace, Pod, Process, Spec, http_post};
 use crate::print::{Paint, Table, millis};
 
 const PATH: &str = "/v1/request-landing";
@@ -18,6 +18,14 @@ const ANSWER: &str = "Ship landed";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Pods and the node, counted from 0, on which each runs.
 const CAST: [(&str, usize); 4] = [("deathstar-1", 0), ("deathstar-2", 1), ("xwing", 0), ("tiefighter", 1)];
+
+/// The death star's server, in the namespace of the calling process.
+///
+/// # Errors
+/// When port 80 is taken, or the socket fails.
+pub fn serve() -> Result<()> {
+    HttpServer::serve_for_life(80, PATH, ANSWER)
+}
 
 /// Whether the lab stays up after the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +72,9 @@ pub fn play(after: After, paint: Paint, out: &mut impl Write) -> Result<bool> {
 
     let deathstars: Vec<&Actor> =
         actors.iter().filter(|actor| actor.pod.name.starts_with("deathstar")).collect();
-    let servers = deathstars.iter().map(|actor| HttpServer::start(&actor.pod.namespace, 80, PATH, ANSWER));
-    let servers = servers.collect::<Result<Vec<HttpServer>>>()?;
+    let servers =
+        deathstars.iter().map(|star| lab.start_program("rhumb-demo", &["serve"], &star.pod.namespace));
+    let servers = servers.collect::<Result<Vec<Process>>>()?;
     let journeys = travel(&lab, &actors, &deathstars);
     let landed = tell_journeys(&journeys, paint, out)?;
     drop(servers);
@@ -209,6 +218,11 @@ fn tell_how_to_enter(lab: &Lab, actors: &[Actor], paint: Paint, out: &mut impl W
         let rhumb = lab.binaries().path("rhumb");
         writeln!(out, "  {} --run-dir {} status", rhumb.display(), node.run_dir().display())?;
     }
+    let ship = actors.iter().find(|actor| actor.pod.name == "xwing").context("the xwing is there")?;
+    let star =
+        actors.iter().find(|actor| actor.pod.name == "deathstar-2").context("the death star is there")?;
+    let netns = ship.pod.namespace.path().display();
+    writeln!(out, "  nsenter --net={netns} curl -X POST http://{}{PATH}", star.pod.v4())?;
     writeln!(out, "  objects: {}   logs: {}", lab.store_dir().display(), lab.home().display())?;
     Ok(writeln!(out, "  remove it: cargo xtask lab down")?)
 }

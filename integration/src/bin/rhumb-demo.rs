@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use rhumb_integration::demo::{After, play};
+use rhumb_integration::demo::{After, play, serve};
 use rhumb_integration::lab;
 use rhumb_integration::print::Paint;
 
@@ -24,15 +24,20 @@ struct Arguments {
 enum Command {
     /// Remove every lab whose owner is gone.
     Down,
+    /// Answer requests, as the pods of the demo do.
+    #[command(hide = true)]
+    Serve,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Command::Down) = arguments.command {
-        lab::down_all()?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.command {
+        Some(Command::Down) => lab::down_all().map(|_| ExitCode::SUCCESS),
+        Some(Command::Serve) => serve().map(|()| ExitCode::SUCCESS),
+        None => {
+            let after = if arguments.keep { After::Keep } else { After::Remove };
+            let landed = play(after, Paint::of_stdout(), &mut stdout().lock())?;
+            Ok(if landed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
-    let after = if arguments.keep { After::Keep } else { After::Remove };
-    let landed = play(after, Paint::of_stdout(), &mut stdout().lock())?;
-    Ok(if landed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -179,6 +179,23 @@ impl Lab {
         Namespace::create(&format!("{}-{what}", self.id()))
     }
 
+    /// Starts one of the programs inside a namespace, and waits until it says `ready` on standard output.
+    ///
+    /// # Errors
+    /// With its log when it does not come up.
+    pub fn start_program(&self, program: &str, args: &[&str], inside: &Namespace) -> Result<Process> {
+        let start = Start {
+            program: self.binaries.path(program),
+            netns: Some(inside.path()),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: Vec::new(),
+            log: self.home.path().join(format!("{program}.log")),
+        };
+        let mut process = Process::start(&self.home.records(), start)?;
+        process.wait_for("ready", PATIENCE)?;
+        Ok(process)
+    }
+
     /// Tells the router which node has which pod CIDR, as a network of the world around the cluster would know it.
     ///
     /// # Errors

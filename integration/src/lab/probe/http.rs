@@ -38,24 +38,25 @@ impl HttpServer {
     /// # Errors
     /// When the port is taken.
     pub fn start(namespace: &Namespace, port: u16, path: &str, body: &str) -> Result<Self> {
-        let listener = namespace.run(|| {
-            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))
-        })?;
-        listener.set_nonblocking(true)?;
+        let listener = namespace.run(|| listen(port))?;
         let stop = Stop::new()?;
         let called = stop.clone();
         let (netns, path, body) = (namespace.path().to_owned(), path.to_owned(), body.to_owned());
         let thread = std::thread::spawn(move || {
             enter(&netns)?;
-            while called.or_readable(&listener)? {
-                if let Ok((stream, _)) = listener.accept() {
-                    // A client that goes away in the middle of its request is its own loss.
-                    answer(&stream, &path, &body).ok();
-                }
-            }
-            Ok(())
+            serve(&listener, &called, &path, &body)
         });
         Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Listens where the calling process is, says `ready` on standard output, and answers as long as it lives.
+    ///
+    /// # Errors
+    /// When the port is taken, or the socket fails.
+    pub fn serve_for_life(port: u16, path: &str, body: &str) -> Result<()> {
+        let listener = listen(port)?;
+        std::io::stdout().write_all(b"ready\n")?;
+        serve(&listener, &Stop::new()?, path, body)
     }
 
     /// Ends the server.
@@ -77,6 +78,23 @@ impl Drop for HttpServer {
     fn drop(&mut self) {
         self.end().ok();
     }
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    let listener =
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listen on port {port}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve(listener: &TcpListener, stop: &Stop, path: &str, body: &str) -> Result<()> {
+    while stop.or_readable(listener)? {
+        if let Ok((stream, _)) = listener.accept() {
+            // A client that goes away in the middle of its request is its own loss.
+            answer(&stream, path, body).ok();
+        }
+    }
+    Ok(())
 }
 
 fn answer(stream: &TcpStream, path: &str, body: &str) -> Result<()> {
