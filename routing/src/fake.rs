@@ -9,8 +9,8 @@ use rhumb_model::{AttachmentKey, IfName};
 use rustix::io::Errno;
 
 use crate::kernel::{
-    Address, Bucket, ByPod, Change, HostLinks, Kernel, KernelError, Link, PROTOCOL, Pair, Peer, Place, Route,
-    Shaped, Way,
+    Address, Bucket, ByPod, Change, HostLinks, Kernel, KernelError, Link, NextHop, PROTOCOL, Pair, Peer,
+    Place, Route, Shaped,
 };
 
 /// A kernel in memory; clones share it.
@@ -149,7 +149,7 @@ fn refused(errno: Errno) -> KernelError {
 }
 
 fn is_through(route: &Route, name: &IfName) -> bool {
-    matches!(&route.way, Way::Link { ifname: Some(ifname), .. } if ifname == name)
+    matches!(&route.next_hop, NextHop::Link { ifname: Some(ifname), .. } if ifname == name)
 }
 
 impl State {
@@ -303,7 +303,7 @@ impl FakeNamespace {
     /// The route with the link that the kernel would choose for its gateway.
     fn resolved(&self, place: &Place, route: &Route) -> Result<Route, KernelError> {
         let mut route = route.clone();
-        if let Way::Link { ifname, gateway, .. } = &mut route.way {
+        if let NextHop::Link { ifname, gateway, .. } = &mut route.next_hop {
             if let (None, Some(gateway)) = (&ifname, gateway) {
                 let neighbour = self.addresses.iter().find(|address| address.address.contains(*gateway));
                 *ifname = neighbour.map(|address| address.ifname.clone());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rhumb_model::{IfName, Prefix, Target};
 
-use crate::kernel::{Change, Kernel, KernelError, PROTOCOL, Place, Route, Way};
+use crate::kernel::{Change, Kernel, KernelError, NextHop, PROTOCOL, Place, Route};
 use crate::netlink::Netlink;
 use crate::routes::{RouteError, exchange, usual_metric};
 
@@ -36,8 +36,8 @@ impl HostRoute {
     const STRANGE: HostRoute = HostRoute::Via { gateway: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ifname: None };
 }
 
-/// The routes of rhumb in the host's main table, known by their protocol number. Routes of others are never touched; one
-/// with the same destination and metric is an error.
+/// The routes of rhumb in the host's main table, known by their protocol number. Routes of others are never
+/// touched; one with the same destination and metric is an error.
 ///
 /// The kernel drops routes with the link they lead to, and says so only for IPv6: look again when links went.
 #[derive(Debug)]
@@ -67,16 +67,16 @@ impl<K: Kernel> HostRoutes<K> {
     fn value(&self, prefix: Prefix, routes: &[Route]) -> HostRoute {
         let [route] = routes else { return HostRoute::STRANGE };
         let usual = route.metric == usual_metric(prefix.family());
-        match &route.way {
-            Way::Link { ifname: Some(ifname), gateway: None, .. } if usual => {
+        match &route.next_hop {
+            NextHop::Link { ifname: Some(ifname), gateway: None, .. } if usual => {
                 HostRoute::Device { ifname: ifname.clone() }
             }
-            Way::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
+            NextHop::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
                 gateway: *gateway,
                 ifname: (!self.unbound.contains(&prefix)).then(|| ifname.clone()),
             },
-            Way::Unreachable if route.metric == LAST_METRIC => HostRoute::Unreachable,
-            Way::Link { .. } | Way::Unreachable | Way::Other => HostRoute::STRANGE,
+            NextHop::Unreachable if route.metric == LAST_METRIC => HostRoute::Unreachable,
+            NextHop::Link { .. } | NextHop::Unreachable | NextHop::Other => HostRoute::STRANGE,
         }
     }
 
@@ -91,26 +91,26 @@ impl<K: Kernel> HostRoutes<K> {
 
     fn put_done(&mut self, wanted: &Route) {
         self.seen.insert(wanted.dst, vec![wanted.clone()]);
-        match wanted.way {
-            Way::Link { ifname: None, .. } => self.unbound.insert(wanted.dst),
-            Way::Link { .. } | Way::Unreachable | Way::Other => self.unbound.remove(&wanted.dst),
+        match wanted.next_hop {
+            NextHop::Link { ifname: None, .. } => self.unbound.insert(wanted.dst),
+            NextHop::Link { .. } | NextHop::Unreachable | NextHop::Other => self.unbound.remove(&wanted.dst),
         };
     }
 }
 
 fn route(dst: Prefix, value: &HostRoute) -> Route {
-    let (metric, way) = match value {
+    let (metric, next_hop) = match value {
         HostRoute::Device { ifname } => (
             usual_metric(dst.family()),
-            Way::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
+            NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
         ),
         HostRoute::Via { gateway, ifname } => (
             usual_metric(dst.family()),
-            Way::Link { ifname: ifname.clone(), gateway: Some(*gateway), onlink: false },
+            NextHop::Link { ifname: ifname.clone(), gateway: Some(*gateway), onlink: false },
         ),
-        HostRoute::Unreachable => (LAST_METRIC, Way::Unreachable),
+        HostRoute::Unreachable => (LAST_METRIC, NextHop::Unreachable),
     };
-    Route { dst, metric, way, mtu: None, protocol: PROTOCOL }
+    Route { dst, metric, next_hop, mtu: None, protocol: PROTOCOL }
 }
 
 impl<K: Kernel> Target for HostRoutes<K> {

@@ -35,8 +35,8 @@ pub async fn pod(namespaces: &Namespaces, key: &AttachmentKey) -> Result<PodView
     pods::view(namespaces, key).await
 }
 
-/// Name and index of the host's end of the pair whose other end is the attachment's interface, whoever made it; `None`
-/// when there is no such interface, or its other end is not in the namespace of the calling thread.
+/// Name and index of the host's end of the pair whose other end is the attachment's interface, whoever made it;
+/// `None` when there is no such interface, or its other end is not in the namespace of the calling thread.
 ///
 /// # Errors
 /// [`KernelError::NotOpen`] when its namespace is not registered; others when the kernel does not tell.

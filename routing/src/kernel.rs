@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the targets need of a kernel, as a trait: the real one over netlink ([`crate::Netlink`]), one in memory for tests.
+//! What the targets need of a kernel, as a trait: the real one over netlink ([`crate::Netlink`]), one in memory
+//! for tests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,7 +109,7 @@ pub struct Route {
     /// Metric; among routes to the same destination the lowest wins.
     pub metric: u32,
     /// Where it leads.
-    pub way: Way,
+    pub next_hop: NextHop,
     /// MTU in bytes, where the route sets one.
     pub mtu: Option<u32>,
     /// Who added it (`RTA_PROTOCOL`).
@@ -117,7 +118,7 @@ pub struct Route {
 
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
+pub enum NextHop {
     /// Out of a link, to a gateway where there is one.
     Link {
         /// Name of the link; when a route is put, `None` lets the kernel find it.

@@ -20,8 +20,8 @@ const NOT_WHOLE: u32 = 0;
 pub struct LinkSpec {
     /// Name of the host's end.
     pub host: IfName,
-    /// MAC address of the pod's end when the pair is made. What is observed repeats the one of the last `put`, or where
-    /// there was none since the start, that of the host's end.
+    /// MAC address of the pod's end when the pair is made. What is observed repeats the one of the last `put`, or
+    /// where there was none since the start, that of the host's end.
     pub mac: MacAddr,
     /// MAC address of the host's end.
     pub host_mac: MacAddr,
@@ -94,8 +94,8 @@ pub(crate) fn owner(link: &Link) -> Option<AttachmentKey> {
 /// The pairs of links between the host and its pods. Ours are those whose host's end has an alias
 /// `rhumb:CONTAINER/IFNAME`; nothing else is touched.
 ///
-/// A pair that was made anew has lost its addresses, routes, attached programs and queueing disciplines: whoever puts those looks
-/// again then ([`LinkFacts::ifindex`] has changed).
+/// A pair that was made anew has lost its addresses, routes, attached programs and queueing disciplines: whoever
+/// puts those looks again then ([`LinkFacts::ifindex`] has changed).
 #[derive(Debug)]
 pub struct Links<K = Netlink> {
     kernel: K,

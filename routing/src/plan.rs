@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which way to the pods of every node: pure.
 //!
-//! For each pod CIDR the ways are tried in the order of [`Way`]; the first that exists becomes the route. CIDRs of two
-//! nodes never overlap in the result: own ones come first, then those of the node whose name sorts first.
+//! For each pod CIDR the ways are tried in the order of [`Way`]; the first that exists becomes the route. CIDRs of
+//! two nodes never overlap in the result: own ones come first, then those of the node whose name sorts first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -107,8 +107,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Chooses the routes to the pods of all nodes. An own pod CIDR becomes unreachable as a whole, so that packets to its
-/// addresses without a pod end here instead of going in circles.
+/// Chooses the routes to the pods of all nodes. An own pod CIDR becomes unreachable as a whole, so that packets to
+/// its addresses without a pod end here instead of going in circles.
 pub fn plan(input: &PlanInput) -> Plan {
     let mut plan = Plan::default();
     let mut held = Held::default();
@@ -172,7 +172,8 @@ impl<'a> Held<'a> {
 
     /// The first that overlaps with `prefix`.
     fn overlapping(&self, prefix: Prefix) -> Option<(Prefix, Option<&'a NodeName>)> {
-        // As they do not overlap among themselves, one that begins before `prefix` and reaches into it is the last to begin.
+        // As they do not overlap among themselves, one that begins before `prefix` and reaches into it is the last
+        // to begin.
         let before = self.0.range(..=prefix).next_back().filter(|(held, _)| held.contains(prefix.addr()));
         let within = || self.0.range(prefix..).next().filter(|(held, _)| prefix.contains(held.addr()));
         before.or_else(within).map(|(held, holder)| (*held, *holder))

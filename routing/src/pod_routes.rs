@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rhumb_model::{AttachmentKey, Prefix, Target};
 
-use crate::kernel::{Change, Kernel, KernelError, PROTOCOL, Place, Route, Way};
+use crate::kernel::{Change, Kernel, KernelError, NextHop, PROTOCOL, Place, Route};
 use crate::netlink::Netlink;
 use crate::routes::{RouteError, exchange, remove, usual_metric};
 
@@ -84,12 +84,12 @@ impl<K: Kernel> PodRoutes<K> {
 
 fn route(key: &PodRoute, value: &PodNextHop, metric: u32) -> Route {
     let PodNextHop { gateway, mtu, onlink } = *value;
-    let way = Way::Link { ifname: Some(key.attachment.ifname.clone()), gateway, onlink };
-    Route { dst: key.dst, metric, way, mtu, protocol: PROTOCOL }
+    let next_hop = NextHop::Link { ifname: Some(key.attachment.ifname.clone()), gateway, onlink };
+    Route { dst: key.dst, metric, next_hop, mtu, protocol: PROTOCOL }
 }
 
 fn next_hop(routes: &[Route]) -> PodNextHop {
-    let [Route { way: Way::Link { gateway, onlink, .. }, mtu, .. }] = routes else {
+    let [Route { next_hop: NextHop::Link { gateway, onlink, .. }, mtu, .. }] = routes else {
         return PodNextHop::STRANGE;
     };
     PodNextHop { gateway: *gateway, mtu: *mtu, onlink: *onlink }

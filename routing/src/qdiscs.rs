@@ -46,8 +46,8 @@ impl fmt::Display for QdiscKey {
     }
 }
 
-/// A limit of a rate. Two are equal when the kernel cannot tell them apart: it counts in bytes, and a burst is at least
-/// one jumbo frame.
+/// A limit of a rate. Two are equal when the kernel cannot tell them apart: it counts in bytes, and a burst is at
+/// least one jumbo frame.
 #[derive(Debug, Clone, Copy, Eq)]
 pub struct TokenBucket {
     /// Bits per second.

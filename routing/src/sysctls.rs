@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use rhumb_model::Target;
 
-/// A kernel setting by its name, for example `net.ipv4.ip_forward`. A `/` stands for a `.` inside of one of its parts, as in
-/// `net.ipv4.conf.eth0/100.rp_filter`.
+/// A kernel setting by its name, for example `net.ipv4.ip_forward`. A `/` stands for a `.` inside of one of its
+/// parts, as in `net.ipv4.conf.eth0/100.rp_filter`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sysctl(pub String);
 
@@ -49,8 +49,8 @@ pub enum SysctlError {
     },
 }
 
-/// Kernel settings. Ours are those that were put since the start; one that is removed keeps its value, because nobody knows
-/// who else relies on it by now.
+/// Kernel settings. Ours are those that were put since the start; one that is removed keeps its value, because
+/// nobody knows who else relies on it by now.
 #[derive(Debug)]
 pub struct Sysctls {
     root: PathBuf,

@@ -77,6 +77,17 @@ fn a_pair_is_ready_for_use_at_once() {
 }
 
 #[test]
+fn a_pair_is_whole_where_the_host_switches_ipv6_off() {
+    let lab = Lab::new(&["a"]);
+    lab.exec("host", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    lab.run(async |netlink, namespaces| {
+        lab.open(&namespaces, &["a"]);
+        let states = [[(key("a/eth0"), spec("rh0", 1, 1500))].into(), BTreeMap::new()];
+        converges(Links::new(netlink), &states, Instant::now()).await.expect("lawful");
+    });
+}
+
+#[test]
 fn a_foreign_interface_of_that_name_in_the_pod_stays_and_nothing_is_left_behind() {
     let lab = Lab::new(&["a"]);
     lab.ip("a", "link add eth0 type veth peer name other");

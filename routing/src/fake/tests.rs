@@ -61,8 +61,8 @@ fn kernel() -> FakeKernel {
 }
 
 fn foreign_route(dst: &str, metric: u32) -> Route {
-    let way = Way::Link { ifname: Some(name("uplink")), gateway: None, onlink: false };
-    Route { dst: prefix(dst), metric, way, mtu: None, protocol: 4 }
+    let next_hop = NextHop::Link { ifname: Some(name("uplink")), gateway: None, onlink: false };
+    Route { dst: prefix(dst), metric, next_hop, mtu: None, protocol: 4 }
 }
 
 /// [`kernel`] with the pairs of both pods, and a foreign address and route beside them.
@@ -79,8 +79,8 @@ fn kernel_with_pairs() -> FakeKernel {
                 global: true,
             };
             namespace.addresses.insert(address);
-            let way = Way::Link { ifname: Some(name("eth0")), gateway: None, onlink: false };
-            let route = Route { dst: prefix("172.16.0.0/16"), metric: 0, way, mtu: None, protocol: 2 };
+            let next_hop = NextHop::Link { ifname: Some(name("eth0")), gateway: None, onlink: false };
+            let route = Route { dst: prefix("172.16.0.0/16"), metric: 0, next_hop, mtu: None, protocol: 2 };
             namespace.routes.insert(route);
         });
     }
@@ -370,9 +370,9 @@ fn two_routes_of_ours_to_one_prefix_become_one() {
     for wanted in [HostRoute::Unreachable, device("rh0")] {
         let kernel = kernel_with_pairs();
         let dst = prefix("10.0.1.0/24");
-        let way = Way::Link { ifname: Some(name("rh0")), gateway: None, onlink: false };
-        let route = Route { dst, metric: 0, way, mtu: None, protocol: PROTOCOL };
-        let last = Route { metric: 0xffff_0000, way: Way::Unreachable, ..route.clone() };
+        let next_hop = NextHop::Link { ifname: Some(name("rh0")), gateway: None, onlink: false };
+        let route = Route { dst, metric: 0, next_hop, mtu: None, protocol: PROTOCOL };
+        let last = Route { metric: 0xffff_0000, next_hop: NextHop::Unreachable, ..route.clone() };
         kernel.with(&Place::Host, |host| host.routes.extend([route, last]));
         let states = [[(dst, wanted)].into()];
         block_on(converges(HostRoutes::new(kernel.clone()), &states, Instant::now())).expect("lawful");

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::socket::{Refused, Socket};
 use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Break, Host, Talk, address, find, link, qdisc, route};
-use crate::kernel::{Change, KernelError, PROTOCOL, Pair, Place, Route, Way};
+use crate::kernel::{Change, KernelError, NextHop, PROTOCOL, Pair, Place, Route};
+use crate::namespaces::{enter, in_own_thread};
 
 /// Indices that rhumb chooses lie above those that the kernel hands out in order.
 pub(super) const FIRST_INDEX: u32 = 1 << 16;
@@ -51,19 +52,20 @@ pub(super) fn apply(
     Ok(changes.iter().zip(results).map(|(change, result)| result.unwrap_or_else(|| next(change))).collect())
 }
 
-/// Some runtimes switch IPv6 off in the namespaces of pods; then an address is refused. The calling thread is in the pod's
-/// namespace, so what it sees below `/proc/sys/net` is that one's.
+/// Switches IPv6 on for a link of the calling thread's namespace, where it is off (some runtimes do that in the
+/// namespaces of pods, some people on hosts) and addresses are refused therefore. What a thread sees below
+/// `/proc/sys/net` is of its own namespace.
 fn enable_ipv6(ifname: &IfName) {
     let setting = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
     if std::fs::read(&setting).is_ok_and(|value| value.starts_with(b"1"))
         && let Err(error) = std::fs::write(&setting, "0")
     {
-        tracing::warn!(%ifname, %error, "IPv6 stays switched off in a pod");
+        tracing::warn!(%ifname, %error, "IPv6 stays switched off");
     }
 }
 
-/// What the kernel means by a refusal. To the removal of a queueing discipline, it calls the handle invalid when another one is
-/// at the root, or the default one that has none.
+/// What the kernel means by a refusal. To the removal of a queueing discipline, it calls the handle invalid when
+/// another one is at the root, or the default one that has none.
 fn meant(change: &Change, mut refused: Refused) -> KernelError {
     if matches!(change, Change::RemoveBucket(_)) && refused.errno == Errno::INVAL.raw_os_error() {
         refused.errno = Errno::NOENT.raw_os_error();
@@ -126,8 +128,8 @@ fn told(known: &mut Indices<'_>, route: &Route) -> Talk<Result<route::Told, Kern
         mtu: route.mtu,
         protocol: PROTOCOL,
     };
-    match &route.way {
-        Way::Link { ifname, gateway, onlink } => {
+    match &route.next_hop {
+        NextHop::Link { ifname, gateway, onlink } => {
             told.kind = route::Kind::Unicast;
             told.gateway = *gateway;
             told.onlink = *onlink;
@@ -138,8 +140,8 @@ fn told(known: &mut Indices<'_>, route: &Route) -> Talk<Result<route::Told, Kern
                 }
             }
         }
-        Way::Unreachable => {}
-        Way::Other => told.kind = route::Kind::Other,
+        NextHop::Unreachable => {}
+        NextHop::Other => told.kind = route::Kind::Other,
     }
     Ok(Ok(told))
 }
@@ -153,7 +155,8 @@ pub(super) fn create_pairs(
         let namespace = namespace.as_ref().ok_or_else(|| KernelError::NotOpen { key: pair.key.clone() })?;
         let mut pod = Socket::open_in(namespace)
             .map_err(|error| Break::Socket(error).at(&Place::Pod(pair.key.clone())))?;
-        host.with(|host| create_pair(host, &mut pod, pair, namespace)).map_err(|error| error.at(&Place::Host))
+        let made = host.with(|socket| create_pair(socket, &mut pod, pair, namespace, &host.namespace));
+        made.map_err(|error| error.at(&Place::Host))
     };
     pairs.iter().map(create).collect()
 }
@@ -162,10 +165,16 @@ pub(super) fn create_pairs(
 /// meanwhile: no end is ever left without its owner's mark. The mark's request means the new link by an index that
 /// nobody else has, so that it meets nothing when the first is refused. The gateway's address comes last: where it
 /// is, the pair is whole.
-fn create_pair(host: &mut Socket, pod: &mut Socket, pair: &Pair, namespace: &Arc<OwnedFd>) -> Talk<u32> {
+fn create_pair(
+    host: &mut Socket,
+    pod: &mut Socket,
+    pair: &Pair,
+    pod_namespace: &Arc<OwnedFd>,
+    host_namespace: &Arc<OwnedFd>,
+) -> Talk<u32> {
     let ifindex = free_index(host)?;
     let made = host.exchange(vec![
-        link::create_pair(pair, ifindex, namespace.as_fd()),
+        link::create_pair(pair, ifindex, pod_namespace.as_fd()),
         link::adopt(ifindex, &pair.alias),
     ])?;
     let mut made = made.into_iter();
@@ -176,7 +185,14 @@ fn create_pair(host: &mut Socket, pod: &mut Socket, pair: &Pair, namespace: &Arc
         for answered in pod.exchange(vec![link::switch_on(&loopback), link::switch_on(&pair.key.ifname)])? {
             answered?;
         }
-        host.ask(address::add_gateway(ifindex))??;
+        match host.ask(address::add_gateway(ifindex))? {
+            Err(refused) if refused.errno == Errno::ACCESS.raw_os_error() => {
+                // IPv6 is switched off for new links of this host; a pair needs it all the same.
+                in_own_thread(|| enter(host_namespace).map(|()| enable_ipv6(&pair.host)))?;
+                host.ask(address::add_gateway(ifindex))??;
+            }
+            answered => drop(answered?),
+        }
         Ok(())
     };
     let finished = finish();

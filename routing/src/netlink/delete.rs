@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Deletion of links.
 //!
-//! The kernel acknowledges a deletion only after a barrier over all processors (a few timer ticks, 12-24 ms at 250 Hz),
-//! but the link has vanished, with its peer, addresses and routes, well within the first millisecond; the notice of
-//! that comes at once. So a deletion waits for its notice or its acknowledgement, whichever is first. Several links
-//! are deleted as one group, so that they share the grace periods before the notices, too. (Switching a link off first
-//! gains nothing.)
+//! The kernel acknowledges a deletion only after a barrier over all processors (a few timer ticks, 12-24 ms at 250
+//! Hz), but the link has vanished, with its peer, addresses and routes, well within the first millisecond; the
+//! notice of that comes at once. So a deletion waits for its notice or its acknowledgement, whichever is first.
+//! Several links are deleted as one group, so that they share the grace periods before the notices, too.
+//! (Switching a link off first gains nothing.)
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;

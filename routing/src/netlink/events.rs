@@ -17,8 +17,8 @@ const RTNLGRP_IPV6_ROUTE: u32 = 11;
 /// What changed on the host, by others than this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Notices {
-    /// A link that is not a pod's came, went or changed; or a pod's went or was switched off. The kernel takes addresses
-    /// and routes of such a link along without a notice of their own.
+    /// A link that is not a pod's came, went or changed; or a pod's went or was switched off. The kernel takes
+    /// addresses and routes of such a link along without a notice of their own.
     pub links: bool,
     /// A global address came or went.
     pub addresses: bool,

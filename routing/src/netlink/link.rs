@@ -150,8 +150,8 @@ pub(crate) fn ifindex(payload: &[u8]) -> Option<u32> {
     u32_at(payload, 4)
 }
 
-/// Whether the message is about the link itself, not about one protocol family's part of it: a link that leaves a bridge is
-/// told of as deleted, too.
+/// Whether the message is about the link itself, not about one protocol family's part of it: a link that leaves a
+/// bridge is told of as deleted, too.
 pub(crate) fn is_whole(payload: &[u8]) -> bool {
     payload.first() == Some(&AF_UNSPEC)
 }

@@ -5,7 +5,8 @@
 //!   runtime thread ── job ──► thread of the blocking pool ── pooled socket ──► host
 //!                  └─ job ──► thread of its own: enter namespace, open socket, talk, end ──► pods
 //! ```
-//! Sockets into the namespaces of pods live only as long as one job, so that their number does not grow with the pods.
+//! Sockets into the namespaces of pods live only as long as one job, so that their number does not grow with the
+//! pods.
 
 mod address;
 mod changes;
@@ -31,7 +32,8 @@ use tokio::sync::oneshot;
 pub use events::{Events, Notices};
 
 use crate::kernel::{
-    Address, ByPod, Change, HostLinks, Kernel, KernelError, Link, PROTOCOL, Pair, Place, Route, Shaped, Way,
+    Address, ByPod, Change, HostLinks, Kernel, KernelError, Link, NextHop, PROTOCOL, Pair, Place, Route,
+    Shaped,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Answer, Refused, Socket};
@@ -39,7 +41,8 @@ use socket::{Answer, Refused, Socket};
 /// Sockets that stay open between jobs.
 const POOL: usize = 4;
 
-/// The kernel of this machine, seen from one namespace (the host) and from those of its pods; clones share everything.
+/// The kernel of this machine, seen from one namespace (the host) and from those of its pods; clones share
+/// everything.
 #[derive(Debug, Clone)]
 pub struct Netlink {
     namespaces: Namespaces,
@@ -210,8 +213,8 @@ impl Netlink {
         result.map_err(|error| error.at(&Place::Host))
     }
 
-    /// Runs a job with a socket in each of these namespaces, one after the other. What cannot be entered or breaks off
-    /// has no result: whoever then wants to change something there is told why.
+    /// Runs a job with a socket in each of these namespaces, one after the other. What cannot be entered or breaks
+    /// off has no result: whoever then wants to change something there is told why.
     async fn in_pods<T: Send + 'static>(
         &self,
         pods: Vec<(AttachmentKey, Arc<OwnedFd>)>,
@@ -284,14 +287,14 @@ fn routes(socket: &mut Socket, protocol: u8) -> Talk<Vec<route::Told>> {
 
 /// A route in the words of the targets.
 fn named_route(told: &route::Told, name: impl Fn(u32) -> Option<IfName>) -> Route {
-    let way = match told.kind {
-        route::Kind::Unreachable => Way::Unreachable,
-        route::Kind::Other => Way::Other,
+    let next_hop = match told.kind {
+        route::Kind::Unreachable => NextHop::Unreachable,
+        route::Kind::Other => NextHop::Other,
         route::Kind::Unicast => {
-            Way::Link { ifname: told.ifindex.and_then(name), gateway: told.gateway, onlink: told.onlink }
+            NextHop::Link { ifname: told.ifindex.and_then(name), gateway: told.gateway, onlink: told.onlink }
         }
     };
-    Route { dst: told.dst, metric: told.metric, way, mtu: told.mtu, protocol: told.protocol }
+    Route { dst: told.dst, metric: told.metric, next_hop, mtu: told.mtu, protocol: told.protocol }
 }
 
 fn named_address(told: &address::Told, ifname: &IfName) -> Address {
@@ -425,4 +428,42 @@ fn each<T>(
     count: usize,
 ) -> Vec<Result<T, KernelError>> {
     results.unwrap_or_else(|error| (0..count).map(|_| Err(error.again())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_objects_are_read_without_harm(bytes: Vec<u8>) {
+            drop((link::read(&bytes), link::read_namespace_number(&bytes), address::read(&bytes)));
+            drop((route::read(&bytes), route::default_carriers(&bytes), qdisc::read(&bytes)));
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_is_read_back() {
+        let told = route::Told {
+            dst: "10.0.0.0/24".parse().expect("valid"),
+            metric: 7,
+            kind: route::Kind::Unicast,
+            ifindex: Some(3),
+            gateway: Some("192.168.1.2".parse().expect("valid")),
+            onlink: true,
+            mtu: Some(1400),
+            protocol: PROTOCOL,
+        };
+        let bytes = route::put(&told, 0).finish(1);
+        assert_eq!(route::read(&bytes[wire::HEADER..]), Some(told));
+        let address = "fd00::1/128".parse().expect("valid");
+        let bytes = address::add(3, address).finish(1);
+        let told = address::Told { ifindex: 3, address, protocol: PROTOCOL, global: true };
+        assert_eq!(address::read(&bytes[wire::HEADER..]), Some(told));
+        let bucket = crate::kernel::Bucket { rate: 1 << 40, burst: 9600, limit: 50_000 };
+        let bytes = qdisc::put(3, &bucket).finish(1);
+        let told = qdisc::Told { ifindex: 3, rate: 1 << 40, limit: 50_000 };
+        assert_eq!(qdisc::read(&bytes[wire::HEADER..]), Some(told));
+    }
 }

@@ -46,8 +46,8 @@ pub(crate) fn get_all() -> Request {
     Request::new(RTM_GETQDISC, 0, &[0; HEAD])
 }
 
-/// Makes or changes our bucket at the root. Without the flags for "replace" and "exclusive" the kernel changes one with our
-/// handle in place, takes the place of none, and refuses when another is there.
+/// Makes or changes our bucket at the root. Without the flags for "replace" and "exclusive" the kernel changes one
+/// with our handle in place, takes the place of none, and refuses when another is there.
 pub(crate) fn put(ifindex: u32, bucket: &Bucket) -> Request {
     let rate = u32::try_from(bucket.rate).unwrap_or(u32::MAX);
     let mut parms = [0; PARMS];
