@@ -54,10 +54,9 @@ const BLUNDER: Duration = Duration::from_micros(2);
 #[test]
 fn a_packet_costs_no_more_than_a_few_lookups() {
     let (ground, namespace) = (Ground::new(), Namespace::new());
-    namespace.ip("link add one type veth peer name two");
+    let (mac, host_mac) = (MacAddr::from_seed(1), MacAddr::from_seed(2));
+    namespace.ip(&format!("link add one address {host_mac} type veth peer name two"));
     let ifindex = namespace.ifindex("one");
-    let text = namespace.run("cat", &["/sys/class/net/one/address"]);
-    let (mac, host_mac) = (MacAddr::from_seed(1), text.trim().parse::<MacAddr>().expect("an address"));
     let mut targets = ground.targets();
     let link = PodLink {
         v4: Some([10, 0, 0, 1].into()),

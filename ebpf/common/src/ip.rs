@@ -257,3 +257,6 @@ pub(crate) fn same(a: &Address, b: &Address) -> bool {
 fn byte(word: u32) -> u8 {
     word.to_be_bytes()[3]
 }
+
+#[cfg(test)]
+mod tests;

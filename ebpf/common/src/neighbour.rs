@@ -163,3 +163,6 @@ fn put<const L: usize, const N: usize>(frame: &mut [u8; L], at: usize, bytes: &[
         index += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,6 @@ fn behind_extensions<B: Bytes + ?Sized>(
     }
     Err(Reason::Malformed)
 }
+
+#[cfg(test)]
+mod tests;
