@@ -47,10 +47,9 @@ pub(crate) fn interfaces(namespace: &Namespace) -> Result<BTreeSet<String>> {
 /// When programs are attached afterwards, or none were before.
 pub(crate) fn detach(namespace: &Namespace, ifname: &str, pins: &Path) -> Result<()> {
     ensure!(!programs(namespace, ifname)?.is_empty(), "no program is attached to {ifname}");
-    let index = observe::links(namespace)?.get(ifname).map_or(0, |link| link.index).to_string();
     let mut files = Vec::new();
     walk(pins, &mut files)?;
-    for file in files.iter().filter(|file| is_of(file.strip_prefix(pins).unwrap_or(file), ifname, &index)) {
+    for file in files.iter().filter(|file| is_of(file.strip_prefix(pins).unwrap_or(file), ifname)) {
         if let Some(id) = link_id(file)? {
             bpftool(&["link", "detach", "id", &id.to_string()])?;
         }
@@ -60,10 +59,9 @@ pub(crate) fn detach(namespace: &Namespace, ifname: &str, pins: &Path) -> Result
     Ok(())
 }
 
-/// Whether a pin's path names an interface, by name or index, as one of its words.
-fn is_of(pin: &Path, ifname: &str, index: &str) -> bool {
-    let path = pin.to_string_lossy();
-    path.split(['/', '.', '-', '_', '@', ':']).any(|word| word == ifname || word == index)
+/// Whether a pin is of an interface: pins of attachments are named `HOOK:IFNAME`.
+fn is_of(pin: &Path, ifname: &str) -> bool {
+    pin.to_string_lossy().rsplit(['/', ':']).next() == Some(ifname)
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -96,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pin_belongs_to_the_interface_that_its_path_names() {
-        assert!(is_of(Path::new("links/eth0-ingress"), "eth0", "3"));
-        assert!(is_of(Path::new("links/3/ingress"), "eth0", "3"));
-        assert!(!is_of(Path::new("links/eth01-ingress"), "eth0", "3"));
+    fn a_pin_belongs_to_the_interface_that_its_name_ends_with() {
+        assert!(is_of(Path::new("v1/links/from_wire:eth0"), "eth0"));
+        assert!(!is_of(Path::new("v1/links/from_wire:eth01"), "eth0"));
+        assert!(!is_of(Path::new("v1/maps/eth0s"), "eth0"));
     }
 }

@@ -6,18 +6,22 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rhumb_model::Prefix;
 
 use super::recorder::{FAILER, OBSERVED, PLUGIN, RECORDER};
 use super::schema::{Action, Case, Repeat};
 use super::view::View;
 use super::words;
-use crate::lab::{AgentOptions, Binaries, Lab, Namespace, Node, Spec};
+use crate::lab::{AgentOptions, Binaries, Footprint, Lab, Namespace, Node, Spec};
 
 /// Where Debian and others put the reference plugins.
 const PLUGIN_FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// How long the agent may go on removing things after it answered.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Families of a lab's pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,7 +96,8 @@ impl Plugins {
     pub(crate) fn create(binaries: &Binaries) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("rhconf").tempdir().context("make a folder of plugins")?;
-        let own = std::env::current_exe().context("find the running program")?;
+        let own = binaries.path("rhumb-conformance");
+        ensure!(own.is_file(), "{} is not there: run `cargo build --workspace` first", own.display());
         let path = folder.path();
         symlink(binaries.path(PLUGIN), path.join(PLUGIN))?;
         symlink(&own, path.join(RECORDER))?;
@@ -162,6 +167,7 @@ impl World {
 pub(crate) struct Site {
     lab: Lab,
     kind: Kind,
+    fresh: Footprint,
     disturbed: bool,
     names: usize,
 }
@@ -175,7 +181,8 @@ impl Site {
             lab.node_mut(index).start_agent_with(options(kind))?;
         }
         lab.route_world()?;
-        Ok(Self { lab, kind, disturbed: false, names: 0 })
+        let fresh = Footprint::of(lab.node(0))?;
+        Ok(Self { lab, kind, fresh, disturbed: false, names: 0 })
     }
 
     /// The lab.
@@ -211,6 +218,14 @@ impl Site {
     /// When it does not answer.
     pub(crate) fn view(&self) -> Result<View> {
         View::take(self.node())
+    }
+
+    /// Looks until the node is as it was before its first case.
+    ///
+    /// # Errors
+    /// Names what is left over.
+    pub(crate) fn is_fresh(&self) -> Result<()> {
+        self.fresh.returns(self.node(), SOON)
     }
 
     /// A name that no other container or namespace of this lab has.

@@ -15,6 +15,9 @@ use crate::lab::{Namespace, ping};
 const TO: f64 = 10e6;
 const FROM: f64 = 20e6;
 const OFF: f64 = 0.2;
+/// How long a rate is measured, and how often at most.
+const TIME: Duration = Duration::from_secs(3);
+const MEASUREMENTS: usize = 3;
 /// Bytes to let pass before measuring: the burst of 8 Mbit and what lies in buffers.
 const BURST: u64 = 1_800_000;
 /// Source port of the client that stays the same.
@@ -57,6 +60,7 @@ pub(super) fn host_pings(scene: &mut Scene<'_>) -> Result<()> {
 
 pub(super) fn pairwise(scene: &mut Scene<'_>) -> Result<()> {
     let subjects = scene.subjects();
+    ensure!(subjects.len() > 1, "a single container has nobody to reach");
     for place in 0..subjects.first().map_or(0, |subject| subject.addresses().len()) {
         let member = |subject: &&Attachment| -> Result<(&Namespace, IpAddr)> {
             let address = subject.addresses().get(place).copied().context("an address is missing")?;
@@ -210,20 +214,25 @@ pub(super) fn rates_are_limited(scene: &mut Scene<'_>) -> Result<()> {
     let client = scene.site.lab().client();
     let address = subject.address()?;
     let outside = crate::conformance::site::Site::client_address(address);
-    let time = Duration::from_secs(3);
-    let (to, from) = std::thread::scope(|scope| {
-        let to = scope.spawn(|| traffic::tcp_rate(client, inside, address, BURST, time));
-        let from = traffic::tcp_rate(inside, client, outside, BURST, time);
-        (to.join(), from)
-    });
-    let Ok(to) = to else { bail!("the thread of a measurement panicked") };
-    for (name, rate, wanted) in [("to", to?, TO), ("from", from?, FROM)] {
-        ensure!(
-            (rate - wanted).abs() <= wanted * OFF,
-            "{:.1} Mbit/s {name} the container instead of {:.0}",
-            rate / 1e6,
-            wanted / 1e6
-        );
+    let to = || rate_is(TO, "to", || traffic::tcp_rate(client, inside, address, BURST, TIME));
+    let from = || rate_is(FROM, "from", || traffic::tcp_rate(inside, client, outside, BURST, TIME));
+    std::thread::scope(|scope| {
+        let to = scope.spawn(to);
+        let from = from();
+        let Ok(to) = to.join() else { bail!("the thread of a measurement panicked") };
+        to.and(from)
+    })
+}
+
+/// Measures until the rate is as wanted: a busy machine makes one measurement too low, a wrong limit makes all wrong.
+fn rate_is(wanted: f64, name: &str, measure: impl Fn() -> Result<f64>) -> Result<()> {
+    let mut seen = Vec::new();
+    for _ in 0..MEASUREMENTS {
+        let rate = measure()?;
+        if (rate - wanted).abs() <= wanted * OFF {
+            return Ok(());
+        }
+        seen.push(format!("{:.1}", rate / 1e6));
     }
-    Ok(())
+    bail!("{} Mbit/s {name} the container instead of {:.0}", seen.join(", then "), wanted / 1e6)
 }
