@@ -25,9 +25,7 @@ fn main() -> ExitCode {
     for source in ["src", "Cargo.toml"] {
         println!("cargo::rerun-if-changed=common/{source}");
     }
-    for variable in ["RHUMB_BPF_RUSTC", "PATH"] {
-        println!("cargo::rerun-if-env-changed={variable}");
-    }
+    println!("cargo::rerun-if-env-changed=RHUMB_BPF_RUSTC");
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The kernel side as a file, and how it enters the kernel.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, MapInfo, MapType};
@@ -14,6 +15,9 @@ use rhumb_ebpf_common::layout::{
 use crate::Hook;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rhumb.bpf.o"));
+
+/// How often a load that a signal interrupted is tried.
+const LOAD_ATTEMPTS: usize = 10;
 
 /// Why the programs cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -126,11 +130,23 @@ pub(crate) fn load(maps: &Path) -> Result<Ebpf, LoadError> {
     }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Maps(Box::new(error)))?;
     for hook in Hook::ALL {
-        program(&mut object, hook)?
-            .load()
-            .map_err(|source| LoadError::Program { hook, source: Box::new(source) })?;
+        let program = program(&mut object, hook)?;
+        load_program(program).map_err(|source| LoadError::Program { hook, source: Box::new(source) })?;
     }
     Ok(object)
+}
+
+/// Loads a program. The verifier gives up with EAGAIN when the thread has a signal to take, for example because
+/// another thread ends; that says nothing about the program.
+fn load_program(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {
+            }
+            result => return result,
+        }
+    }
+    program.load()
 }
 
 /// The program of a hook.

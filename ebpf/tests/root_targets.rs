@@ -217,7 +217,7 @@ fn a_map_of_another_layout_is_refused_by_name() {
         "bpftool",
         &["map", "create", other, "type", "hash", "key", "4", "value", "4", "entries", "1", "name", "x"],
     );
-    let error = Datapath::open(&ground.config).err().expect("refused");
+    let error = Datapath::open(&ground.config).expect_err("refused");
     assert!(matches!(error, OpenError::Load(_)), "{error}");
     assert!(error.to_string().contains("v1/maps/pods has another layout"), "{error}");
 }

@@ -3,7 +3,8 @@
 //!
 //! The destination is translated where the packet enters, and the flow remembered under the pod's side of it; the
 //! pod's answers find it and take the host port's address as their source. Later fragments carry no ports and are
-//! left to the stack.
+//! left to the stack. The source stays as it is: a pod that asks for its own host port would hear from itself, and a
+//! peer that uses one port of its own for the host port and for the pod at once is not told apart.
 
 use rhumb_ebpf_common::layout::{Flow, FlowKey, HostPortKey};
 use rhumb_ebpf_common::{Reason, ethernet, ports};

@@ -133,10 +133,10 @@ proptest! {
     fn any_bytes_are_answered_or_refused(frame: Vec<u8>) {
         let _answer = arp(frame.as_slice(), &link()).map(|request| request.answer(HOST));
         let length = u32::try_from(frame.len()).expect("short");
-        if let Ok(ip) = V6::parse(frame.as_slice(), length) {
-            if is_discovery(frame.as_slice(), &ip) {
-                let _answer = neighbour_discovery(frame.as_slice(), &ip, &link()).map(|known| known.answer(HOST));
-            }
+        if let Ok(ip) = V6::parse(frame.as_slice(), length)
+            && is_discovery(frame.as_slice(), &ip)
+        {
+            let _answer = neighbour_discovery(frame.as_slice(), &ip, &link()).map(|known| known.answer(HOST));
         }
     }
 }
