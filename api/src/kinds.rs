@@ -43,7 +43,7 @@ macro_rules! kinds {
     (@has $status:ty) => { true };
 }
 
-// A kind that is written apart from its status names the status after the arrow.
+// A new kind is one line here. One whose status is written apart from the rest names it after the arrow.
 kinds! {
     kubernetes {
         Namespace => NamespaceStatus,

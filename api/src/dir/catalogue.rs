@@ -77,24 +77,22 @@ impl Catalogue {
         self.files.values().filter_map(|file| file.gone_at).min()
     }
 
-    /// Looks at every file whose stamp is not the known one. Files that are missing may be so until `gone_at`.
-    pub(super) fn look_at_all(&mut self, entered: &Entered, gone_at: Instant) -> io::Result<()> {
-        let names: BTreeSet<String> = entered.names()?.into_iter().collect();
-        let missing: Vec<String> = self.files.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        missing.iter().for_each(|name| self.miss(name, gone_at));
-        for name in &names {
+    /// The files that may be other than they were when they were read: new, missing, or of another stamp.
+    pub(super) fn suspects(&self, entered: &Entered) -> io::Result<BTreeSet<String>> {
+        let mut names: BTreeSet<String> = entered.names()?.into_iter().collect();
+        names.retain(|name| {
             let known = self.files.get(name).filter(|file| file.settled && file.gone_at.is_none());
-            if known.is_none_or(|file| entered.stamp(name).ok().flatten() != file.stamp) {
-                self.look_at(entered, name, gone_at);
-            }
-        }
-        Ok(())
+            known.is_none_or(|file| entered.stamp(name).ok().flatten() != file.stamp)
+        });
+        let missing = self.files.keys().filter(|name| !matches!(entered.stamp(name), Ok(Some(_))));
+        names.extend(missing.cloned());
+        Ok(names)
     }
 
-    /// Reads a file. If it is missing or empty, its objects stay until `gone_at`.
-    pub(super) fn look_at(&mut self, entered: &Entered, name: &str, gone_at: Instant) {
-        match entered.read(name) {
-            Ok(Some(contents)) => self.take(name, &contents, gone_at),
+    /// Takes a file as it was read. If it is missing or empty, its objects stay until `gone_at`.
+    pub(super) fn take(&mut self, name: &str, read: io::Result<Option<Contents>>, gone_at: Instant) {
+        match read {
+            Ok(Some(contents)) => self.take_contents(name, &contents, gone_at),
             Ok(None) => self.miss(name, gone_at),
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
@@ -104,7 +102,7 @@ impl Catalogue {
         }
     }
 
-    fn take(&mut self, name: &str, contents: &Contents, gone_at: Instant) {
+    fn take_contents(&mut self, name: &str, contents: &Contents, gone_at: Instant) {
         let digest = document::digest(&contents.bytes);
         let (stamp, settled) = (Some(contents.stamp), contents.stamp.is_settled(SystemTime::now()));
         if let Some(known) = self.files.get_mut(name)
@@ -271,6 +269,17 @@ impl Catalogue {
             }
         }
         Standing::Absent
+    }
+
+    /// Why an object cannot be removed from this file: it would stay in force, because of a document that may be
+    /// the object, or because of another that is.
+    pub(super) fn hinders_removal(&self, name: &str, id: &ObjectId) -> Option<Problem> {
+        if self.double.contains(id) {
+            let object = id.to_string();
+            return self.problems().into_iter().find(|problem| problem.object.as_ref() == Some(&object));
+        }
+        let (line, fault) = self.files.get(name)?.may_hide(id)?;
+        Some(problem(name, line, None, fault))
     }
 
     /// Whether a file could not be read at all.

@@ -84,6 +84,7 @@ fn read_object(text: &str, value: &Value) -> Document {
         if kind == "List" {
             return broken(None, "kind", "a List is not read: write its items as documents of their own");
         }
+        tracing::debug!(api_version, kind, "document of a foreign kind is left alone");
         return Document::Foreign;
     };
     let Some(key) = key_of(id.info(), value) else {

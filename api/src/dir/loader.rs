@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use super::catalogue::{Catalogue, GRACE};
@@ -28,6 +29,10 @@ const RETURN_GRACE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often all stamps are compared: what is mounted over, or changed behind a symbolic link, is not told.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Files that are read before the kernel is asked for news again.
+const BATCH: usize = 64;
+/// How often a file that changes while it is read is read again at once.
+const ROUNDS: usize = 4;
 /// Room for some hundred events of one reading.
 const BUFFER: usize = 16 << 10;
 
@@ -38,12 +43,11 @@ pub(super) struct Loader {
     watch: Option<WatchDescriptor>,
     place: Option<Place>,
     catalogue: Catalogue,
-    /// The last half of a rename that was seen: cookie, and the name that went away.
-    moving: Option<(u32, String)>,
+    news: News,
     next_sweep: Instant,
 }
 
-/// What the kernel told.
+/// What the kernel told and nobody has looked at yet.
 #[derive(Debug, Default)]
 struct News {
     /// Files that changed.
@@ -52,6 +56,10 @@ struct News {
     hints: BTreeSet<String>,
     /// Files that a store deleted.
     deleted: BTreeSet<String>,
+    /// Files that somebody is writing: they are read when they are closed.
+    writing: BTreeSet<String>,
+    /// The last half of a rename that was seen: cookie, and the name that went away.
+    moving: Option<(u32, String)>,
     /// Events may be missing.
     all: bool,
 }
@@ -65,7 +73,7 @@ impl Loader {
             watch: None,
             place: None,
             catalogue: Catalogue::default(),
-            moving: None,
+            news: News::default(),
             next_sweep: now,
         };
         loader.attach(now)?;
@@ -81,9 +89,24 @@ impl Loader {
     /// Brings the view up to date. Returns when to do so again though nothing happened.
     pub(super) fn refresh(&mut self, view: &View, now: Instant) -> Instant {
         match self.enter(view, now) {
+            Ok(_) if !self.news.names.is_empty() => now,
             Ok(_) => self.catalogue.next_deadline().map_or(self.next_sweep, |at| at.min(self.next_sweep)),
             Err(_) => now + LOOK,
         }
+    }
+
+    /// Reads a file again that is not as it was read; waits a little for somebody who is writing it.
+    pub(super) fn read_again(&mut self, name: &str, view: &View) {
+        if self.news.writing.contains(name) {
+            let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
+            let wait = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            if let Err(error) = poll(&mut fds, Some(&wait)) {
+                warn!(error = &error as &dyn std::error::Error, "wait for news of the object directory");
+            }
+        } else {
+            self.news.names.insert(name.to_owned());
+        }
+        self.refresh(view, Instant::now());
     }
 
     /// Brings the view up to date and opens the directory for work.
@@ -99,30 +122,53 @@ impl Loader {
 
     fn look(&mut self, now: Instant) -> io::Result<Entered> {
         let Some(place) = self.place.clone() else { return self.attach(now) };
-        let news = self.drain()?;
+        self.drain()?;
         // Only now: what disappeared with the directory is no removal.
         let entered = place.enter()?;
-        let gone_at = now + GRACE;
-        if news.all || self.next_sweep <= now {
+        if std::mem::take(&mut self.news.all) || self.next_sweep <= now {
             self.next_sweep = now + SWEEP;
-            self.catalogue.look_at_all(&entered, gone_at)?;
+            self.news.writing.clear();
+            self.news.names.extend(self.catalogue.suspects(&entered)?);
         }
-        let half_done = |name: &&String| entered.is_linked(name) || self.catalogue.is_unreadable(name);
-        let hinted: Vec<String> = news.hints.iter().filter(half_done).cloned().collect();
-        for name in hinted.iter().chain(&news.names) {
-            self.catalogue.look_at(&entered, name, gone_at);
+        for name in std::mem::take(&mut self.news.hints) {
+            if entered.is_linked(&name) || self.catalogue.is_unreadable(&name) {
+                self.news.names.insert(name);
+            }
         }
-        for name in &news.deleted {
-            self.catalogue.believe_gone(name, now);
+        self.read(&entered, now + GRACE)?;
+        for name in std::mem::take(&mut self.news.deleted) {
+            self.catalogue.believe_gone(&name, now);
         }
         self.catalogue.give_up_missing(now);
         Ok(entered)
+    }
+
+    /// Reads the files that changed, but takes nothing that changed again while it was read. What then remains is
+    /// read next time.
+    ///
+    /// The kernel tells of a truncation before anything is written behind it, so half a file is never taken.
+    fn read(&mut self, entered: &Entered, gone_at: Instant) -> io::Result<()> {
+        let mut batches = self.news.names.len() / BATCH + ROUNDS;
+        while !self.news.names.is_empty() && batches > 0 {
+            batches -= 1;
+            let names: Vec<String> = self.news.names.iter().take(BATCH).cloned().collect();
+            self.news.names.retain(|name| !names.contains(name));
+            let read: Vec<_> = names.into_iter().map(|name| (entered.read(&name), name)).collect();
+            self.drain()?;
+            for (result, name) in read {
+                if !self.news.writing.contains(&name) && !self.news.names.contains(&name) {
+                    self.catalogue.take(&name, result, gone_at);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes the directory that is at the path now.
     fn attach(&mut self, now: Instant) -> io::Result<Entered> {
         let place = Place::find(&self.path)?;
         let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::MODIFY
             | WatchMask::CREATE
             | WatchMask::MOVED_FROM
             | WatchMask::MOVED_TO
@@ -139,9 +185,10 @@ impl Loader {
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         self.catalogue.postpone_missing(now + RETURN_GRACE);
-        self.catalogue.look_at_all(&entered, now + RETURN_GRACE)?;
-        self.next_sweep = now + SWEEP;
+        self.news = News { names: self.catalogue.suspects(&entered)?, ..News::default() };
         (self.place, self.watch) = (Some(place), Some(watch));
+        self.read(&entered, now + RETURN_GRACE)?;
+        self.next_sweep = now + SWEEP;
         info!(path = %self.path.display(), "object directory is read");
         Ok(entered)
     }
@@ -153,7 +200,6 @@ impl Loader {
                 // A deleted directory took its watch along.
                 drop(self.inotify.watches().remove(watch));
             }
-            self.moving = None;
         }
         let error = io::Error::new(error.kind(), error.to_string());
         view.set_lost(Some(Arc::new(error)));
@@ -170,22 +216,21 @@ impl Loader {
         view.set_problems(problems);
     }
 
-    /// Reads all that the kernel told up to now.
-    fn drain(&mut self) -> io::Result<News> {
-        let mut news = News::default();
+    /// Takes in all that the kernel told up to now.
+    fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [0; BUFFER];
         loop {
             let events = match self.inotify.read_events(&mut buffer) {
                 Ok(events) => events,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(news),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             for event in events {
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
-                    news.all = true;
+                    self.news.all = true;
                 } else if Some(&event.wd) == self.watch.as_ref() {
-                    news.take(&event, &mut self.moving);
+                    self.news.take(&event);
                 }
             }
         }
@@ -194,17 +239,10 @@ impl Loader {
     pub(super) fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
-
-    /// Reads one file that a writer has just changed, and brings the view up to date.
-    pub(super) fn look_at(&mut self, entered: &Entered, name: &str, view: &View, now: Instant) {
-        self.catalogue.look_at(entered, name, now);
-        self.catalogue.give_up_missing(now);
-        self.publish(view);
-    }
 }
 
 impl News {
-    fn take(&mut self, event: &Event<&std::ffi::OsStr>, moving: &mut Option<(u32, String)>) {
+    fn take(&mut self, event: &Event<&std::ffi::OsStr>) {
         let ends = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::IGNORED;
         if event.mask.intersects(ends) {
             self.all = true;
@@ -213,20 +251,25 @@ impl News {
         let Some(name) = event.name.and_then(|name| name.to_str()) else { return };
         if event.mask.contains(EventMask::MOVED_TO)
             && place::is_deleted_name(name)
-            && let Some((_, from)) = moving.take_if(|(cookie, _)| *cookie == event.cookie)
+            && let Some((_, from)) = self.moving.take_if(|(cookie, _)| *cookie == event.cookie)
         {
             self.deleted.insert(from);
         }
         if event.mask.contains(EventMask::MOVED_FROM) {
-            *moving = Some((event.cookie, name.to_owned()));
+            self.moving = Some((event.cookie, name.to_owned()));
         }
         if name.starts_with("..") {
             // Kubernetes changes a mounted ConfigMap by one rename of `..data`, to which all files are links.
             self.all = true;
         } else if place::is_object_file(name) {
-            let is_hint = event.mask.intersects(EventMask::CREATE | EventMask::ATTRIB);
-            let names = if is_hint { &mut self.hints } else { &mut self.names };
-            names.insert(name.to_owned());
+            if event.mask.contains(EventMask::MODIFY) {
+                self.writing.insert(name.to_owned());
+            } else if event.mask.intersects(EventMask::CREATE | EventMask::ATTRIB) {
+                self.hints.insert(name.to_owned());
+            } else {
+                self.writing.remove(name);
+                self.names.insert(name.to_owned());
+            }
         }
     }
 }
@@ -234,6 +277,7 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dir::test_directory;
     use crate::{Kind, Namespace};
 
     fn write(dir: &Path, name: &str) {
@@ -248,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_overflow_of_the_kernels_queue_loses_nothing() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = test_directory();
         write(dir.path(), "a");
         let (view, now) = (View::new(1), Instant::now());
         let mut loader = Loader::open(dir.path(), &view, now).expect("opened");
@@ -265,8 +309,29 @@ mod tests {
     }
 
     #[test]
+    fn half_a_file_is_never_taken() {
+        use std::io::Write;
+        let dir = test_directory();
+        write(dir.path(), "a");
+        let (view, now) = (View::new(1), Instant::now());
+        let mut loader = Loader::open(dir.path(), &view, now).expect("opened");
+        // Somebody touched the file before, so that it is to be read while it is written.
+        write(dir.path(), "a");
+        let mut file = std::fs::File::create(dir.path().join("a.yaml")).expect("truncated");
+        loader.refresh(&view, now);
+        loader.refresh(&view, now + GRACE * 2);
+        assert_eq!(names(&view), ["a"]);
+        file.write_all(b"apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n").expect("written");
+        loader.refresh(&view, now + GRACE * 4);
+        assert_eq!(names(&view), ["a"]);
+        drop(file);
+        loader.refresh(&view, now + GRACE * 4);
+        assert_eq!(names(&view), ["b"]);
+    }
+
+    #[test]
     fn a_sweep_finds_what_nobody_told() {
-        let (dir, outside) = (tempfile::tempdir().expect("made"), tempfile::tempdir().expect("made"));
+        let (dir, outside) = (test_directory(), test_directory());
         write(outside.path(), "a");
         let link = dir.path().join("link.yaml");
         std::os::unix::fs::symlink(outside.path().join("a.yaml"), link).expect("linked");

@@ -111,12 +111,13 @@ pub(super) fn clean_up(shared: &Shared) {
 mod tests {
     use super::*;
     use crate::dir::scanner::Scanner;
+    use crate::dir::test_directory;
     use futures::FutureExt;
     use std::sync::atomic::AtomicUsize;
 
     /// A store, and the lock of its directory in the hands of another.
     fn hung() -> (tempfile::TempDir, Scanner, Held) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = test_directory();
         let scanner = Scanner::start(dir.path(), 1).expect("started");
         let held = acquire(scanner.shared()).expect("locked");
         (dir, scanner, held)

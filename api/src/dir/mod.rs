@@ -254,3 +254,10 @@ fn new_uid() -> std::io::Result<String> {
         low & 0xffff_ffff_ffff
     ))
 }
+
+/// A directory for one test, removed when dropped.
+#[cfg(test)]
+fn test_directory() -> tempfile::TempDir {
+    let prefix = format!("rhapi{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory")
+}

@@ -80,8 +80,12 @@ impl Drop for Scanner {
 
 fn run(shared: &Shared, news: &OwnedFd, stop: &OwnedFd) {
     loop {
-        let now = Instant::now();
-        let again = shared.loader().refresh(&shared.view, now);
+        let (now, again) = {
+            let mut loader = shared.loader();
+            // Only now, as a writer may have had the loader for long.
+            let now = Instant::now();
+            (now, loader.refresh(&shared.view, now))
+        };
         // One millisecond more, so that what is due at `again` is due when it comes.
         let wait = again.saturating_duration_since(now) + Duration::from_millis(1);
         let wait = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
@@ -105,10 +109,11 @@ fn run(shared: &Shared, news: &OwnedFd, stop: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dir::test_directory;
 
     #[test]
     fn the_thread_ends_with_the_scanner() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = test_directory();
         let scanner = Scanner::start(dir.path(), 1).expect("started");
         let shared = Arc::downgrade(scanner.shared());
         drop(scanner);

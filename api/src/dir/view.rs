@@ -196,3 +196,36 @@ impl State {
         self.head += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Namespace;
+
+    fn put(view: &View, version: &str, uid: &str) {
+        let id = ObjectId::of::<Namespace>(&ObjectKey::cluster("a"));
+        let object = Arc::new(Namespace::default());
+        let stored = Stored { version: version.to_owned(), uid: Some(uid.to_owned()), object };
+        view.apply(Changes { put: vec![(id, stored)], gone: Vec::new() });
+    }
+
+    #[test]
+    fn an_object_made_anew_under_the_same_name_is_another() {
+        let view = View::new(1);
+        put(&view, "1-0", "x");
+        put(&view, "1-0", "x");
+        put(&view, "2-0", "x");
+        put(&view, "1-1", "y");
+        let Events::UpTo(4, events) = view.events::<Namespace>(0) else { panic!("four events") };
+        let object = Namespace::default;
+        assert_eq!(
+            events,
+            [
+                WatchEvent::Added(object()),
+                WatchEvent::Modified(object()),
+                WatchEvent::Deleted(object()),
+                WatchEvent::Added(object()),
+            ]
+        );
+    }
+}

@@ -77,7 +77,7 @@ impl Session<'_> {
         for number in 1..=ATTEMPTS {
             let name = file_name(id, number);
             if self.entered.create(&name, document.as_bytes(), &self.held).map_err(not_written)? {
-                self.loader.look_at(&self.entered, &name, &self.shared.view, Instant::now());
+                self.refresh();
                 return Ok(stored);
             }
         }
@@ -97,7 +97,7 @@ impl Session<'_> {
                 Edit::Replace(value) => self.replace(id, &found, value)?,
                 Edit::Remove => self.remove(&found)?,
             };
-            self.loader.look_at(&self.entered, &found.file, &self.shared.view, Instant::now());
+            self.refresh();
             if done {
                 return Ok(stored);
             }
@@ -105,7 +105,12 @@ impl Session<'_> {
         Err(hindered(Hindrance::Restless))
     }
 
-    /// Reads the document of an object. `None` when its file was changed meanwhile, and was read again.
+    /// Brings the view up to date with what was written, which the kernel has told of already.
+    fn refresh(&mut self) {
+        self.loader.refresh(&self.shared.view, Instant::now());
+    }
+
+    /// Reads the document of an object. `None` when its file was other than known, and was read again.
     fn find(&mut self, id: &ObjectId) -> Result<Option<Found>, StoreError> {
         let (file, number) = match self.loader.catalogue().standing(id) {
             Standing::At { file, section } => (file, section),
@@ -119,7 +124,7 @@ impl Session<'_> {
             self.loader.catalogue().digest(&file) == Some(document::digest(&contents.bytes))
         });
         let Some(contents) = unchanged else {
-            self.loader.look_at(&self.entered, &file, &self.shared.view, Instant::now());
+            self.loader.read_again(&file, &self.shared.view);
             return Ok(None);
         };
         let text = text_of(&contents);
@@ -143,6 +148,9 @@ impl Session<'_> {
     }
 
     fn remove(&self, found: &Found) -> Result<(bool, Stored), StoreError> {
+        if let Some(problem) = self.loader.catalogue().hinders_removal(&found.file, &found.id) {
+            return Err(hindered(Hindrance::Broken(problem)));
+        }
         let done = if found.is_alone {
             self.entered.delete(&found.file, &found.contents, &self.held)
         } else {

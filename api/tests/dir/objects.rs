@@ -169,8 +169,8 @@ async fn a_deleted_object_is_gone_with_its_file() {
 async fn one_object_of_a_file_changes_and_the_others_stay_byte_for_byte() {
     let room = Room::new();
     let head = "# written by hand\n---\n# the first\n".to_owned()
-        + &namespace("a", "x # kept? no")
-        + "\n# about b\n";
+        + &namespace("a", "x")
+        + "  # inside of a\n\n# about b\n";
     let middle = "--- # the second\n# above b\n".to_owned() + &namespace("b", "1.10") + "# below b\n";
     let tail = "---\n# foreign\napiVersion: apps/v1\nkind: Deployment\nmetadata:   {name: d}\n---\n"
         .to_owned()

@@ -67,6 +67,25 @@ async fn the_last_good_version_stays_until_the_file_is_mended() {
 }
 
 #[tokio::test]
+async fn an_object_that_would_stay_in_force_is_not_deleted() {
+    let room = Room::new();
+    room.write("all.yaml", namespace("a", "1") + "---\nkind: [\n");
+    room.write("twice.yaml", namespace("b", "1") + "---\n" + &namespace("b", "2"));
+    let store = room.open().await;
+    for name in ["a", "b"] {
+        let error = store.delete::<Namespace>(&key(name), None).await.expect_err("hindered");
+        assert!(error.is_retryable(), "{error}");
+        assert!(store.get::<Namespace>(&key(name)).await.expect("read").is_some());
+    }
+    room.write("all.yaml", namespace("a", "1"));
+    room.write("twice.yaml", namespace("b", "2"));
+    for name in ["a", "b"] {
+        store.delete::<Namespace>(&key(name), None).await.expect("deleted");
+        assert!(store.get::<Namespace>(&key(name)).await.expect("read").is_none());
+    }
+}
+
+#[tokio::test]
 async fn a_bad_field_keeps_only_its_own_object() {
     let room = Room::new();
     room.write("all.yaml", namespace("a", "1") + "---\n" + &namespace("b", "1"));

@@ -32,13 +32,30 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn child(room: &Room, writer: &str, times: usize) -> Child {
-    Command::new(std::env::current_exe().expect("this binary"))
+/// A child process, which ends when dropped.
+struct Writer(Child);
+
+impl Writer {
+    fn has_succeeded(mut self) -> bool {
+        self.0.wait().expect("waited").success()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // One that has ended is no error.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn child(room: &Room, writer: &str, times: usize) -> Writer {
+    let child = Command::new(std::env::current_exe().expect("this binary"))
         .args(["processes::a_child_counts", "--exact", "--quiet"])
         .env(CHILD, format!("{}\n{writer}\n{times}", room.objects().display()))
         .stdout(Stdio::null())
-        .spawn()
-        .expect("a child")
+        .spawn();
+    Writer(child.expect("a child"))
 }
 
 /// What a child process does; in the parent, where nobody asks for it, nothing.
@@ -68,9 +85,7 @@ fn every_update_of_four_writers_takes_effect_exactly_once() {
                 .spawn(move || runtime().block_on(async { count_up(&room.open().await, writer, 100).await }));
         }
     });
-    for mut child in children {
-        assert!(child.wait().expect("waited").success());
-    }
+    assert!(children.into_iter().all(Writer::has_succeeded));
     let object = runtime().block_on(async {
         let store = room.open().await;
         store.get::<Namespace>(&key("shared")).await.expect("read").expect("is there")
@@ -100,7 +115,7 @@ async fn a_watch_sees_every_change_of_another_process() {
     room.write("all.yaml", namespace("shared", "x"));
     let store = room.open().await;
     let mut events = watch::<Namespace>(&store).await;
-    let mut child = child(&room, "c", 30);
+    let child = child(&room, "c", 30);
     let mut seen = 0;
     while seen < 30 {
         // Changes in quick succession may be told as one.
@@ -110,7 +125,7 @@ async fn a_watch_sees_every_change_of_another_process() {
         assert!(count(&object) > seen, "never backwards");
         seen = count(&object);
     }
-    assert!(child.wait().expect("waited").success());
+    assert!(child.has_succeeded());
 }
 
 #[tokio::test]
@@ -160,12 +175,11 @@ fn a_killed_writer_leaves_the_old_object_or_the_new_one() {
         let mut events = watch::<Namespace>(&store).await;
         let mut last = 0;
         for _ in 0..10 {
-            let mut child = child(&room, "c", 1_000_000);
+            let child = child(&room, "c", 1_000_000);
             for _ in 0..3 {
                 drop(event(&mut events).await.expect("goes on"));
             }
-            child.kill().expect("killed");
-            child.wait().expect("waited");
+            drop(child);
             count_up(&store, "a", 1).await;
             let object = store.get::<Namespace>(&key("shared")).await.expect("read").expect("is there");
             assert!(count(&object) > last, "never backwards");

@@ -25,7 +25,8 @@ pub(crate) struct Room(tempfile::TempDir);
 
 impl Room {
     pub(crate) fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("rhapi").tempdir().expect("a temporary directory"))
+        let prefix = format!("rhapi{}-", std::process::id());
+        Self(tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory"))
     }
 
     /// The directory of objects; it has a parent of its own.
