@@ -9,8 +9,9 @@ use rhumb_integration::lab::{AgentOptions, Footprint, Lab, Spec};
 const PARALLEL: usize = 16;
 const WARM: usize = 200;
 const ALL: usize = 1000;
-/// What the agent may grow by between the two.
-const MARGIN_KIB: u64 = 1024;
+/// What the agent may grow by between the two: the window of past changes in its view of the store fills up
+/// meanwhile, and the allocator keeps what threads that served a burst gave back. 3 KiB a pod would show.
+const MARGIN_KIB: u64 = 2048;
 
 #[test]
 fn a_thousand_pods_come_and_go_and_the_agent_does_not_grow() {
