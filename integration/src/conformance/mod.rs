@@ -10,6 +10,7 @@
 //! Invariant: a case with a word that has no code here is never counted as passed.
 
 mod attached;
+mod attachment;
 mod call;
 mod conflist;
 mod expect;
@@ -23,6 +24,7 @@ mod runtime;
 mod scene;
 mod schema;
 mod site;
+mod stage;
 mod step;
 mod traffic;
 mod variables;

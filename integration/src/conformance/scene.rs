@@ -3,92 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
-use super::call::{Outcome, execute};
+use super::attachment::{Attachment, Launcher, Made};
 use super::observe::{self, Link};
-use super::recorder::{FAILER, PLUGIN, RECORDER};
+use super::recorder::PLUGIN;
 use super::result;
 use super::site::{Plugins, Site};
+use super::stage;
 use super::traffic::PATIENCE;
 use super::variables::{ExpandError, Variables};
 use super::view::View;
 use crate::lab::{Namespace, ping};
-
-/// MAC address of the interface that another plugin makes.
-pub(crate) const FOREIGN_MAC: &str = "02:77:00:00:00:05";
-/// Address of the interface that another plugin makes.
-pub(crate) const FOREIGN_ADDRESS: &str = "10.1.0.5/16";
-const NEW_MAC: &str = "c2:aa:bb:cc:dd:ee";
-
-/// An attachment that ADD made.
-#[derive(Debug, Clone)]
-pub(crate) struct Attachment {
-    /// Container id.
-    pub(crate) container: String,
-    /// Interface name.
-    pub(crate) ifname: String,
-    /// `CNI_NETNS`.
-    pub(crate) netns: String,
-    /// What ADD printed.
-    pub(crate) result: Value,
-    /// The configuration of ADD.
-    pub(crate) config: Value,
-    /// Whether DEL removed it.
-    pub(crate) removed: bool,
-}
-
-impl Attachment {
-    /// Container and interface as the agent names them.
-    pub(crate) fn key(&self) -> String {
-        format!("{}/{}", self.container, self.ifname)
-    }
-
-    /// Its addresses, IPv4 first.
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        let mut addresses: Vec<_> = result::addresses(&self.result).iter().map(IpNetwork::ip).collect();
-        addresses.sort();
-        addresses
-    }
-
-    /// Its IPv4 address, else its first one.
-    ///
-    /// # Errors
-    /// When the result has none.
-    pub(crate) fn address(&self) -> Result<IpAddr> {
-        self.addresses()
-            .first()
-            .copied()
-            .with_context(|| format!("the result of {} has no address", self.key()))
-    }
-}
-
-/// One run of the plugin within a step.
-#[derive(Debug, Clone)]
-pub(crate) struct Made {
-    /// Its `CNI_*` environment.
-    pub(crate) env: BTreeMap<String, String>,
-    /// Its configuration, where it was JSON.
-    pub(crate) config: Option<Value>,
-    /// What came of it.
-    pub(crate) outcome: Outcome,
-}
-
-impl Made {
-    /// A variable of its environment, empty when absent.
-    pub(crate) fn var(&self, name: &str) -> &str {
-        self.env.get(name).map_or("", String::as_str)
-    }
-
-    fn key(&self) -> String {
-        format!("{}/{}", self.var("CNI_CONTAINERID"), self.var("CNI_IFNAME"))
-    }
-}
 
 /// What a step is about to do and to show.
 #[derive(Debug, Clone, Default)]
@@ -116,28 +46,6 @@ pub(crate) struct Snapshot {
     pub(crate) attached: BTreeSet<String>,
     /// Calls that the recorder had seen.
     pub(crate) recorded: usize,
-}
-
-/// Runs the plugin on a node.
-#[derive(Debug)]
-pub(crate) struct Launcher<'a> {
-    program: PathBuf,
-    host: &'a Namespace,
-    env: [(String, String); 2],
-}
-
-impl Launcher<'_> {
-    /// Runs the plugin with this environment and input.
-    ///
-    /// # Errors
-    /// When the plugin cannot be started.
-    pub(crate) fn run(&self, env: BTreeMap<String, String>, stdin: &Value) -> Result<Made> {
-        let text = stdin.as_str().map_or_else(|| stdin.to_string(), str::to_owned);
-        let mut whole = env.clone();
-        whole.extend(self.env.clone());
-        let outcome = execute(&self.program, self.host, &whole, &text)?;
-        Ok(Made { env, config: serde_json::from_str(&text).ok(), outcome })
-    }
 }
 
 type CleanUp = Box<dyn FnOnce(&mut Scene<'_>) -> Result<()>>;
@@ -185,7 +93,7 @@ impl<'a> Scene<'a> {
     ) -> Result<Self> {
         let number = site.fresh();
         let mut scene = Self {
-            variables: variables(site, plugins, number, version, supported)?,
+            variables: stage::variables(site, plugins, number, version, supported)?,
             site,
             plugins,
             version: version.to_owned(),
@@ -528,73 +436,6 @@ impl<'a> Scene<'a> {
             }
         }
     }
-}
-
-fn variables(
-    site: &Site,
-    plugins: &Plugins,
-    number: usize,
-    version: &str,
-    supported: &[String],
-) -> Result<Variables> {
-    let netns = format!("/run/netns/{}-c{number}", site.lab().id());
-    let file: PathBuf = plugins.path().join(format!("file{number}"));
-    let host = format!("ext{number}");
-    let mut variables = Variables::default();
-    variables.set("V", version);
-    variables.set("PLUGIN", PLUGIN);
-    variables.set("CID", format!("{}-c{number}", site.lab().id()));
-    variables.set("NS", netns.clone());
-    variables.set("PATH", plugins.path().display().to_string());
-    variables.set("SUPPORTED", supported.to_vec());
-    variables.set("HOSTIF", host.clone());
-    variables.set("MAC", FOREIGN_MAC);
-    variables.set("NEWMAC", NEW_MAC);
-    variables.set("NODEIP", site.node().addresses[0].to_string());
-    variables.set("FILE", file.display().to_string());
-    variables.set("RECORDER", RECORDER);
-    variables.set("FAILER", FAILER);
-    if let Some(free) = free_address(site, number)? {
-        variables.set("FREEIP", free.to_string());
-    }
-    for version in supported {
-        variables.set(&format!("prev({version})"), foreign_result(version, &host, &netns));
-    }
-    Ok(variables)
-}
-
-/// An address of the pool that nobody holds: far from where the agent hands out its next ones, and another one for
-/// each run, because a released one rests.
-fn free_address(site: &Site, number: usize) -> Result<Option<IpAddr>> {
-    let leases = site.view()?.leases;
-    for prefix in site.pod_cidrs()?.into_iter().filter(|prefix| prefix.addr().is_ipv4()) {
-        let usable = prefix.size().saturating_sub(2).max(1);
-        let offsets = (0..usable).map(|step| usable - (number as u128 + step) % usable);
-        let mut addresses = offsets.filter_map(|offset| prefix.nth(offset));
-        if let Some(address) = addresses.find(|address| !leases.contains_key(address)) {
-            return Ok(Some(address));
-        }
-    }
-    Ok(None)
-}
-
-/// The result of another plugin, as the cases have it.
-fn foreign_result(version: &str, host: &str, netns: &str) -> Value {
-    let mut ip = json!({"address": FOREIGN_ADDRESS, "gateway": "10.1.0.1", "interface": 2});
-    if version < "1.0.0" {
-        ip["version"] = json!("4");
-    }
-    json!({
-        "cniVersion": version,
-        "interfaces": [
-            {"name": "cni0", "mac": "00:11:22:33:44:55"},
-            {"name": host, "mac": "55:44:33:22:11:11"},
-            {"name": "eth0", "mac": FOREIGN_MAC, "sandbox": netns},
-        ],
-        "ips": [ip],
-        "routes": [{"dst": "0.0.0.0/0"}],
-        "dns": {"nameservers": ["10.1.0.1"]},
-    })
 }
 
 impl From<ExpandError> for super::expect::Miss {

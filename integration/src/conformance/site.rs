@@ -6,11 +6,12 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rhumb_model::Prefix;
 
+use super::observe;
 use super::recorder::{FAILER, OBSERVED, PLUGIN, RECORDER};
 use super::schema::{Action, Case, Repeat};
 use super::view::View;
@@ -181,6 +182,7 @@ impl Site {
             lab.node_mut(index).start_agent_with(options(kind))?;
         }
         lab.route_world()?;
+        routed(&lab)?;
         let fresh = Footprint::of(lab.node(0))?;
         Ok(Self { lab, kind, fresh, disturbed: false, names: 0 })
     }
@@ -296,6 +298,25 @@ impl Site {
     /// When the store cannot be read.
     pub(crate) fn pod_cidrs(&self) -> Result<Vec<Prefix>> {
         self.node().pod_cidrs(self.lab.store())
+    }
+}
+
+/// Waits until the first node knows the way to the pods of all others: until then it is not as it stays.
+fn routed(lab: &Lab) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    let host = lab.node(0).namespace();
+    loop {
+        let known = [observe::routes(host, 4)?, observe::routes(host, 6)?].concat();
+        let mut missing = Vec::new();
+        for node in lab.nodes() {
+            let prefixes = node.pod_cidrs(lab.store())?;
+            let unknown = |prefix: &Prefix| !known.iter().any(|route| route["dst"] == prefix.to_string());
+            missing.extend(prefixes.into_iter().filter(unknown));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "n1 has no route to {missing:?} after {SOON:?}");
     }
 }
 

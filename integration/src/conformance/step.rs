@@ -11,11 +11,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use serde_json::{Value, json};
 
+use super::attachment::Made;
 use super::expect::{self, Facts, Miss};
 use super::observe;
 use super::result::{self, Actual};
 use super::runtime::Runtime;
-use super::scene::{Coming, Made, Scene};
+use super::scene::{Coming, Scene};
 use super::schema::{Action, Expect, FileExpect, Repeat, RuntimeExpect, Step};
 use super::words;
 use super::{conflist, pattern, recorder};
@@ -150,8 +151,13 @@ fn judge(scene: &mut Scene<'_>, expect: &Expect, supported: &[String]) -> Result
             misses.extend(protocol(&made, each, supported));
         }
     }
+    // Of calls that go on until one fails, none has to do what the others do.
+    if !matches!(expect.repeat, Some(Repeat::Words(_))) {
+        for made in scene.calls.clone() {
+            misses.extend(protocol(&made, &expect, supported));
+        }
+    }
     if let [made] = scene.calls.clone().as_slice() {
-        misses.extend(protocol(made, &expect, supported));
         misses.extend(results(scene, made, &expect)?);
     }
     if misses.is_empty() {

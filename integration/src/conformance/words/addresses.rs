@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ipnetwork::IpNetwork;
 
+use crate::conformance::attachment::Attachment;
 use crate::conformance::result;
-use crate::conformance::scene::{Attachment, Scene};
+use crate::conformance::scene::Scene;
 
 /// How long the agent may take for what was queued while it was down.
 const SOON: Duration = Duration::from_secs(5);

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::conformance::attachment::Attachment;
 use crate::conformance::observe;
 use crate::conformance::result;
-use crate::conformance::scene::{Attachment, Scene};
+use crate::conformance::scene::Scene;
 
 pub(super) fn inner_up(scene: &mut Scene<'_>) -> Result<()> {
     let subject = scene.subject()?;

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::Deed;
 use crate::conformance::attached;
-use crate::conformance::scene::{Attachment, FOREIGN_ADDRESS, FOREIGN_MAC, Scene};
+use crate::conformance::attachment::Attachment;
+use crate::conformance::scene::Scene;
+use crate::conformance::stage::{FOREIGN_ADDRESS, FOREIGN_MAC};
 use crate::lab::Wait;
 
 /// Preparations.
@@ -143,11 +145,17 @@ fn lose_the_pod_programs(scene: &mut Scene<'_>) -> Result<()> {
     attached::detach(node.namespace(), &host, node.bpffs())
 }
 
-/// The agent runs on a store whose folder does not exist.
+/// The agent runs on a store in which nobody has written anything yet, and where no operator will.
 fn wait_for_objects(scene: &mut Scene<'_>) -> Result<()> {
-    let absent = scene.plugins.path().join("no-store-yet");
+    let empty = scene.plugins.path().join("empty-store");
+    std::fs::create_dir(&empty).with_context(|| format!("make {}", empty.display()))?;
+    let folder = empty.clone();
+    scene.finally(move |scene| {
+        scene.site.stop_agent()?;
+        Ok(std::fs::remove_dir_all(folder)?)
+    });
     scene.site.start_agent_oddly(|options| {
-        options.store = Some(absent);
+        options.store = Some(empty);
         options.wait = Wait::Serving;
     })
 }

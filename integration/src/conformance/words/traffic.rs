@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::conformance::scene::{Attachment, Scene};
+use crate::conformance::attachment::Attachment;
+use crate::conformance::scene::Scene;
 use crate::conformance::traffic::{self, PATIENCE, SILENCE};
 use crate::lab::{Namespace, ping};
 
