@@ -169,6 +169,7 @@ fn del_is_queued_while_the_agent_is_down() {
     let mut lab = started(Spec { nodes: 1, ..Spec::named("queue") });
     let before = Footprint::of(lab.node(0)).expect("looked");
     let pod = lab.node(0).add_pod("default", "a").expect("added");
+    assert!(before.returns(lab.node(0), Duration::ZERO).is_err(), "a pod leaves no footprint");
     lab.node_mut(0).stop_agent().expect("stopped");
     lab.node(0).del_pod(pod).expect("DEL succeeds without the agent");
     let queue = lab.node(0).run_dir().join(rhumb_cni::protocol::QUEUE_DIR);
