@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -33,6 +33,9 @@ use crate::{follow, local_socket, plugin_socket, publish};
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
 
+/// How long calls under way may take to end when the agent is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// How long a sticky address waits for its pod to come back.
 const STICKY_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -59,6 +62,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
+    let plugin_inbox = inbox.clone();
     let store = DirStore::open(&args.store).await?;
     let notices = Events::open(&host).await?;
     ready.say("serving");
@@ -85,16 +89,38 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(follow::run(store.clone(), Input::NodeStates, inbox.clone()));
     tasks.spawn_local(follow::run(store.clone(), Input::Pools, inbox.clone()));
     tasks.spawn_local(publish::run(store.clone(), args.node.clone(), args.register_node, published));
-    tasks.spawn_local(plugin_socket::serve(plugins, store.clone(), inbox.clone()));
     tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
     tasks.spawn_local(pass_notices(notices, inbox));
-    tasks.spawn_local(log_problems(store));
+    tasks.spawn_local(log_problems(store.clone()));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
         () = node.run(inputs) => {}
-        word = stop_signal() => info!(signal = word?, "stopping; pods, routes and the datapath stay as they are"),
+        ended = serve_until_signal(plugins, socket, store, plugin_inbox) => ended?,
     }
     Ok(())
+}
+
+/// Serves plugins until SIGTERM or SIGINT, and then until those who were heard have their answer.
+async fn serve_until_signal(
+    plugins: UnixListener,
+    socket: PathBuf,
+    store: DirStore,
+    inbox: mpsc::Sender<Input>,
+) -> Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let serving = plugin_socket::serve(plugins, socket, store, inbox, stopping);
+    let stopped = async {
+        let word = stop_signal().await?;
+        info!(signal = word, "stopping; pods, routes and the datapath stay as they are");
+        stop.send_replace(true);
+        tokio::time::sleep(DRAIN).await;
+        warn!("stopping with calls unanswered");
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        () = serving => Ok(()),
+        ended = stopped => ended,
+    }
 }
 
 fn open_ledger(args: &Args) -> Result<Ledger> {

@@ -20,11 +20,18 @@ mod tables;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+/// At most this many calls to the kernel, or conversations with plugins, wait at a time.
+const BLOCKING_THREADS: usize = 16;
+
 fn main() -> anyhow::Result<()> {
     let args = args::Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Threads that wait for the kernel or a plugin; each costs memory.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, app::run(args))
 }

@@ -6,13 +6,14 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rhumb_api::{AnnotationError, ObjectKey, Pod, Store, pod_addressing};
 use rhumb_cni::protocol::{DelRequest, GcRequest, Refusal, RefusalKind, Reply, Request};
 use rhumb_cni::server;
 use rhumb_model::{AttachmentKey, PodKey};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{debug, warn};
 
@@ -21,11 +22,19 @@ use crate::node::{Input, Wishes};
 /// At most this many requests are under way; more wait in the socket's backlog.
 const MOST_AT_ONCE: usize = 128;
 
-/// Serves until the node's loop is gone.
-pub(crate) async fn serve<S: Store>(listener: UnixListener, store: S, inbox: mpsc::Sender<Input>) {
+/// Serves until `stopping`, then hears no more and returns when every call under way is answered. `path` is the
+/// socket's: it goes first, so that plugins queue their DELs from then on.
+pub(crate) async fn serve<S: Store>(
+    listener: UnixListener,
+    path: PathBuf,
+    store: S,
+    inbox: mpsc::Sender<Input>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut calls = JoinSet::new();
     loop {
         tokio::select! {
+            _ = stopping.changed() => break,
             accepted = listener.accept(), if calls.len() < MOST_AT_ONCE => match accepted {
                 Ok((stream, _)) => {
                     calls.spawn_local(call(stream, store.clone(), inbox.clone()));
@@ -33,9 +42,13 @@ pub(crate) async fn serve<S: Store>(listener: UnixListener, store: S, inbox: mps
                 Err(error) => warn!(%error, "connection not accepted"),
             },
             Some(_) = calls.join_next() => {}
-            () = inbox.closed() => return,
         }
     }
+    if let Err(error) = std::fs::remove_file(&path) {
+        warn!(%error, "socket not removed");
+    }
+    drop(listener);
+    while calls.join_next().await.is_some() {}
 }
 
 async fn call<S: Store>(stream: tokio::net::UnixStream, store: S, inbox: mpsc::Sender<Input>) {
