@@ -27,15 +27,18 @@ pub(crate) fn programs(namespace: &Namespace, ifname: &str) -> Result<Vec<String
     })
 }
 
-/// Names of the interfaces of a namespace that have programs.
+/// Names of the interfaces of a namespace that have programs; one that goes away meanwhile has none.
 ///
 /// # Errors
 /// As [`programs`].
 pub(crate) fn interfaces(namespace: &Namespace) -> Result<BTreeSet<String>> {
     let mut with = BTreeSet::new();
     for ifname in observe::links(namespace)?.into_keys() {
-        if !programs(namespace, &ifname)?.is_empty() {
-            with.insert(ifname);
+        match programs(namespace, &ifname) {
+            Ok(found) if found.is_empty() => {}
+            Ok(_) => drop(with.insert(ifname)),
+            Err(error) if observe::links(namespace)?.contains_key(&ifname) => return Err(error),
+            Err(_) => {}
         }
     }
     Ok(with)

@@ -58,14 +58,25 @@ pub(crate) fn links(namespace: &Namespace) -> Result<BTreeMap<String, Link>> {
 /// # Errors
 /// When there is no such link.
 pub(crate) fn addresses(namespace: &Namespace, ifname: &str) -> Result<Vec<IpNetwork>> {
-    let list = json(&namespace.ip_show(&format!("-j address show dev {ifname}"))?)?;
-    let entries = list.as_array().into_iter().flatten().flat_map(|link| link["addr_info"].as_array());
-    Ok(entries
-        .flatten()
-        .filter(|entry| entry["scope"] != "link")
-        .filter_map(|entry| {
-            let address: IpAddr = entry["local"].as_str()?.parse().ok()?;
-            IpNetwork::new(address, u8::try_from(entry["prefixlen"].as_u64()?).ok()?).ok()
+    let mut all = all_addresses(namespace)?;
+    all.remove(ifname).with_context(|| format!("there is no {ifname} in {}", namespace.name()))
+}
+
+/// Addresses of every link of a namespace, as [`addresses`] has them.
+///
+/// # Errors
+/// When `ip` does not tell.
+pub(crate) fn all_addresses(namespace: &Namespace) -> Result<BTreeMap<String, Vec<IpNetwork>>> {
+    let list = json(&namespace.ip_show("-j address show")?)?;
+    let links = list.as_array().into_iter().flatten();
+    Ok(links
+        .map(|link| {
+            let entries = link["addr_info"].as_array().into_iter().flatten();
+            let set = entries.filter(|entry| entry["scope"] != "link").filter_map(|entry| {
+                let address: IpAddr = entry["local"].as_str()?.parse().ok()?;
+                IpNetwork::new(address, u8::try_from(entry["prefixlen"].as_u64()?).ok()?).ok()
+            });
+            (link["ifname"].as_str().unwrap_or_default().to_owned(), set.collect())
         })
         .collect())
 }

@@ -131,9 +131,8 @@ impl<'a> Scene<'a> {
         };
         for (path, namespace) in &self.namespaces {
             let links = observe::links(namespace)?;
-            for ifname in links.keys() {
-                let addresses = observe::addresses(namespace, ifname)?;
-                snapshot.inner_addresses.insert((path.clone(), ifname.clone()), addresses);
+            for (ifname, addresses) in observe::all_addresses(namespace)? {
+                snapshot.inner_addresses.insert((path.clone(), ifname), addresses);
             }
             snapshot.inner.insert(path.clone(), links);
         }
