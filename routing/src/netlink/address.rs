@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses as messages (linux/if_addr.h).
+//!
+//! They are made without the builders of `rtnetlink`: those give an IPv4 address a broadcast address that nobody
+//! asked for, and know neither its flags nor its owner.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::wire::{NLM_F_CREATE, NLM_F_EXCL, Request, attributes_after, u32_at};
+use super::message::{Message, request};
 use crate::kernel::PROTOCOL;
-
-pub(crate) const RTM_NEWADDR: u16 = 20;
-pub(crate) const RTM_DELADDR: u16 = 21;
-const RTM_GETADDR: u16 = 22;
-
-const HEAD: usize = 8;
-pub(crate) const AF_INET: u8 = 2;
-pub(crate) const AF_INET6: u8 = 10;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_FLAGS: u16 = 8;
-const IFA_PROTO: u16 = 11;
-const IFA_F_NODAD: u32 = 0x02;
-const IFA_F_NOPREFIXROUTE: u32 = 0x200;
-const RT_SCOPE_UNIVERSE: u8 = 0;
 
 /// The address of every pod's gateway: the host's end of its pair.
 pub(crate) const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -37,77 +28,68 @@ pub(crate) struct Told {
     pub(crate) global: bool,
 }
 
-pub(crate) fn family_of(address: IpAddr) -> u8 {
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+fn about(ifindex: u32, address: IpNetwork) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.prefix_len = address.prefix();
+    message.header.index = ifindex;
+    message.attributes = vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
+    message
 }
 
-/// The octets in wire order.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+fn put(ifindex: u32, address: IpNetwork, flags: AddressFlags) -> Message {
+    let mut message = about(ifindex, address);
+    message.attributes.push(AddressAttribute::Flags(flags));
+    message.attributes.push(AddressAttribute::Protocol(PROTOCOL.into()));
+    request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// The address with these octets.
-pub(crate) fn from_octets(value: &[u8]) -> Option<IpAddr> {
-    if let Ok(octets) = <[u8; 4]>::try_from(value) {
-        return Some(Ipv4Addr::from(octets).into());
-    }
-    Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into())
-}
-
-fn head(family: u8, len: u8, ifindex: u32) -> [u8; HEAD] {
-    let mut head = [family, len, 0, RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
-    head[4..].copy_from_slice(&ifindex.to_ne_bytes());
-    head
-}
-
-fn about(kind: u16, flags: u16, ifindex: u32, address: IpNetwork) -> Request {
-    Request::new(kind, flags, &head(family_of(address.ip()), address.prefix(), ifindex))
-        .with(IFA_LOCAL, &octets(address.ip()))
-        .with(IFA_ADDRESS, &octets(address.ip()))
-}
-
-/// Asks for the addresses of one link, or of all for index 0; of one family, or of both for family 0.
-pub(crate) fn get(family: u8, ifindex: u32) -> Request {
-    Request::new(RTM_GETADDR, 0, &head(family, 0, ifindex))
+/// Asks for the addresses of one link, or of all for index 0; of one family, or of both.
+pub(crate) fn get(family: AddressFamily, ifindex: u32) -> Message {
+    let mut message = AddressMessage::default();
+    message.header.family = family;
+    message.header.index = ifindex;
+    request(RouteNetlinkMessage::GetAddress(message), 0)
 }
 
 /// Adds an address of ours.
-pub(crate) fn add(ifindex: u32, address: IpNetwork) -> Request {
+pub(crate) fn add(ifindex: u32, address: IpNetwork) -> Message {
     // Without detection of duplicates an IPv6 address is usable at once.
-    about(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, ifindex, address)
-        .with_u32(IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE)
-        .with(IFA_PROTO, &[PROTOCOL])
+    put(ifindex, address, AddressFlags::Nodad | AddressFlags::Noprefixroute)
 }
 
 /// Gives the link the address of a pod's gateway, with the route to its subnet.
-pub(crate) fn add_gateway(ifindex: u32) -> Request {
+pub(crate) fn add_gateway(ifindex: u32) -> Message {
     let address = ipnetwork::Ipv6Network::new(GATEWAY, GATEWAY_LEN).expect("64 is a length");
-    about(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, ifindex, address.into())
-        .with_u32(IFA_FLAGS, IFA_F_NODAD)
-        .with(IFA_PROTO, &[PROTOCOL])
+    put(ifindex, address.into(), AddressFlags::Nodad)
 }
 
 /// Removes an address.
-pub(crate) fn remove(ifindex: u32, address: IpNetwork) -> Request {
-    about(RTM_DELADDR, 0, ifindex, address)
+pub(crate) fn remove(ifindex: u32, address: IpNetwork) -> Message {
+    request(RouteNetlinkMessage::DelAddress(about(ifindex, address)), 0)
 }
 
 /// Reads an address.
-pub(crate) fn read(payload: &[u8]) -> Option<Told> {
-    let [_, len, _, scope] = *payload.first_chunk::<4>()?;
-    let (mut local, mut address, mut protocol) = (None, None, 0);
-    for (kind, value) in attributes_after(payload, HEAD) {
-        match kind {
-            IFA_LOCAL => local = from_octets(value),
-            IFA_ADDRESS => address = from_octets(value),
-            IFA_PROTO => protocol = *value.first()?,
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "attributes that nobody here asks for are many, and more come"
+)]
+pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
+    let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) = message
+    else {
+        return None;
+    };
+    let (mut local, mut address, mut protocol) = (None::<IpAddr>, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(told) => local = Some(*told),
+            AddressAttribute::Address(told) => address = Some(*told),
+            AddressAttribute::Protocol(told) => protocol = u8::from(*told),
             _ => {}
         }
     }
     // On a point-to-point link IFA_ADDRESS is the other side; IPv6 has no IFA_LOCAL otherwise.
-    let address = IpNetwork::new(local.or(address)?, len).ok()?;
-    Some(Told { ifindex: u32_at(payload, 4)?, address, protocol, global: scope == RT_SCOPE_UNIVERSE })
+    let address = IpNetwork::new(local.or(address)?, message.header.prefix_len).ok()?;
+    let global = message.header.scope == AddressScope::Universe;
+    Some(Told { ifindex: message.header.index, address, protocol, global })
 }

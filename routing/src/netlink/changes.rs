@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rhumb_model::IfName;
 use rustix::io::Errno;
 
+use super::message::Message;
 use super::socket::{Refused, Socket};
-use super::wire::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Break, Host, Talk, address, find, link, qdisc, route};
 use crate::kernel::{Change, KernelError, NextHop, PROTOCOL, Pair, Place, Route};
 use crate::namespaces::{enter, in_own_thread};
@@ -93,7 +94,7 @@ impl Indices<'_> {
     }
 }
 
-fn request(known: &mut Indices<'_>, change: &Change) -> Talk<Result<Request, KernelError>> {
+fn request(known: &mut Indices<'_>, change: &Change) -> Talk<Result<Message, KernelError>> {
     Ok(match change {
         Change::SetLink { ifname, mac, mtu } => {
             known.of(ifname)?.map(|ifindex| link::set(ifindex, *mac, *mtu))

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
+use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
-use super::events::RTNLGRP_LINK;
+use super::message::objects;
 use super::socket::{Listener, Listening, Overflow, Socket};
-use super::wire::messages;
 use super::{Host, Talk, link, on_own_thread};
 use crate::kernel::{KernelError, Place};
 
@@ -27,7 +27,7 @@ pub(super) async fn delete(host: &Host, links: Vec<u32>) -> Vec<Result<(), Kerne
     let mut results: BTreeMap<u32, Result<(), KernelError>> = BTreeMap::new();
     // Without notices the acknowledgements have to do.
     let namespace = host.namespace.clone();
-    let notices = on_own_thread(move || Ok(Listener::open_in(&namespace, &[RTNLGRP_LINK])?)).await;
+    let notices = on_own_thread(move || Ok(Listener::open_in(&namespace, &[MulticastGroup::Link])?)).await;
     let mut notices = notices.ok().and_then(|listener| listener.listen().ok());
     // One outcome for each link that cannot be deleted, and one for all others.
     let (tell, mut told) = mpsc::channel(links.len() + 1);
@@ -95,8 +95,6 @@ async fn vanished(notices: &mut Option<Listening>) -> Vec<u32> {
 }
 
 fn deleted(datagram: &[u8]) -> Vec<u32> {
-    messages(datagram)
-        .filter(|message| message.kind == link::RTM_DELLINK && link::is_whole(message.payload))
-        .filter_map(|message| link::ifindex(message.payload))
-        .collect()
+    let deletions = objects(datagram, |header| header.message_type == link::RTM_DELLINK);
+    deletions.filter_map(|object| link::read_deleted(&object)).collect()
 }

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Notices of the kernel about what changed on the host.
 
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::MulticastGroup;
+
 use super::changes::FIRST_INDEX;
+use super::message::objects;
 use super::socket::{Listener, Listening, Overflow};
-use super::wire::{Message, messages};
 use super::{Host, Netlink, Talk, address, link, on_own_thread, route};
 use crate::kernel::{KernelError, PROTOCOL, Place};
 use crate::links;
 
-pub(super) const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV4_ROUTE: u32 = 7;
-const RTNLGRP_IPV6_IFADDR: u32 = 9;
-const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
 
 /// What changed on the host, by others than this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,24 +47,25 @@ impl Notices {
         }
     }
 
-    fn of(message: &Message<'_>) -> Notices {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what nobody here asks for is much, and more comes")]
+    fn of(object: &RouteNetlinkMessage) -> Notices {
         let mut notices = Notices::default();
-        match message.kind {
-            link::RTM_NEWLINK => {
-                notices.links = link::read(message.payload).is_none_or(|link| {
+        match object {
+            RouteNetlinkMessage::NewLink(_) => {
+                notices.links = link::read(object).is_none_or(|link| {
                     // Between its making and its marking, a pair is known only by the index that was chosen for it.
                     let being_made = link.alias.is_none() && !link.up && link.ifindex >= FIRST_INDEX;
                     let well = link.up && links::is_ours(&link);
                     !being_made && !well
                 });
             }
-            link::RTM_DELLINK => notices.links = true,
-            address::RTM_NEWADDR | address::RTM_DELADDR => {
-                notices.addresses = address::read(message.payload).is_some_and(|told| told.global);
+            RouteNetlinkMessage::DelLink(_) => notices.links = true,
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+                notices.addresses = address::read(object).is_some_and(|told| told.global);
             }
-            route::RTM_NEWROUTE | route::RTM_DELROUTE => {
-                notices.routes = route::read(message.payload)
-                    .is_some_and(|told| told.protocol == PROTOCOL || told.dst.len() == 0);
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
+                notices.routes =
+                    route::read(object).is_some_and(|told| told.protocol == PROTOCOL || told.dst.len() == 0);
             }
             _ => {}
         }
@@ -82,9 +88,7 @@ impl Events {
     pub async fn open(netlink: &Netlink) -> Result<Self, KernelError> {
         let host = netlink.host.clone();
         let namespace = host.namespace.clone();
-        let groups =
-            [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
-        let opened: Talk<Listener> = on_own_thread(move || Ok(Listener::open_in(&namespace, &groups)?)).await;
+        let opened: Talk<Listener> = on_own_thread(move || Ok(Listener::open_in(&namespace, &GROUPS)?)).await;
         let listening = opened.and_then(|listener| Ok(listener.listen()?));
         Ok(Self { listening: listening.map_err(|error| error.at(&Place::Host))?, host })
     }
@@ -98,9 +102,8 @@ impl Events {
         loop {
             let host = &self.host;
             let heard = self.listening.receive(|datagram| {
-                messages(datagram)
-                    .filter(|message| !host.is_own_port(message.port))
-                    .fold(Notices::default(), |notices, message| notices.and(Notices::of(&message)))
+                objects(datagram, |header| !host.is_own_port(header.port_number))
+                    .fold(Notices::default(), |notices, object| notices.and(Notices::of(&object)))
             });
             match heard.await {
                 Ok(Ok(notices)) if notices.is_empty() => {}

@@ -13,11 +13,11 @@ mod changes;
 mod delete;
 mod events;
 mod link;
+mod message;
 pub(crate) mod pods;
 mod qdisc;
 mod route;
 mod socket;
-mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,6 +26,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use rhumb_model::{AttachmentKey, Family, IfName};
 use tokio::sync::oneshot;
 
@@ -36,7 +37,7 @@ use crate::kernel::{
     Shaped,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
-use socket::{Answer, Refused, Socket};
+use socket::{Refused, Socket};
 
 /// Sockets that stay open between jobs.
 const POOL: usize = 4;
@@ -173,9 +174,9 @@ impl Netlink {
         self.on_host(|socket| {
             let mut carriers = BTreeSet::new();
             for family in Family::BOTH {
-                if let Ok(answers) = socket.dump(&route::get(family, 0))? {
-                    carriers
-                        .extend(answers.iter().flat_map(|answer| route::default_carriers(&answer.payload)));
+                let of_each = |object: &_| Some(route::default_carriers(object));
+                if let Ok(told) = socket.dump(&route::get(family, 0), of_each)? {
+                    carriers.extend(told.into_iter().flatten());
                 }
             }
             Ok(carriers)
@@ -249,12 +250,8 @@ async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> Talk<T> + Send 
     told.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::BrokenPipe).into()))
 }
 
-fn objects<T>(answers: &[Answer], read: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {
-    answers.iter().filter_map(|answer| read(&answer.payload)).collect()
-}
-
 fn links(socket: &mut Socket) -> Talk<Vec<Link>> {
-    Ok(objects(&socket.dump(&link::get_all())??, link::read))
+    Ok(socket.dump(&link::get_all(), link::read)??)
 }
 
 fn names(socket: &mut Socket) -> Talk<BTreeMap<u32, IfName>> {
@@ -264,22 +261,22 @@ fn names(socket: &mut Socket) -> Talk<BTreeMap<u32, IfName>> {
 /// The link of this name, if it is there.
 fn find(socket: &mut Socket, name: &IfName) -> Talk<Option<Link>> {
     match socket.ask(link::get_by_name(name))? {
-        Ok(answers) => Ok(objects(&answers, link::read).pop()),
+        Ok(answers) => Ok(answers.iter().find_map(link::read)),
         Err(refused) if KernelError::from(refused.clone()).is_absent() => Ok(None),
         Err(refused) => Err(refused.into()),
     }
 }
 
 fn addresses(socket: &mut Socket, ifindex: u32) -> Talk<Vec<address::Told>> {
-    Ok(objects(&socket.dump(&address::get(0, ifindex))??, address::read))
+    Ok(socket.dump(&address::get(AddressFamily::Unspec, ifindex), address::read)??)
 }
 
 fn routes(socket: &mut Socket, protocol: u8) -> Talk<Vec<route::Told>> {
     let mut routes = Vec::new();
     for family in Family::BOTH {
         // Kernels without IPv6 answer with an error; then there are none.
-        if let Ok(answers) = socket.dump(&route::get(family, protocol))? {
-            routes.extend(objects(&answers, route::read));
+        if let Ok(told) = socket.dump(&route::get(family, protocol), route::read)? {
+            routes.extend(told);
         }
     }
     Ok(routes.into_iter().filter(|route| protocol == 0 || route.protocol == protocol).collect())
@@ -310,7 +307,7 @@ impl Kernel for Netlink {
         let open = self.namespaces.all();
         self.on_host(move |socket| {
             let links = links(socket)?;
-            let gateways = objects(&socket.dump(&address::get(address::AF_INET6, 0))??, address::read);
+            let gateways = socket.dump(&address::get(AddressFamily::Inet6, 0), address::read)??;
             let gateways = gateways.iter().filter(|told| told.address.ip() == address::GATEWAY);
             let gateways: Vec<u32> = gateways.map(|told| told.ifindex).collect();
             let gateways = links
@@ -324,7 +321,7 @@ impl Kernel for Netlink {
             };
             let answered = socket.exchange(open.iter().map(ask).collect())?;
             let numbers = answered.into_iter().map(|answers| {
-                answers.ok().and_then(|answers| link::read_namespace_number(&answers.first()?.payload))
+                answers.ok().and_then(|answers| link::read_namespace_number(answers.first()?))
             });
             let namespaces =
                 open.into_iter().zip(numbers).filter_map(|((key, _), number)| Some((key, number?))).collect();
@@ -355,7 +352,7 @@ impl Kernel for Netlink {
     async fn pod_buckets(&self) -> Result<ByPod<Shaped>, KernelError> {
         self.in_pods(self.namespaces.all(), |key, socket| {
             let Some(link) = find(socket, &key.ifname)? else { return Ok(None) };
-            let told = objects(&socket.dump(&qdisc::get_all())??, qdisc::read);
+            let told = socket.dump(&qdisc::get_all(), qdisc::read)??;
             let told = told.into_iter().find(|told| told.ifindex == link.ifindex);
             Ok(told.map(|told| Shaped { ifname: key.ifname.clone(), rate: told.rate, limit: told.limit }))
         })
@@ -373,7 +370,7 @@ impl Kernel for Netlink {
 
     async fn host_buckets(&self) -> Result<Vec<Shaped>, KernelError> {
         self.on_host(|socket| {
-            let told = objects(&socket.dump(&qdisc::get_all())??, qdisc::read);
+            let told = socket.dump(&qdisc::get_all(), qdisc::read)??;
             if told.is_empty() {
                 return Ok(Vec::new());
             }
@@ -432,20 +429,61 @@ fn each<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use netlink_packet_core::{DefaultNla, Emitable};
+    use netlink_packet_route::RouteNetlinkMessage;
     use proptest::prelude::*;
+
+    use super::message::{Message, append, objects};
+    use super::*;
+
+    /// What is read of a request for a change, when the kernel tells of it.
+    fn told<T>(request: Message, read: impl Fn(&RouteNetlinkMessage) -> Option<T>) -> Option<T> {
+        let mut datagram = Vec::new();
+        append(&mut datagram, request, 0, 1);
+        objects(&datagram, |_| true).find_map(|object| read(&object))
+    }
+
+    fn read_everything(datagram: &[u8]) {
+        for object in objects(datagram, |_| true) {
+            drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
+            drop((route::read(&object), route::default_carriers(&object)));
+            assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
+        }
+    }
 
     proptest! {
         #[test]
-        fn arbitrary_objects_are_read_without_harm(bytes: Vec<u8>) {
-            drop((link::read(&bytes), link::read_namespace_number(&bytes), address::read(&bytes)));
-            drop((route::read(&bytes), route::default_carriers(&bytes), qdisc::read(&bytes)));
+        fn arbitrary_bytes_are_read_without_harm(bytes: Vec<u8>) {
+            read_everything(&bytes);
+        }
+
+        #[test]
+        fn arbitrary_objects_are_read_without_harm(
+            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 36, 37, 88]),
+            head in prop::sample::select(vec![0, 4, 8, 12, 16, 20]),
+            family: u8,
+            attributes in prop::collection::vec((0..70_u16, prop::collection::vec(0..20_u8, 0..40)), 0..5),
+        ) {
+            let mut datagram = vec![0; 16 + head];
+            datagram[4..6].copy_from_slice(&kind.to_ne_bytes());
+            if head > 0 {
+                datagram[16] = family;
+            }
+            for (kind, value) in attributes {
+                let attribute = DefaultNla::new(kind, value);
+                let start = datagram.len();
+                datagram.resize(start + attribute.buffer_len(), 0);
+                attribute.emit(&mut datagram[start..]);
+            }
+            let length = u32::try_from(datagram.len()).expect("short");
+            datagram[..4].copy_from_slice(&length.to_ne_bytes());
+            read_everything(&datagram);
         }
     }
 
     #[test]
     fn what_is_asked_for_is_what_is_read_back() {
-        let told = route::Told {
+        let route = route::Told {
             dst: "10.0.0.0/24".parse().expect("valid"),
             metric: 7,
             kind: route::Kind::Unicast,
@@ -455,15 +493,12 @@ mod tests {
             mtu: Some(1400),
             protocol: PROTOCOL,
         };
-        let bytes = route::put(&told, 0).finish(1);
-        assert_eq!(route::read(&bytes[wire::HEADER..]), Some(told));
+        assert_eq!(told(route::put(&route, 0), route::read), Some(route));
         let address = "fd00::1/128".parse().expect("valid");
-        let bytes = address::add(3, address).finish(1);
-        let told = address::Told { ifindex: 3, address, protocol: PROTOCOL, global: true };
-        assert_eq!(address::read(&bytes[wire::HEADER..]), Some(told));
+        let read = address::Told { ifindex: 3, address, protocol: PROTOCOL, global: true };
+        assert_eq!(told(address::add(3, address), address::read), Some(read));
         let bucket = crate::kernel::Bucket { rate: 1 << 40, burst: 9600, limit: 50_000 };
-        let bytes = qdisc::put(3, &bucket).finish(1);
-        let told = qdisc::Told { ifindex: 3, rate: 1 << 40, limit: 50_000 };
-        assert_eq!(qdisc::read(&bytes[wire::HEADER..]), Some(told));
+        let read = qdisc::Told { ifindex: 3, rate: 1 << 40, limit: 50_000 };
+        assert_eq!(told(qdisc::put(3, &bucket), qdisc::read), Some(read));
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn host_end(
         let Some(peer) = find(&mut pod, &ifname)?.and_then(|link| link.peer) else { return Ok(None) };
         // The look at the link gave a number to the namespace of its other end.
         let number = pod.ask(link::get_namespace_number(own.as_fd()))??;
-        let number = number.first().and_then(|answer| link::read_namespace_number(&answer.payload));
+        let number = number.first().and_then(link::read_namespace_number);
         if peer.netns.is_none() || peer.netns != number {
             return Ok(None);
         }

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Token buckets as messages (linux/pkt_sched.h).
+//! Token buckets as messages (linux/pkt_sched.h). The library has no types for what a bucket is made of.
 
-use super::wire::{NLM_F_CREATE, Request, attributes, attributes_after, text, u32_at, u64_at};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, Nla, NlasIterator, parse_u32, parse_u64};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+
+use super::message::{Message, request};
 use crate::kernel::Bucket;
 
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
-const RTM_GETQDISC: u16 = 38;
-
-const HEAD: usize = 20;
 /// "rh" as the major number: by this handle ours are known.
-const HANDLE: u32 = 0x7268_0000;
-const TC_H_ROOT: u32 = 0xffff_ffff;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+const HANDLE: TcHandle = TcHandle { major: 0x7268, minor: 0 };
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
@@ -33,68 +29,80 @@ pub(crate) struct Told {
     pub(crate) limit: u32,
 }
 
-fn head(ifindex: u32) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    head[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    head[8..12].copy_from_slice(&HANDLE.to_ne_bytes());
-    head[12..16].copy_from_slice(&TC_H_ROOT.to_ne_bytes());
-    head
+fn about(ifindex: u32) -> TcMessage {
+    let mut about = TcMessage::with_index(ifindex.cast_signed());
+    about.header.handle = HANDLE;
+    about.header.parent = TcHandle::ROOT;
+    about
 }
 
 /// Asks for all queueing disciplines.
-pub(crate) fn get_all() -> Request {
-    Request::new(RTM_GETQDISC, 0, &[0; HEAD])
+pub(crate) fn get_all() -> Message {
+    request(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), 0)
 }
 
 /// Makes or changes our bucket at the root. Without the flags for "replace" and "exclusive" the kernel changes one
 /// with our handle in place, takes the place of none, and refuses when another is there.
-pub(crate) fn put(ifindex: u32, bucket: &Bucket) -> Request {
+pub(crate) fn put(ifindex: u32, bucket: &Bucket) -> Message {
     let rate = u32::try_from(bucket.rate).unwrap_or(u32::MAX);
     let mut parms = [0; PARMS];
     parms[1] = TC_LINKLAYER_ETHERNET;
     parms[PARMS_RATE..PARMS_RATE + 4].copy_from_slice(&rate.to_ne_bytes());
     parms[PARMS_LIMIT..PARMS_LIMIT + 4].copy_from_slice(&bucket.limit.to_ne_bytes());
-    Request::new(RTM_NEWQDISC, NLM_F_CREATE, &head(ifindex)).with_text(TCA_KIND, TBF).nest(
-        TCA_OPTIONS,
-        |options| {
-            options
-                .with(TCA_TBF_PARMS, &parms)
-                .with(TCA_TBF_RATE64, &bucket.rate.to_ne_bytes())
-                .with_u32(TCA_TBF_BURST, bucket.burst)
-        },
-    )
+    let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
+    let options = vec![
+        option(TCA_TBF_PARMS, &parms),
+        option(TCA_TBF_RATE64, &bucket.rate.to_ne_bytes()),
+        option(TCA_TBF_BURST, &bucket.burst.to_ne_bytes()),
+    ];
+    let mut about = about(ifindex);
+    about.attributes = vec![TcAttribute::Kind(TBF.to_owned()), TcAttribute::Options(options)];
+    request(RouteNetlinkMessage::NewQueueDiscipline(about), NLM_F_CREATE)
 }
 
 /// Removes our bucket.
-pub(crate) fn remove(ifindex: u32) -> Request {
-    Request::new(RTM_DELQDISC, 0, &head(ifindex))
+pub(crate) fn remove(ifindex: u32) -> Message {
+    request(RouteNetlinkMessage::DelQueueDiscipline(about(ifindex)), 0)
 }
 
 /// Reads a bucket of ours; `None` for anything else.
-pub(crate) fn read(payload: &[u8]) -> Option<Told> {
-    if u32_at(payload, 8)? != HANDLE || u32_at(payload, 12)? != TC_H_ROOT {
+pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
+    let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { return None };
+    let header = &message.header;
+    if (header.handle, header.parent) != (HANDLE, TcHandle::ROOT) {
         return None;
     }
-    let mut told = Told { ifindex: u32_at(payload, 4)?, rate: 0, limit: 0 };
+    let mut told = Told { ifindex: header.index.cast_unsigned(), rate: 0, limit: 0 };
+    for attribute in &message.attributes {
+        if let TcAttribute::Kind(kind) = attribute
+            && kind != TBF
+        {
+            return None;
+        }
+        if let TcAttribute::Options(options) = attribute {
+            options.iter().try_for_each(|option| read_options(option, &mut told))?;
+        }
+    }
+    Some(told)
+}
+
+/// Reads options, which the library hands over as one attribute.
+fn read_options(option: &TcOption, told: &mut Told) -> Option<()> {
+    let TcOption::Other(option) = option else { return None };
+    let mut bytes = vec![0; option.value_len()];
+    option.emit_value(&mut bytes);
     let mut rate64 = None;
-    for (kind, value) in attributes_after(payload, HEAD) {
-        match kind {
-            TCA_KIND if text(value) != Some(TBF) => return None,
-            TCA_OPTIONS => {
-                for (kind, value) in attributes(value) {
-                    match kind {
-                        TCA_TBF_PARMS => {
-                            told.rate = u32_at(value, PARMS_RATE)?.into();
-                            told.limit = u32_at(value, PARMS_LIMIT)?;
-                        }
-                        TCA_TBF_RATE64 => rate64 = u64_at(value, 0),
-                        _ => {}
-                    }
-                }
+    for option in NlasIterator::new(&bytes).map_while(Result::ok) {
+        let value = option.value();
+        match option.kind() {
+            TCA_TBF_PARMS => {
+                told.rate = parse_u32(value.get(PARMS_RATE..PARMS_RATE + 4)?).ok()?.into();
+                told.limit = parse_u32(value.get(PARMS_LIMIT..PARMS_LIMIT + 4)?).ok()?;
             }
+            TCA_TBF_RATE64 => rate64 = parse_u64(value).ok(),
             _ => {}
         }
     }
     told.rate = rate64.unwrap_or(told.rate);
-    Some(told)
+    Some(())
 }

@@ -3,34 +3,15 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rhumb_model::{Family, Prefix};
+use rtnetlink::RouteMessageBuilder;
 
-use super::address::{AF_INET, AF_INET6, from_octets, octets};
-use super::wire::{Request, attributes, attributes_after, u16_at, u32_at};
+use super::message::{Message, request};
 use crate::kernel::PROTOCOL;
-
-pub(crate) const RTM_NEWROUTE: u16 = 24;
-pub(crate) const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-
-const HEAD: usize = 12;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
-const NEXTHOP_IFINDEX: usize = 4;
-const RTA_TABLE: u16 = 15;
-const RTAX_MTU: u16 = 2;
-const RT_TABLE_MAIN: u8 = 254;
-const RT_SCOPE_UNIVERSE: u8 = 0;
-const RT_SCOPE_LINK: u8 = 253;
-/// In a removal: of whatever scope.
-const RT_SCOPE_NOWHERE: u8 = 255;
-const RTN_UNICAST: u8 = 1;
-const RTN_UNREACHABLE: u8 = 7;
-const RTNH_F_ONLINK: u32 = 4;
 
 /// A route of the main table as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,92 +34,101 @@ pub(crate) enum Kind {
     Other,
 }
 
-fn head(family: u8, len: u8, protocol: u8, scope: u8, kind: u8, flags: u32) -> [u8; HEAD] {
-    let mut head = [family, len, 0, 0, RT_TABLE_MAIN, protocol, scope, kind, 0, 0, 0, 0];
-    head[8..].copy_from_slice(&flags.to_ne_bytes());
-    head
-}
-
-fn number(family: Family) -> u8 {
-    match family {
-        Family::V4 => AF_INET,
-        Family::V6 => AF_INET6,
-    }
-}
-
 /// Asks for the routes of one family in the main table; `protocol` 0 asks for everybody's.
-pub(crate) fn get(family: Family, protocol: u8) -> Request {
-    Request::new(RTM_GETROUTE, 0, &head(number(family), 0, protocol, 0, 0, 0))
-        .with_u32(RTA_TABLE, RT_TABLE_MAIN.into())
+pub(crate) fn get(family: Family, protocol: u8) -> Message {
+    let about = RouteMessageBuilder::<IpAddr>::new().protocol(protocol.into()).kind(RouteType::Unspec);
+    let mut about = about.build();
+    about.header.address_family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    request(RouteNetlinkMessage::GetRoute(about), 0)
 }
 
 /// Puts a route; `flags` say whether it may be there or has to be.
-pub(crate) fn put(route: &Told, flags: u16) -> Request {
+pub(crate) fn put(route: &Told, flags: u16) -> Message {
     // IPv4 wants a narrower scope for what is reached without a gateway.
     let scope = if route.kind == Kind::Unicast && route.gateway.is_none() && route.dst.family() == Family::V4
     {
-        RT_SCOPE_LINK
+        RouteScope::Link
     } else {
-        RT_SCOPE_UNIVERSE
+        RouteScope::Universe
     };
-    let mut request = about(RTM_NEWROUTE, flags, route, scope);
+    let mut about = about(route, scope);
     if let Some(mtu) = route.mtu {
-        request = request.nest(RTA_METRICS, |metrics| metrics.with_u32(RTAX_MTU, mtu));
+        about.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
-    request
+    request(RouteNetlinkMessage::NewRoute(about), flags)
 }
 
 /// Removes a route of ours.
-pub(crate) fn remove(route: &Told) -> Request {
-    about(RTM_DELROUTE, 0, route, RT_SCOPE_NOWHERE)
+pub(crate) fn remove(route: &Told) -> Message {
+    // In a removal: of whatever scope.
+    request(RouteNetlinkMessage::DelRoute(about(route, RouteScope::NoWhere)), 0)
 }
 
-fn about(message: u16, flags: u16, route: &Told, scope: u8) -> Request {
+fn about(route: &Told, scope: RouteScope) -> RouteMessage {
     let kind = match route.kind {
-        Kind::Unicast => RTN_UNICAST,
-        Kind::Unreachable => RTN_UNREACHABLE,
-        Kind::Other => 0,
+        Kind::Unicast => RouteType::Unicast,
+        Kind::Unreachable => RouteType::Unreachable,
+        Kind::Other => RouteType::Unspec,
     };
-    let onlink = if route.onlink { RTNH_F_ONLINK } else { 0 };
-    let head = head(number(route.dst.family()), route.dst.len(), PROTOCOL, scope, kind, onlink);
-    let mut request = Request::new(message, flags, &head)
-        .with(RTA_DST, &octets(route.dst.addr()))
-        .with_u32(RTA_PRIORITY, route.metric);
-    if let Some(gateway) = route.gateway {
-        request = request.with(RTA_GATEWAY, &octets(gateway));
+    let mut about = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.dst.addr(), route.dst.len())
+        .expect("a prefix is no longer than its address")
+        .protocol(PROTOCOL.into())
+        .scope(scope)
+        .kind(kind)
+        .priority(route.metric);
+    if route.onlink {
+        about = about.onlink();
     }
     // The kernel keeps unreachable IPv6 routes on the loopback, whose index means nothing.
     if let (Some(ifindex), Kind::Unicast) = (route.ifindex, route.kind) {
-        request = request.with_u32(RTA_OIF, ifindex);
+        about = about.output_interface(ifindex);
     }
-    request
+    let mut about = about.build();
+    // Of a gateway of the other family the builder would make another attribute, or an error.
+    about.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    about
 }
 
 /// The links that a default route of the main table leads to; none for other routes.
-pub(crate) fn default_carriers(payload: &[u8]) -> Vec<u32> {
-    let Some(told) = read(payload).filter(|told| told.dst.len() == 0) else { return Vec::new() };
-    let several = attributes_after(payload, HEAD).find(|(kind, _)| *kind == RTA_MULTIPATH);
-    let several = several.map(|(_, hops)| hops).unwrap_or_default();
+pub(crate) fn default_carriers(message: &RouteNetlinkMessage) -> Vec<u32> {
+    let (RouteNetlinkMessage::NewRoute(about), Some(told)) = (message, read(message)) else {
+        return Vec::new();
+    };
+    if told.dst.len() != 0 {
+        return Vec::new();
+    }
+    let several = about.attributes.iter().filter_map(|attribute| {
+        if let RouteAttribute::MultiPath(hops) = attribute { Some(hops) } else { None }
+    });
     let unicast = told.ifindex.filter(|_| told.kind == Kind::Unicast);
-    hops(several).filter_map(|hop| u32_at(hop, NEXTHOP_IFINDEX)).chain(unicast).collect()
+    several.flatten().map(|hop| hop.interface_index).chain(unicast).collect()
 }
 
-/// The next hops of a route with several: length u16, flags u8, weight u8, index u32, attributes.
-fn hops(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let hop = bytes.get(..length).filter(|hop| !hop.is_empty())?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(hop)
-    })
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        RouteAddress::Mpls(_) | RouteAddress::Other(_) | _ => None,
+    }
 }
 
 /// Reads a route of the main table; `None` for other tables.
-pub(crate) fn read(payload: &[u8]) -> Option<Told> {
-    let [family, len, _, _, table, protocol, _, kind] = *payload.first_chunk::<8>()?;
-    let family = match family {
-        AF_INET => Family::V4,
-        AF_INET6 => Family::V6,
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "attributes that nobody here asks for are many, and more come"
+)]
+pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
+    let (RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) = message else {
+        return None;
+    };
+    let header = &message.header;
+    let family = match header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
         _ => return None,
     };
     let mut told = Told {
@@ -147,30 +137,35 @@ pub(crate) fn read(payload: &[u8]) -> Option<Told> {
         kind: Kind::Other,
         ifindex: None,
         gateway: None,
-        onlink: u32_at(payload, 8)? & RTNH_F_ONLINK != 0,
+        onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
-        protocol,
+        protocol: header.protocol.into(),
     };
-    let mut table = u32::from(table);
-    for (kind, value) in attributes_after(payload, HEAD) {
-        match kind {
-            RTA_DST => told.dst = Prefix::containing(from_octets(value)?, len),
-            RTA_OIF => told.ifindex = u32_at(value, 0),
-            RTA_GATEWAY => told.gateway = from_octets(value),
-            RTA_PRIORITY => told.metric = u32_at(value, 0)?,
-            RTA_TABLE => table = u32_at(value, 0)?,
-            RTA_METRICS => {
-                told.mtu =
-                    attributes(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| u32_at(mtu, 0));
+    let mut table = u32::from(header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(dst) => {
+                told.dst = Prefix::containing(ip(dst)?, header.destination_prefix_length);
+            }
+            RouteAttribute::Oif(ifindex) => told.ifindex = Some(*ifindex),
+            RouteAttribute::Gateway(gateway) => told.gateway = ip(gateway),
+            RouteAttribute::Priority(metric) => told.metric = *metric,
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Metrics(metrics) => {
+                told.mtu = metrics
+                    .iter()
+                    .find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None });
             }
             _ => {}
         }
     }
-    told.kind = match kind {
+    told.kind = match header.kind {
         // Several next hops have no single link.
-        RTN_UNICAST if told.ifindex.is_some() => Kind::Unicast,
-        RTN_UNREACHABLE => Kind::Unreachable,
+        RouteType::Unicast if told.ifindex.is_some() => Kind::Unicast,
+        RouteType::Unreachable => Kind::Unreachable,
         _ => Kind::Other,
     };
-    (table == u32::from(RT_TABLE_MAIN)).then_some(told)
+    // A destination that was not understood is not the default one.
+    let whole = told.dst.len() == header.destination_prefix_length;
+    (whole && table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(told)
 }

@@ -9,18 +9,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkHeader, NetlinkPayload, NlasIterator,
+    parse_string,
+};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket as RawSocket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rtnetlink::MulticastGroup;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::unix::AsyncFd;
 
 use crate::namespaces::enter;
 
-use super::wire::{
-    HEADER, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Request,
-    attributes_after, messages, text,
-};
+use super::message::{Message, append, messages};
 
 /// Requests of one datagram; their answers must fit into the default receive buffer.
 const BATCH: usize = 64;
@@ -40,14 +43,8 @@ pub(crate) struct Refused {
     pub(crate) words: Option<String>,
 }
 
-/// An answer that carries an object.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) payload: Vec<u8>,
-}
-
-/// The answers to one request.
-pub(crate) type Answered = Result<Vec<Answer>, Refused>;
+/// The objects in the answers to one request.
+pub(crate) type Answered<T = RouteNetlinkMessage> = Result<Vec<T>, Refused>;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -81,7 +78,7 @@ impl Socket {
 
     /// Sends requests that are worked off in order, and takes their answers, one per request.
     /// A request that is refused does not keep those behind it from being worked off.
-    pub(crate) fn exchange(&mut self, requests: Vec<Request>) -> io::Result<Vec<Answered>> {
+    pub(crate) fn exchange(&mut self, requests: Vec<Message>) -> io::Result<Vec<Answered>> {
         let mut answered = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -90,29 +87,34 @@ impl Socket {
             let mut count = 0;
             for request in requests.by_ref().take(BATCH) {
                 self.sequence = self.sequence.wrapping_add(1);
-                datagram.extend_from_slice(&request.flagged(NLM_F_ACK).finish(self.sequence));
+                append(&mut datagram, request, NLM_F_ACK, self.sequence);
                 count += 1;
             }
             self.raw.send(&datagram, 0)?;
-            self.collect(first, count, &mut answered)?;
+            self.collect(first, count, Some, &mut answered)?;
         }
         Ok(answered)
     }
 
     /// Sends one request and takes its answers.
-    pub(crate) fn ask(&mut self, request: Request) -> io::Result<Answered> {
+    pub(crate) fn ask(&mut self, request: Message) -> io::Result<Answered> {
         let mut answered = self.exchange(vec![request])?;
         Ok(answered.pop().expect("one answer per request"))
     }
 
-    /// Takes all objects that `request` describes, as they were at one moment.
-    pub(crate) fn dump(&mut self, request: &Request) -> io::Result<Answered> {
+    /// Reads all objects that `request` describes, as they were at one moment.
+    pub(crate) fn dump<T>(
+        &mut self,
+        request: &Message,
+        read: impl Fn(&RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Answered<T>> {
         for _ in 0..DUMP_ATTEMPTS {
             self.sequence = self.sequence.wrapping_add(1);
-            let bytes = request.clone().flagged(NLM_F_DUMP).finish(self.sequence);
-            self.raw.send(&bytes, 0)?;
+            let mut datagram = Vec::new();
+            append(&mut datagram, request.clone(), NLM_F_DUMP, self.sequence);
+            self.raw.send(&datagram, 0)?;
             let mut answered = Vec::with_capacity(1);
-            if !self.collect(self.sequence, 1, &mut answered)? {
+            if !self.collect(self.sequence, 1, |object| read(&object), &mut answered)? {
                 return Ok(answered.pop().expect("one answer per request"));
             }
         }
@@ -120,25 +122,32 @@ impl Socket {
     }
 
     /// Takes the answers to `count` requests from sequence number `first` on; says whether a dump was interrupted.
-    fn collect(&mut self, first: u32, count: u32, into: &mut Vec<Answered>) -> io::Result<bool> {
-        let mut open: Vec<Answer> = Vec::new();
+    fn collect<T>(
+        &mut self,
+        first: u32,
+        count: u32,
+        read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        into: &mut Vec<Answered<T>>,
+    ) -> io::Result<bool> {
+        let mut open = Vec::new();
         let mut interrupted = false;
         let mut done = 0;
         while done < count {
             let length = retry(|| recv(self.raw.as_fd(), &mut self.buffer[..], RecvFlags::empty()))?;
-            for message in messages(&self.buffer[..length]) {
+            for message in messages(&self.buffer[..length], |_| true) {
                 // What remains of an exchange that was given up is not for this one.
-                if message.sequence != first.wrapping_add(done) {
+                if message.header.sequence_number != first.wrapping_add(done) {
                     continue;
                 }
-                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                match message.kind {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        into.push(ending(&message).map_or_else(|| Ok(std::mem::take(&mut open)), Err));
-                        open.clear();
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(object) => open.extend(read(object)),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => {
+                        let objects = std::mem::take(&mut open);
+                        into.push(refusal(&message.payload).map_or(Ok(objects), Err));
                         done += 1;
                     }
-                    _ => open.push(Answer { payload: message.payload.to_vec() }),
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
                 }
                 if done == count {
                     break;
@@ -150,6 +159,10 @@ impl Socket {
 }
 
 /// A socket that hears notices, not yet on a runtime.
+///
+/// It is not a connection of `rtnetlink`: that one drops a message when it does not understand an attribute of it,
+/// and reads on without bound while nobody takes what it read. Here, a link with an odd attribute is heard, too,
+/// and what waits is in the kernel, which says so when it has no room left.
 #[derive(Debug)]
 pub(crate) struct Listener(RawSocket);
 
@@ -166,14 +179,14 @@ pub(crate) struct Overflow;
 
 impl Listener {
     /// Joins `groups` in `namespace`; the calling thread stays there, so it must be one that ends soon.
-    pub(crate) fn open_in(namespace: &Arc<OwnedFd>, groups: &[u32]) -> io::Result<Self> {
+    pub(crate) fn open_in(namespace: &Arc<OwnedFd>, groups: &[MulticastGroup]) -> io::Result<Self> {
         enter(namespace)?;
         let mut socket = RawSocket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
         socket.set_rx_buf_sz(QUEUE)?;
         for group in groups {
-            socket.add_membership(*group)?;
+            socket.add_membership(*group as u32)?;
         }
         Ok(Self(socket))
     }
@@ -215,18 +228,22 @@ impl Listening {
 }
 
 /// Why the request was refused, if the last message of its answer says so.
-fn ending(message: &Message<'_>) -> Option<Refused> {
-    let errno = message.payload.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if errno == 0 {
-        return None;
-    }
-    // An acknowledgement repeats the header of the request between the code and the attributes.
-    let head = if message.kind == NLMSG_ERROR { 4 + HEADER } else { 4 };
-    let words = attributes_after(message.payload, head)
-        .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
-        .and_then(|(_, value)| text(value))
-        .map(str::to_owned);
-    Some(Refused { errno: -errno, words })
+fn refusal(ending: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Refused> {
+    let (code, attributes) = match ending {
+        // An acknowledgement repeats the header of the request before the attributes.
+        NetlinkPayload::Error(error) => {
+            (error.raw_code(), error.header.get(NetlinkHeader::default().buffer_len()..))
+        }
+        NetlinkPayload::Done(done) => (done.code, Some(&done.extended_ack[..])),
+        NetlinkPayload::InnerMessage(_) | NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {
+            return None;
+        }
+    };
+    let words = NlasIterator::new(attributes.unwrap_or_default())
+        .map_while(Result::ok)
+        .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+        .and_then(|attribute| parse_string(attribute.value()).ok());
+    (code != 0).then_some(Refused { errno: -code, words })
 }
 
 fn retry(mut call: impl FnMut() -> rustix::io::Result<(usize, usize)>) -> io::Result<usize> {
@@ -241,26 +258,29 @@ fn retry(mut call: impl FnMut() -> rustix::io::Result<(usize, usize)>) -> io::Re
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroI32;
+
+    use netlink_packet_core::{DefaultNla, ErrorMessage};
+
     use super::*;
 
-    fn error(code: i32, words: &str) -> Vec<u8> {
-        let mut payload = code.to_ne_bytes().to_vec();
-        payload.extend_from_slice(&[0; HEADER]);
-        let bytes = Request::new(NLMSG_ERROR, 0, &payload).with_text(NLMSGERR_ATTR_MSG, words);
-        bytes.finish(1)
+    fn error(code: i32, words: &str) -> NetlinkPayload<RouteNetlinkMessage> {
+        let words = DefaultNla::new(NLMSGERR_ATTR_MSG, format!("{words}\0").into_bytes());
+        let mut error = ErrorMessage::default();
+        error.code = NonZeroI32::new(code);
+        error.header = vec![0; NetlinkHeader::default().buffer_len() + words.buffer_len()];
+        words.emit(&mut error.header[NetlinkHeader::default().buffer_len()..]);
+        NetlinkPayload::Error(error)
     }
 
     #[test]
     fn a_refusal_carries_the_words_of_the_kernel() {
-        let bytes = error(-17, "File exists already");
-        let message = messages(&bytes).next().expect("one message");
-        let refused = ending(&message).expect("refused");
+        let refused = refusal(&error(-17, "File exists already")).expect("refused");
         assert_eq!(refused, Refused { errno: 17, words: Some("File exists already".to_owned()) });
     }
 
     #[test]
     fn an_acknowledgement_is_no_refusal() {
-        let bytes = error(0, "a warning");
-        assert_eq!(ending(&messages(&bytes).next().expect("one message")), None);
+        assert_eq!(refusal(&error(0, "a warning")), None);
     }
 }

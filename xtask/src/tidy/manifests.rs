@@ -18,6 +18,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("k8s-openapi", &["rhumb-api"]),
     ("netlink-packet-core", &["rhumb-routing"]),
     ("netlink-packet-route", &["rhumb-routing"]),
+    ("netlink-sys", &["rhumb-routing"]),
     ("rtnetlink", &["rhumb-routing"]),
     ("tokio", &["rhumb-api", "rhumb-routing", "rhumb-agent", "rhumb-operator"]),
     ("tracing-subscriber", &["rhumb-agent", "rhumb-operator"]),
