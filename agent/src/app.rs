@@ -3,9 +3,11 @@
 //!
 //! Stopping leaves the datapath, the pods, the routes and the leases as they are.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -32,6 +34,9 @@ use crate::{follow, local_socket, plugin_socket, publish};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
+
+/// A store that is not there is looked for again after this time.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long calls under way may take to end when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -63,7 +68,6 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
-    let store = DirStore::open(&args.store).await?;
     let notices = Events::open(&host).await?;
     ready.say("serving");
     let node = Node::new(
@@ -84,14 +88,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         ready,
     );
 
+    let store = Rc::new(OnceCell::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(follow::run(store.clone(), Input::NodeConfigs, inbox.clone()));
-    tasks.spawn_local(follow::run(store.clone(), Input::NodeStates, inbox.clone()));
-    tasks.spawn_local(follow::run(store.clone(), Input::Pools, inbox.clone()));
-    tasks.spawn_local(publish::run(store.clone(), args.node.clone(), args.register_node, published));
+    tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
     tasks.spawn_local(pass_notices(notices, inbox));
-    tasks.spawn_local(log_problems(store.clone()));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
         () = node.run(inputs) => {}
@@ -100,11 +101,38 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Opens the object store, as soon as it is there, and does everything that needs it. Until then pods that are up stay
+/// as they are, DEL is served, and ADD is told to come again.
+async fn use_store(
+    args: Args,
+    opened: Rc<OnceCell<DirStore>>,
+    inbox: mpsc::Sender<Input>,
+    published: watch::Receiver<NodeStateStatus>,
+) {
+    let store = loop {
+        match DirStore::open(&args.store).await {
+            Ok(store) => break store,
+            Err(error) => {
+                warn!(store = %args.store.display(), error = &error as &dyn std::error::Error, "waiting for the object store");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    };
+    let store = opened.get_or_init(|| store);
+    tokio::join!(
+        follow::run(store.clone(), Input::NodeConfigs, inbox.clone()),
+        follow::run(store.clone(), Input::NodeStates, inbox.clone()),
+        follow::run(store.clone(), Input::Pools, inbox),
+        publish::run(store.clone(), args.node, args.register_node, published),
+        log_problems(store.clone()),
+    );
+}
+
 /// Serves plugins until SIGTERM or SIGINT, and then until those who were heard have their answer.
 async fn serve_until_signal(
     plugins: UnixListener,
     socket: PathBuf,
-    store: DirStore,
+    store: Rc<OnceCell<DirStore>>,
     inbox: mpsc::Sender<Input>,
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);

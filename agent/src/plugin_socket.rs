@@ -4,9 +4,11 @@
 //! Bytes are read and written on threads of the runtime's pool with the plugin's own blocking code; what a request
 //! means is decided by the node's loop. GC is a series of removals, put together here.
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use rhumb_api::{AnnotationError, ObjectKey, Pod, Store, pod_addressing};
 use rhumb_cni::protocol::{DelRequest, GcRequest, Refusal, RefusalKind, Reply, Request};
@@ -27,7 +29,7 @@ const MOST_AT_ONCE: usize = 128;
 pub(crate) async fn serve<S: Store>(
     listener: UnixListener,
     path: PathBuf,
-    store: S,
+    store: Rc<OnceCell<S>>,
     inbox: mpsc::Sender<Input>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -37,7 +39,7 @@ pub(crate) async fn serve<S: Store>(
             _ = stopping.changed() => break,
             accepted = listener.accept(), if calls.len() < MOST_AT_ONCE => match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn_local(call(stream, store.clone(), inbox.clone()));
+                    calls.spawn_local(call(stream, Rc::clone(&store), inbox.clone()));
                 }
                 Err(error) => warn!(%error, "connection not accepted"),
             },
@@ -51,14 +53,14 @@ pub(crate) async fn serve<S: Store>(
     while calls.join_next().await.is_some() {}
 }
 
-async fn call<S: Store>(stream: tokio::net::UnixStream, store: S, inbox: mpsc::Sender<Input>) {
+async fn call<S: Store>(stream: tokio::net::UnixStream, store: Rc<OnceCell<S>>, inbox: mpsc::Sender<Input>) {
     let stream = match stream.into_std().and_then(|stream| stream.set_nonblocking(false).map(|()| stream)) {
         Ok(stream) => stream,
         Err(error) => return warn!(%error, "connection not usable"),
     };
     let received = spawn_blocking(move || receive(stream)).await;
     let Ok(Some((stream, request, netns))) = received else { return };
-    let reply = answer(request, netns, &store, &inbox).await;
+    let reply = answer(request, netns, store.get(), &inbox).await;
     let sent = spawn_blocking(move || server::reply(&stream, &reply)).await;
     if let Ok(Err(error)) = sent {
         // The runtime may have given the plugin up; it will ask again or send DEL.
@@ -84,13 +86,16 @@ fn receive(stream: UnixStream) -> Option<(UnixStream, Request, Option<OwnedFd>)>
 async fn answer<S: Store>(
     request: Request,
     netns: Option<OwnedFd>,
-    store: &S,
+    store: Option<&S>,
     inbox: &mpsc::Sender<Input>,
 ) -> Reply {
     match request {
         Request::Add(request) => {
             let Some(netns) = netns else {
                 return refused(RefusalKind::InvalidConfig, "no network namespace came with the request");
+            };
+            let Some(store) = store else {
+                return refused(RefusalKind::TryAgain, "the agent waits for its object store");
             };
             let wishes = match &request.pod {
                 Some(pod) => match wishes(store, pod).await {

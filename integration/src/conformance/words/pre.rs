@@ -145,17 +145,12 @@ fn lose_the_pod_programs(scene: &mut Scene<'_>) -> Result<()> {
     attached::detach(node.namespace(), &host, node.bpffs())
 }
 
-/// The agent runs on a store in which nobody has written anything yet, and where no operator will.
+/// The agent runs on a store that is not there yet.
 fn wait_for_objects(scene: &mut Scene<'_>) -> Result<()> {
-    let empty = scene.plugins.path().join("empty-store");
-    std::fs::create_dir(&empty).with_context(|| format!("make {}", empty.display()))?;
-    let folder = empty.clone();
-    scene.finally(move |scene| {
-        scene.site.stop_agent()?;
-        Ok(std::fs::remove_dir_all(folder)?)
-    });
+    let absent = scene.plugins.path().join("no-store-yet");
+    scene.finally(|scene| scene.site.stop_agent());
     scene.site.start_agent_oddly(|options| {
-        options.store = Some(empty);
+        options.store = Some(absent);
         options.wait = Wait::Serving;
     })
 }
