@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rhumb_cni::failpoint;
-use rhumb_cni::protocol::{AddRequest, AddressSource, Refusal, RefusalKind, Reply};
+use rhumb_cni::protocol::{AddRequest, AddressSource, Protocol, Refusal, RefusalKind, Reply};
 use rhumb_ipam::{AllocateError, Lease};
 use rhumb_model::{AttachmentKey, Family, MacAddr};
 use rhumb_routing::{host, inspect};
@@ -117,6 +117,14 @@ impl Node {
     /// Two pods cannot have the same port of the same address.
     fn free_host_ports(&self, request: &AddRequest) -> Result<(), Refusal> {
         for wanted in &request.port_mappings {
+            // The checksum of SCTP covers the ports, and the datapath cannot make it anew (RFC 9260, appendix A).
+            if wanted.protocol == Protocol::Sctp && wanted.host_port != wanted.container_port {
+                let text = format!(
+                    "portMappings: SCTP host port {} must equal the container port, not {}",
+                    wanted.host_port, wanted.container_port
+                );
+                return Err(refusal(RefusalKind::InvalidConfig, text));
+            }
             let holder = self.ledger.endpoints().values().find(|other| {
                 other.port_mappings.iter().any(|held| {
                     held.host_port == wanted.host_port
