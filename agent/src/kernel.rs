@@ -175,6 +175,7 @@ impl Kernel {
     pub(crate) fn forget_pod(&mut self, key: &AttachmentKey) {
         self.addresses.forget(|address| address.attachment == *key);
         self.routes.forget(|route| route.attachment == *key);
+        self.routes.target_mut().forget(key);
         self.qdiscs.forget(|qdisc| qdisc.attachment == *key && qdisc.direction == Direction::Egress);
     }
 

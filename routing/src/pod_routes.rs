@@ -62,6 +62,11 @@ impl<K: Kernel> PodRoutes<K> {
         Self { kernel, seen: BTreeSet::new() }
     }
 
+    /// Forgets what is known of an attachment whose routes are left to the pod, or went with its link.
+    pub fn forget(&mut self, attachment: &AttachmentKey) {
+        self.seen.retain(|key| key.attachment != *attachment);
+    }
+
     /// Our routes through the attachment's interface.
     async fn ours(&self, attachment: &AttachmentKey) -> Result<Vec<Route>, KernelError> {
         Ok(self.kernel.pod_routes(Some(attachment)).await?.remove(attachment).unwrap_or_default())
