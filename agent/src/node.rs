@@ -131,6 +131,8 @@ pub(crate) struct Node {
     chained_links: BTreeMap<AttachmentKey, u32>,
     /// What the plan of routes to other nodes could not do.
     route_problems: Vec<Problem>,
+    /// Whether the node's own links and addresses were ever read.
+    host_seen: bool,
     reached: Revision,
     /// Something that waits can be settled by another pass at once.
     pass_again: bool,
@@ -167,6 +169,7 @@ impl Node {
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
             route_problems: Vec::new(),
+            host_seen: false,
             reached: Revision::default(),
             pass_again: false,
             look_due: Some(Instant::now()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{RefusalKind, Reply};
-use rhumb_model::{AttachmentKey, Failure, Outcome, Prefix};
+use rhumb_model::{AttachmentKey, Failure, IfName, Outcome, Prefix};
 use rhumb_routing::HostRoute;
 use rhumb_routing::host::{self, Uplink};
 use rhumb_routing::kernel::KernelError;
@@ -40,6 +40,10 @@ impl Node {
             self.kernel.host_routes.invalidate();
             self.look_at_host().await;
         }
+        if !self.host_seen {
+            // Nothing is put or removed before the node's own links were seen once.
+            return;
+        }
         let revision = self.tables.revision();
         self.kernel.links.look(now).await;
         let desired = self.plan();
@@ -70,7 +74,7 @@ impl Node {
 
     /// Reads the node's own links and addresses.
     async fn look_at_host(&mut self) {
-        let seen = match self.host_seen().await {
+        let seen = match self.observe_host().await {
             Ok(seen) => seen,
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "node's links not read");
@@ -78,6 +82,7 @@ impl Node {
                 return;
             }
         };
+        self.host_seen = true;
         let own: BTreeSet<IpAddr> =
             seen.addresses.into_iter().chain(self.settings.node_addresses.clone()).collect();
         let own: Vec<IpAddr> = own.into_iter().collect();
@@ -89,12 +94,20 @@ impl Node {
         self.chained_links = seen.chained;
     }
 
-    async fn host_seen(&self) -> Result<HostSeen, KernelError> {
-        let named = &self.settings.uplinks;
-        let uplinks = match named.as_slice() {
-            [] => host::uplinks(&self.host).await?,
-            [_, ..] => host::uplinks_named(&self.host, named).await?,
-        };
+    /// Names of the links that lead out: those of the flag, else those that carry a default route, or did. A default
+    /// route that goes for a moment takes no way to other nodes along.
+    async fn uplink_names(&self) -> Result<Vec<IfName>, KernelError> {
+        if !self.settings.uplinks.is_empty() {
+            return Ok(self.settings.uplinks.clone());
+        }
+        let carriers = host::uplinks(&self.host).await?;
+        let names: BTreeSet<IfName> =
+            carriers.into_iter().chain(self.tables.uplinks.clone()).map(|uplink| uplink.ifname).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    async fn observe_host(&self) -> Result<HostSeen, KernelError> {
+        let uplinks = host::uplinks_named(&self.host, &self.uplink_names().await?).await?;
         let addresses = host::addresses(&self.host).await?;
         let mut chained = BTreeMap::new();
         for endpoint in self.ledger.endpoints().values() {
