@@ -9,17 +9,15 @@ use rhumb_model::NameError;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::node::Input;
-
 /// Passes every change of the objects of a kind on, until nobody listens.
-pub(crate) async fn run<K: Kind, S: Store>(
+pub(crate) async fn run<K: Kind, S: Store, M>(
     store: S,
-    input: impl Fn(Update<K>) -> Input,
-    inbox: mpsc::Sender<Input>,
+    message: impl Fn(Update<K>) -> M,
+    inbox: mpsc::Sender<M>,
 ) {
     let mut updates = follow::<K, S>(&store);
     while let Some(update) = updates.next().await {
-        if inbox.send(input(update)).await.is_err() {
+        if inbox.send(message(update)).await.is_err() {
             return;
         }
     }
