@@ -4,18 +4,21 @@
 //! Stopping leaves the datapath, the pods, the routes and the leases as they are.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rhumb_api::{DirStore, NodeStateStatus};
 use rhumb_cni::queue::{self, Queue};
-use rhumb_ebpf::Datapath;
+use rhumb_ebpf::{Datapath, Hook};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
+use rhumb_routing::filters::Filters;
 use rhumb_routing::{
     Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
 };
@@ -26,6 +29,7 @@ use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::conf_file::{self, ConfFiles};
+use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::node::{Input, Node, Settings};
@@ -60,7 +64,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let datapath = Datapath::open(&rhumb_ebpf::Config { bpffs: args.bpffs.clone() })?;
     let namespaces = Namespaces::new();
     let host = Netlink::new(namespaces.clone())?;
-    let kernel = open_kernel(&args, &datapath, &host)?;
+    let (kernel, programs) = open_kernel(&args, &datapath, &host)?;
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
@@ -76,6 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             pool: args.pool.clone(),
             mtu: args.mtu,
             node_addresses: args.node_address.clone(),
+            programs,
             uplinks: args.uplink.clone(),
         },
         ledger,
@@ -187,9 +192,19 @@ fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
     Ok(queue)
 }
 
-fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<Kernel> {
+fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, PodPrograms)> {
     let targets = datapath.targets()?;
-    Ok(Kernel {
+    let mut programs = PodPrograms::default();
+    let mut loaded = BTreeMap::new();
+    for program in datapath.programs()? {
+        match program.hook {
+            Hook::FromPod => programs.from_pod = program.id,
+            Hook::ToPod => programs.to_pod = program.id,
+            Hook::FromWire => continue,
+        }
+        loaded.insert(program.id, Arc::new(program.fd));
+    }
+    let kernel = Kernel {
         sysctls: Reconciler::new(Sysctls::default()),
         links: Reconciler::new(Links::new(host.clone())),
         addresses: Reconciler::new(PodAddresses::new(host.clone())),
@@ -197,11 +212,13 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<Kerne
         qdiscs: Reconciler::new(Qdiscs::new(host.clone())),
         host_routes: Reconciler::new(HostRoutes::new(host.clone())),
         pod_links: Reconciler::new(targets.pod_links),
+        filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
-    })
+    };
+    Ok((kernel, programs))
 }
 
 /// Listens at `path` in place of whoever listened there before; only root may connect.

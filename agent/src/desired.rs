@@ -10,9 +10,10 @@ use rhumb_ebpf::{
     PodLink,
 };
 use rhumb_model::{AttachmentKey, Family, Prefix};
+use rhumb_routing::filters::{self, Filter, FilterKey};
+use rhumb_routing::host::Uplink;
 use rhumb_routing::{
-    Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
-    host::Uplink, plan as next_hop,
+    Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket, plan as next_hop,
 };
 
 use crate::endpoint::{Endpoint, Origin};
@@ -27,6 +28,7 @@ pub(crate) struct Desired {
     pub(crate) routes: BTreeMap<PodRoute, PodNextHop>,
     pub(crate) qdiscs: BTreeMap<QdiscKey, TokenBucket>,
     pub(crate) pod_links: BTreeMap<IfIndex, PodLink>,
+    pub(crate) filters: BTreeMap<FilterKey, Filter>,
     pub(crate) attachments: BTreeMap<AttachPoint, Attached>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
@@ -42,17 +44,32 @@ pub(crate) struct Surroundings {
     pub(crate) namespace: bool,
 }
 
+/// The kernel's numbers of the programs on the host's end of a pod's link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PodPrograms {
+    pub(crate) from_pod: u32,
+    pub(crate) to_pod: u32,
+}
+
+/// What every endpoint of the node shares.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    /// Addresses of the node.
+    pub(crate) addresses: &'a [IpAddr],
+    pub(crate) programs: PodPrograms,
+}
+
 impl Desired {
     /// Adds everything that one endpoint wants in its surroundings.
-    pub(crate) fn add_endpoint(&mut self, endpoint: &Endpoint, around: Surroundings, node: &[IpAddr]) {
+    pub(crate) fn add_endpoint(&mut self, endpoint: &Endpoint, around: Surroundings, shared: Shared<'_>) {
         if !endpoint.is_chained() {
             self.add_link(endpoint, around);
         }
         let Some(ifindex) = around.ifindex else { return };
-        self.add_datapath(endpoint, ifindex);
+        self.add_datapath(endpoint, ifindex, shared.programs);
         if !endpoint.is_chained() {
             self.add_delivery(endpoint, ifindex);
-            self.add_host_ports(endpoint, node);
+            self.add_host_ports(endpoint, shared.addresses);
         }
     }
 
@@ -97,7 +114,7 @@ impl Desired {
         }
     }
 
-    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32) {
+    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: PodPrograms) {
         let v4 = match endpoint.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,
@@ -117,9 +134,9 @@ impl Desired {
                 host_ports: !endpoint.port_mappings.is_empty(),
             },
         );
-        for hook in [Hook::FromPod, Hook::ToPod] {
-            self.attachments
-                .insert(AttachPoint { ifname: endpoint.host.clone(), hook }, Attached { ifindex });
+        let hooks = [(filters::Hook::Ingress, programs.from_pod), (filters::Hook::Egress, programs.to_pod)];
+        for (hook, program) in hooks {
+            self.filters.insert(FilterKey { ifname: endpoint.host.clone(), hook }, Filter { ifindex, program });
         }
     }
 
@@ -214,7 +231,8 @@ mod tests {
         endpoint.port_mappings =
             vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
         let mut desired = Desired::default();
-        desired.add_endpoint(&endpoint, around, &NODE);
+        let programs = PodPrograms { from_pod: 11, to_pod: 12 };
+        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs });
         desired
     }
 
@@ -235,7 +253,7 @@ mod tests {
         let desired = objects(Surroundings { ifindex: Some(7), namespace: false });
         assert_eq!((desired.addresses.len(), desired.routes.len()), (0, 0));
         let host =
-            (desired.links.len(), desired.host_routes.len(), desired.pods.len(), desired.attachments.len());
+            (desired.links.len(), desired.host_routes.len(), desired.pods.len(), desired.filters.len());
         assert_eq!(host, (1, 2, 2, 2));
     }
 

@@ -2,15 +2,16 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → attachments → pod links → qdiscs → host routes → links      (root to leaf)
-//!   put:     sysctls → links → qdiscs → pod addresses → pod routes → pod links → attachments
-//!            → host routes → pods → host ports                                                (leaf to root)
+//!   remove:  pods → host ports → attachments → filters → pod links → qdiscs → host routes → links  (root to leaf)
+//!   put:     sysctls → links → qdiscs → pod addresses → pod routes → pod links → filters
+//!            → attachments → host routes → pods → host ports                                     (leaf to root)
 //! ```
 
 use std::time::Instant;
 
 use rhumb_ebpf::{Attachments, Endpoints, HostPorts, PodLinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
+use rhumb_routing::filters::Filters;
 use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
 
 use crate::conf_file::ConfFiles;
@@ -24,6 +25,9 @@ pub(crate) struct Kernel {
     pub(crate) routes: Reconciler<PodRoutes>,
     pub(crate) qdiscs: Reconciler<Qdiscs>,
     pub(crate) pod_links: Reconciler<PodLinks>,
+    /// Programs on the host's ends of pods' links.
+    pub(crate) filters: Reconciler<Filters>,
+    /// Programs on the uplinks.
     pub(crate) attachments: Reconciler<Attachments>,
     pub(crate) host_routes: Reconciler<HostRoutes>,
     pub(crate) pods: Reconciler<Endpoints>,
@@ -64,6 +68,7 @@ macro_rules! each {
         one!(addresses);
         one!(routes);
         one!(pod_links);
+        one!(filters);
         one!(attachments);
         one!(host_routes);
         one!(pods);
@@ -83,6 +88,7 @@ impl Kernel {
         add(&mut sum, self.pods.remove_stale(&desired.pods, now).await);
         add(&mut sum, self.host_ports.remove_stale(&desired.host_ports, now).await);
         add(&mut sum, self.attachments.remove_stale(&desired.attachments, now).await);
+        add(&mut sum, self.filters.remove_stale(&desired.filters, now).await);
         add(&mut sum, self.pod_links.remove_stale(&desired.pod_links, now).await);
         add(&mut sum, self.qdiscs.remove_stale(&desired.qdiscs, now).await);
         add(&mut sum, self.addresses.remove_stale(&desired.addresses, now).await);
@@ -118,6 +124,7 @@ impl Kernel {
     /// Puts the datapath: first what checks a pod's packets, then what leads packets to it.
     pub(crate) async fn put_datapath(&mut self, desired: &Desired, now: Instant) -> Outcome {
         let mut sum = self.pod_links.put_missing(&desired.pod_links, now).await;
+        add(&mut sum, self.filters.put_missing(&desired.filters, now).await);
         add(&mut sum, self.attachments.put_missing(&desired.attachments, now).await);
         add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
         add(&mut sum, self.pods.put_missing(&desired.pods, now).await);
@@ -138,7 +145,7 @@ impl Kernel {
     pub(crate) fn lacks(&self, objects: &Desired) -> bool {
         objects.links.keys().all(|key| self.links.lacks(key))
             && objects.pod_links.keys().all(|key| self.pod_links.lacks(key))
-            && objects.attachments.keys().all(|key| self.attachments.lacks(key))
+            && objects.filters.keys().all(|key| self.filters.lacks(key))
             && objects.host_routes.keys().all(|key| self.host_routes.lacks(key))
             && objects.pods.keys().all(|key| self.pods.lacks(key))
             && objects.host_ports.keys().all(|key| self.host_ports.lacks(key))
@@ -196,6 +203,7 @@ impl Kernel {
         self.links.look(now).await;
         self.qdiscs.look(now).await;
         self.pod_links.look(now).await;
+        self.filters.look(now).await;
         self.attachments.look(now).await;
         self.host_routes.look(now).await;
         self.pods.look(now).await;
@@ -216,6 +224,7 @@ impl Kernel {
         self.links.invalidate();
         self.qdiscs.invalidate();
         self.pod_links.invalidate();
+        self.filters.invalidate();
         self.attachments.invalidate();
     }
 

@@ -31,7 +31,7 @@ use rhumb_routing::{Namespaces, Netlink};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
-use crate::desired::{Desired, Surroundings, chained_ifindex};
+use crate::desired::{Desired, PodPrograms, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
@@ -109,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     /// Node addresses asked for by the flag.
     pub(crate) node_addresses: Vec<IpAddr>,
+    /// The programs of pods' links.
+    pub(crate) programs: PodPrograms,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
 }
@@ -270,10 +272,15 @@ impl Node {
         Surroundings { ifindex, namespace: self.namespaces.has(&endpoint.key) }
     }
 
+    /// What every endpoint of the node shares.
+    fn shared(&self) -> Shared<'_> {
+        Shared { addresses: &self.tables.own_addresses, programs: self.settings.programs }
+    }
+
     /// The objects of one endpoint.
     fn objects_of(&self, endpoint: &Endpoint) -> Desired {
         let mut objects = Desired::default();
-        objects.add_endpoint(endpoint, self.surroundings(endpoint), &self.tables.own_addresses);
+        objects.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
         objects
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,17 @@ pub struct Targets {
     pub attachments: Attachments,
 }
 
+/// A loaded program.
+#[derive(Debug)]
+pub struct Program {
+    /// What it is for.
+    pub hook: Hook,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// A descriptor of it.
+    pub fd: OwnedFd,
+}
+
 /// The loaded programs and their maps.
 #[derive(Debug)]
 pub struct Datapath {
@@ -136,6 +148,23 @@ impl Datapath {
             host_ports: HostPorts::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
+    }
+
+    /// The loaded programs, for whoever attaches them in a way of its own.
+    ///
+    /// # Errors
+    /// [`AttachError::Program`] when a program cannot be opened.
+    pub fn programs(&self) -> Result<Vec<Program>, AttachError> {
+        Hook::ALL
+            .into_iter()
+            .map(|hook| {
+                let failed = |source| AttachError::Program { hook, source: Box::new(source) };
+                let program = SchedClassifier::from_pin(self.programs.join(hook.as_str())).map_err(failed)?;
+                let id = program.info().map_err(failed)?.id();
+                let fd = program.fd().map_err(failed)?.try_clone().map_err(|error| failed(error.into()))?;
+                Ok(Program { hook, id, fd: fd.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))? })
+            })
+            .collect()
     }
 
     /// What became of all packets so far; counters that never counted are left out.

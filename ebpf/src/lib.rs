@@ -4,10 +4,11 @@
 //! ```text
 //!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
 //!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
-//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per attachment
+//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
-//! new programs, each in one step. Starting a pod then writes map entries and makes links, nothing else.
+//! new programs, each in one step. On the links of pods the programs stand as filters, which the agent puts: see
+//! [`Datapath::programs`]. Starting a pod loads nothing.
 #![warn(missing_docs)]
 
 mod attachments;
@@ -25,7 +26,7 @@ mod trial;
 pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
 pub use bpffs::BpffsError;
 pub use counters::{Counter, CounterError};
-pub use datapath::{Config, Datapath, OpenError, PurgeError, Targets};
+pub use datapath::{Config, Datapath, OpenError, Program, PurgeError, Targets};
 pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
 pub use features::{Feature, features};

@@ -124,7 +124,7 @@ impl Node {
         let mut desired = Desired::default();
         for (key, endpoint) in self.ledger.endpoints() {
             if !matches!(self.pending.get(key), Some(Pending::Removing { .. })) {
-                desired.add_endpoint(endpoint, self.surroundings(endpoint), &self.tables.own_addresses);
+                desired.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
             }
         }
         let plan = desired.add_node(&self.tables, &self.settings.node);

@@ -11,20 +11,41 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use super::observe;
 use crate::lab::Namespace;
 
-/// Names of the programs attached by tcx to an interface of a namespace, ingress first.
+/// The two hooks of a clsact qdisc.
+const HOOKS: [&str; 2] = ["ingress", "egress"];
+
+/// Names of the programs attached to an interface of a namespace: by tcx, ingress first, then as filters.
 ///
 /// # Errors
 /// When there is no such interface, or the kernel does not tell.
 pub(crate) fn programs(namespace: &Namespace, ifname: &str) -> Result<Vec<String>> {
-    namespace.run(|| {
+    let mut names = namespace.run(|| {
         let mut names = Vec::new();
         for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
             let (_, found) = SchedClassifier::query_tcx(ifname, hook)
                 .with_context(|| format!("ask which programs are attached to {ifname}"))?;
             names.extend(found.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned()));
         }
-        Ok(names)
-    })
+        anyhow::Ok(names)
+    })?;
+    for hook in HOOKS {
+        names.extend(filters(namespace, ifname, hook)?);
+    }
+    Ok(names)
+}
+
+/// Names of the BPF programs that are filters of an interface.
+fn filters(namespace: &Namespace, ifname: &str, hook: &str) -> Result<Vec<String>> {
+    let output = namespace
+        .command("tc")
+        .args(["-j", "filter", "show", "dev", ifname, hook])
+        .output()
+        .context("run tc")?;
+    ensure!(output.status.success(), "tc filter show dev {ifname}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let options = shown.as_array().into_iter().flatten().map(|filter| &filter["options"]);
+    let programs = options.filter(|options| options["prog"].is_object() || options["bpf_name"].is_string());
+    Ok(programs.map(|options| options["prog"]["name"].as_str().unwrap_or("?").to_owned()).collect())
 }
 
 /// Names of the interfaces of a namespace that have programs; one that goes away meanwhile has none.
@@ -44,7 +65,7 @@ pub(crate) fn interfaces(namespace: &Namespace) -> Result<BTreeSet<String>> {
     Ok(with)
 }
 
-/// Detaches every program from an interface, through the links pinned below `pins` under its name.
+/// Detaches every program from an interface: filters, and through the links pinned below `pins` under its name.
 ///
 /// # Errors
 /// When programs are attached afterwards, or none were before.
@@ -55,6 +76,12 @@ pub(crate) fn detach(namespace: &Namespace, ifname: &str, pins: &Path) -> Result
     for file in files.iter().filter(|file| is_of(file.strip_prefix(pins).unwrap_or(file), ifname)) {
         if let Some(id) = link_id(file)? {
             bpftool(&["link", "detach", "id", &id.to_string()])?;
+        }
+    }
+    for hook in HOOKS {
+        if !filters(namespace, ifname, hook)?.is_empty() {
+            let status = namespace.command("tc").args(["filter", "del", "dev", ifname, hook]).status()?;
+            ensure!(status.success(), "tc filter del dev {ifname} {hook}: {status}");
         }
     }
     let left = programs(namespace, ifname)?;
