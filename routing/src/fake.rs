@@ -9,8 +9,8 @@ use rhumb_model::{AttachmentKey, IfName};
 use rustix::io::Errno;
 
 use crate::kernel::{
-    Address, Bucket, ByPod, Change, HostLinks, Kernel, KernelError, Link, NextHop, PROTOCOL, Pair, Peer,
-    Place, Route, Shaped,
+    Address, Bucket, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter,
+    NextHop, PROTOCOL, Pair, Peer, Place, Route, Shaped,
 };
 
 /// A kernel in memory; clones share it.
@@ -41,6 +41,19 @@ pub struct FakeNamespace {
     pub routes: BTreeSet<Route>,
     /// What is at the root of links.
     pub roots: BTreeMap<IfName, FakeRoot>,
+    /// What links have for filters to be part of.
+    pub classifiers: BTreeMap<IfName, FakeClassifier>,
+    /// Programs of rhumb at the hooks of links, by the kernel's numbers.
+    pub filters: BTreeMap<(IfName, Hook), u32>,
+}
+
+/// The queueing discipline for filters of a link of the [`FakeKernel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakeClassifier {
+    /// `clsact`, with both hooks.
+    Clsact,
+    /// `ingress`, with that hook alone.
+    Ingress,
 }
 
 /// The queueing discipline at the root of a link of the [`FakeKernel`].
@@ -219,6 +232,8 @@ impl FakeNamespace {
         self.links.remove(name);
         self.gateways.remove(name);
         self.roots.remove(name);
+        self.classifiers.remove(name);
+        self.filters.retain(|(ifname, _), _| ifname != name);
         self.addresses.retain(|address| address.ifname != *name);
         self.routes.retain(|route| !is_through(route, name));
     }
@@ -300,6 +315,23 @@ impl FakeNamespace {
         }
     }
 
+    fn put_filter(&mut self, filter: &NewFilter) -> Result<(), KernelError> {
+        if self.links.get(&filter.ifname).is_none_or(|link| link.ifindex != filter.ifindex) {
+            return Err(KernelError::NoLink { ifname: filter.ifname.clone(), place: Place::Host });
+        }
+        let classifier = self.classifiers.entry(filter.ifname.clone()).or_insert(FakeClassifier::Clsact);
+        if (*classifier, filter.hook) == (FakeClassifier::Ingress, Hook::Egress) {
+            return Err(refused(Errno::EXIST));
+        }
+        self.filters.insert((filter.ifname.clone(), filter.hook), filter.program);
+        Ok(())
+    }
+
+    fn remove_filter(&mut self, hook: &(IfName, Hook)) -> Result<(), KernelError> {
+        self.has(&Place::Host, &hook.0)?;
+        self.filters.remove(hook).map(drop).ok_or_else(|| refused(Errno::NOENT))
+    }
+
     /// The route with the link that the kernel would choose for its gateway.
     fn resolved(&self, place: &Place, route: &Route) -> Result<Route, KernelError> {
         let mut route = route.clone();
@@ -368,6 +400,27 @@ impl Kernel for FakeKernel {
             let host = &state.namespaces[&HOST];
             Ok(host.links.keys().filter_map(|name| host.shaped(name)).collect())
         })
+    }
+
+    async fn filters(&self) -> Result<Vec<FilterFound>, KernelError> {
+        self.call(|state| {
+            let host = &state.namespaces[&HOST];
+            let found = |((ifname, hook), program): (&(IfName, Hook), &u32)| FilterFound {
+                ifname: ifname.clone(),
+                ifindex: host.links[ifname].ifindex,
+                hook: *hook,
+                program: *program,
+            };
+            Ok(host.filters.iter().map(found).collect())
+        })
+    }
+
+    async fn put_filters(&self, filters: Vec<NewFilter>) -> Vec<Result<(), KernelError>> {
+        filters.iter().map(|filter| self.call(|state| state.space(HOST).put_filter(filter))).collect()
+    }
+
+    async fn remove_filters(&self, hooks: Vec<(IfName, Hook)>) -> Vec<Result<(), KernelError>> {
+        hooks.iter().map(|hook| self.call(|state| state.space(HOST).remove_filter(hook))).collect()
     }
 
     async fn apply(&self, place: Place, changes: Vec<Change>) -> Vec<Result<(), KernelError>> {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use rhumb_model::{AttachmentKey, IfName, MacAddr, Prefix};
@@ -154,6 +156,52 @@ pub struct Shaped {
     pub rate: u64,
     /// Bytes that may wait.
     pub limit: u32,
+}
+
+/// Which packets of a link a program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Those that come in through the link.
+    Ingress,
+    /// Those that go out through the link.
+    Egress,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        })
+    }
+}
+
+/// A program that is to see packets of a link of the host.
+#[derive(Debug, Clone)]
+pub struct NewFilter {
+    /// Name of the link.
+    pub ifname: IfName,
+    /// Index that the link of this name must have.
+    pub ifindex: u32,
+    /// Which packets.
+    pub hook: Hook,
+    /// The kernel's number of the program.
+    pub program: u32,
+    /// The program.
+    pub fd: Arc<OwnedFd>,
+}
+
+/// A program that sees packets of a link of the host because rhumb put it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterFound {
+    /// Name of the link.
+    pub ifname: IfName,
+    /// Index of the link.
+    pub ifindex: u32,
+    /// Which packets.
+    pub hook: Hook,
+    /// The kernel's number of the program.
+    pub program: u32,
 }
 
 /// One thing to be done in a namespace. Links are meant by name.
@@ -308,6 +356,20 @@ pub trait Kernel {
 
     /// Token buckets of rhumb on the host.
     fn host_buckets(&self) -> impl Future<Output = Result<Vec<Shaped>, KernelError>>;
+
+    /// Programs that see packets of the host's links because rhumb put them there.
+    fn filters(&self) -> impl Future<Output = Result<Vec<FilterFound>, KernelError>>;
+
+    /// Lets programs see packets of the host's links, one result each; one of rhumb that is at the same hook is
+    /// replaced in one step. No link of that name and index is [`KernelError::NoLink`]; a queueing discipline of
+    /// others that leaves no room for the hook is present.
+    fn put_filters(&self, filters: Vec<NewFilter>) -> impl Future<Output = Vec<Result<(), KernelError>>>;
+
+    /// Removes programs of rhumb from hooks of the host's links, one result each; absent is an error.
+    fn remove_filters(
+        &self,
+        hooks: Vec<(IfName, Hook)>,
+    ) -> impl Future<Output = Vec<Result<(), KernelError>>>;
 
     /// Makes changes in one namespace in order, one result each; one that is refused does not keep the others back.
     fn apply(&self, place: Place, changes: Vec<Change>)

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //!   plan (pure): pod CIDRs of other nodes ──► routes
-//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs
+//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
 #[cfg(any(test, feature = "fake"))]
 mod fake;
+mod filters;
 pub mod host;
 mod host_routes;
 pub mod inspect;
@@ -24,8 +25,10 @@ mod routes;
 mod sysctls;
 
 #[cfg(any(test, feature = "fake"))]
-pub use fake::{FakeKernel, FakeNamespace, FakeRoot};
+pub use fake::{FakeClassifier, FakeKernel, FakeNamespace, FakeRoot};
+pub use filters::{Filter, FilterError, FilterKey, Filters};
 pub use host_routes::{HostRoute, HostRoutes};
+pub use kernel::Hook;
 pub use links::{LinkError, LinkFacts, LinkSpec, Links};
 pub use namespaces::{Namespaces, OpenError};
 pub use netlink::{Events, Netlink, Notices};

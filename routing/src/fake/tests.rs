@@ -2,6 +2,8 @@
 //! The law for every target, on the kernel in memory: also with any single call to the kernel failing.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rhumb_model::law::converges;
@@ -9,8 +11,9 @@ use rhumb_model::{MacAddr, Prefix, Reconciler, Target};
 
 use super::*;
 use crate::{
-    AddressError, Direction, HostRoute, HostRoutes, LinkError, LinkSpec, Links, PodAddress, PodAddresses,
-    PodNextHop, PodRoute, PodRoutes, QdiscError, QdiscKey, Qdiscs, RouteError, TokenBucket,
+    AddressError, Direction, Filter, FilterError, FilterKey, Filters, HostRoute, HostRoutes, LinkError,
+    LinkSpec, Links, PodAddress, PodAddresses, PodNextHop, PodRoute, PodRoutes, QdiscError, QdiscKey, Qdiscs,
+    RouteError, TokenBucket,
 };
 
 fn key(text: &str) -> AttachmentKey {
@@ -418,4 +421,70 @@ fn a_foreign_qdisc_is_an_error_and_stays() {
     block_on(qdiscs.remove(&key)).expect("not ours, so nothing to do");
     let root = kernel.with(&place, |namespace| namespace.roots.get(&name("eth0")).cloned());
     assert_eq!(root, Some(FakeRoot::Foreign));
+}
+
+fn filters(kernel: FakeKernel) -> Filters<FakeKernel> {
+    let fd = Arc::new(File::open("/dev/null").expect("there").into());
+    Filters::new(kernel, [(7, Arc::clone(&fd)), (8, fd)].into())
+}
+
+fn filter(kernel: &FakeKernel, ifname: &str, hook: Hook, program: u32) -> (FilterKey, Filter) {
+    let ifindex = host_of(kernel).links[&name(ifname)].ifindex;
+    (FilterKey { ifname: name(ifname), hook }, Filter { ifindex, program })
+}
+
+#[test]
+fn filters_obey_the_law() {
+    let kernel = kernel_with_pairs();
+    let states = [
+        [
+            filter(&kernel, "rh0", Hook::Ingress, 7),
+            filter(&kernel, "rh0", Hook::Egress, 8),
+            filter(&kernel, "rh1", Hook::Ingress, 7),
+        ]
+        .into(),
+        [
+            filter(&kernel, "rh0", Hook::Ingress, 8),
+            filter(&kernel, "rh1", Hook::Egress, 8),
+            filter(&kernel, "uplink", Hook::Ingress, 7),
+        ]
+        .into(),
+        BTreeMap::new(),
+    ];
+    law(kernel_with_pairs, filters, &states);
+    let mut before = host_of(&kernel);
+    block_on(converges(filters(kernel.clone()), &states, Instant::now())).expect("lawful");
+    before.classifiers = ["rh0", "rh1", "uplink"].map(|ifname| (name(ifname), FakeClassifier::Clsact)).into();
+    assert_eq!(host_of(&kernel), before, "only what does nothing without filters is left");
+}
+
+#[test]
+fn a_foreign_qdisc_leaves_room_for_ingress_alone() {
+    let kernel = kernel_with_pairs();
+    kernel.with(&Place::Host, |host| host.classifiers.insert(name("rh0"), FakeClassifier::Ingress));
+    let batch = [filter(&kernel, "rh0", Hook::Egress, 7), filter(&kernel, "rh0", Hook::Ingress, 7)];
+    let mut filters = filters(kernel.clone());
+    let results = block_on(filters.put_all(&batch));
+    assert!(matches!(results[..], [Err(FilterError::Foreign { .. }), Ok(())]), "{results:?}");
+    block_on(filters.remove(&batch[0].0)).expect("absent is success");
+    assert_eq!(block_on(filters.observe()).expect("observed"), [batch[1].clone()].into());
+}
+
+#[test]
+fn a_filter_for_another_interface_or_of_an_unknown_program_is_refused_alone() {
+    let kernel = kernel_with_pairs();
+    let good = filter(&kernel, "rh0", Hook::Ingress, 7);
+    let unknown = filter(&kernel, "rh0", Hook::Egress, 9);
+    let mut other = filter(&kernel, "rh1", Hook::Ingress, 8);
+    other.1.ifindex = good.1.ifindex;
+    let mut filters = filters(kernel.clone());
+    let results = block_on(filters.put_all(&[unknown, other, good.clone()]));
+    let expected = matches!(
+        results[..],
+        [Err(FilterError::UnknownProgram { program: 9, .. }), Err(FilterError::LinkGone { .. }), Ok(())]
+    );
+    assert!(expected, "{results:?}");
+    assert_eq!(block_on(filters.observe()).expect("observed"), [good].into());
+    let gone = FilterKey { ifname: name("gone"), hook: Hook::Ingress };
+    block_on(filters.remove(&gone)).expect("absent is success");
 }

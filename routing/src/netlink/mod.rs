@@ -12,6 +12,7 @@ mod address;
 mod changes;
 mod delete;
 mod events;
+mod filter;
 mod link;
 mod message;
 pub(crate) mod pods;
@@ -33,8 +34,8 @@ use tokio::sync::oneshot;
 pub use events::{Events, Notices};
 
 use crate::kernel::{
-    Address, ByPod, Change, HostLinks, Kernel, KernelError, Link, NextHop, PROTOCOL, Pair, Place, Route,
-    Shaped,
+    Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NextHop,
+    PROTOCOL, Pair, Place, Route, Shaped,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Refused, Socket};
@@ -383,6 +384,20 @@ impl Kernel for Netlink {
         .await
     }
 
+    async fn filters(&self) -> Result<Vec<FilterFound>, KernelError> {
+        self.on_host(filter::all).await
+    }
+
+    async fn put_filters(&self, filters: Vec<NewFilter>) -> Vec<Result<(), KernelError>> {
+        let count = filters.len();
+        each(self.on_host(move |socket| filter::put_all(socket, &filters)).await, count)
+    }
+
+    async fn remove_filters(&self, hooks: Vec<(IfName, Hook)>) -> Vec<Result<(), KernelError>> {
+        let count = hooks.len();
+        each(self.on_host(move |socket| filter::remove_all(socket, &hooks)).await, count)
+    }
+
     async fn apply(&self, place: Place, list: Vec<Change>) -> Vec<Result<(), KernelError>> {
         let count = list.len();
         let work = {
@@ -448,6 +463,8 @@ mod tests {
             drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
             drop((route::read(&object), route::default_carriers(&object)));
             assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
+            assert!(link::read(&object).is_none() || filter::read_program(&object).is_none());
+            assert!(qdisc::read(&object).is_none() || filter::read_classifier(&object).is_none());
         }
     }
 
@@ -459,7 +476,7 @@ mod tests {
 
         #[test]
         fn arbitrary_objects_are_read_without_harm(
-            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 36, 37, 88]),
+            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 36, 37, 44, 88]),
             head in prop::sample::select(vec![0, 4, 8, 12, 16, 20]),
             family: u8,
             attributes in prop::collection::vec((0..70_u16, prop::collection::vec(0..20_u8, 0..40)), 0..5),
@@ -500,5 +517,7 @@ mod tests {
         let bucket = crate::kernel::Bucket { rate: 1 << 40, burst: 9600, limit: 50_000 };
         let read = qdisc::Told { ifindex: 3, rate: 1 << 40, limit: 50_000 };
         assert_eq!(told(qdisc::put(3, &bucket), qdisc::read), Some(read));
+        let hooks = Some((3, &[Hook::Ingress, Hook::Egress][..]));
+        assert_eq!(told(filter::clsact(3, 0), filter::read_classifier), hooks);
     }
 }
