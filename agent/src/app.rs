@@ -18,7 +18,7 @@ use rhumb_cni::queue::{self, Queue};
 use rhumb_ebpf::{Datapath, Hook};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
-use rhumb_routing::filters::Filters;
+use rhumb_routing::Filters;
 use rhumb_routing::{
     Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
 };

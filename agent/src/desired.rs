@@ -10,11 +10,12 @@ use rhumb_ebpf::{
     PodLink,
 };
 use rhumb_model::{AttachmentKey, Family, Prefix};
-use rhumb_routing::filters::{self, Filter, FilterKey};
 use rhumb_routing::host::Uplink;
 use rhumb_routing::{
-    Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket, plan as next_hop,
+    Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
+    plan as next_hop,
 };
+use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
 use crate::endpoint::{Endpoint, Origin};
 use crate::tables::Tables;
@@ -134,9 +135,10 @@ impl Desired {
                 host_ports: !endpoint.port_mappings.is_empty(),
             },
         );
-        let hooks = [(filters::Hook::Ingress, programs.from_pod), (filters::Hook::Egress, programs.to_pod)];
+        let hooks = [(FilterHook::Ingress, programs.from_pod), (FilterHook::Egress, programs.to_pod)];
         for (hook, program) in hooks {
-            self.filters.insert(FilterKey { ifname: endpoint.host.clone(), hook }, Filter { ifindex, program });
+            self.filters
+                .insert(FilterKey { ifname: endpoint.host.clone(), hook }, Filter { ifindex, program });
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rhumb_ebpf::{Attachments, Endpoints, HostPorts, PodLinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
-use rhumb_routing::filters::Filters;
+use rhumb_routing::Filters;
 use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
 
 use crate::conf_file::ConfFiles;

@@ -162,7 +162,11 @@ impl Datapath {
                 let program = SchedClassifier::from_pin(self.programs.join(hook.as_str())).map_err(failed)?;
                 let id = program.info().map_err(failed)?.id();
                 let fd = program.fd().map_err(failed)?.try_clone().map_err(|error| failed(error.into()))?;
-                Ok(Program { hook, id, fd: fd.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))? })
+                Ok(Program {
+                    hook,
+                    id,
+                    fd: fd.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))?,
+                })
             })
             .collect()
     }

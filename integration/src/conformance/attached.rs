@@ -41,7 +41,11 @@ fn filters(namespace: &Namespace, ifname: &str, hook: &str) -> Result<Vec<String
         .args(["-j", "filter", "show", "dev", ifname, hook])
         .output()
         .context("run tc")?;
-    ensure!(output.status.success(), "tc filter show dev {ifname}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "tc filter show dev {ifname}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let options = shown.as_array().into_iter().flatten().map(|filter| &filter["options"]);
     let programs = options.filter(|options| options["prog"].is_object() || options["bpf_name"].is_string());
