@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs on interfaces: one pinned tcx link per interface and hook.
+//! Programs on interfaces by tcx: one pinned link per interface and hook. The agent uses it for uplinks.
 //!
 //! Ours are attached behind whatever others have attached, and let go on to whatever others attach later: what they
 //! watch they go on seeing, as long as the packet is left to the stack.

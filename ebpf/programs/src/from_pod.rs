@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What a pod sends: tcx ingress of its host end.
+//! What a pod sends: ingress of its host end.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;

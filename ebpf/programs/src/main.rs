@@ -29,7 +29,8 @@ use rhumb_ebpf_common::{Direction, Reason, Verdict};
 
 /// Counts the packet and turns the reason into what the kernel understands.
 ///
-/// What is left to the stack returns `TCX_NEXT`, not `TCX_PASS`: programs of others that are attached behind ours,
+/// The codes are those of tcx; a direct-action filter reads the same numbers the same way (`TCX_NEXT` is
+/// `TC_ACT_UNSPEC`). What is left to the stack returns `TCX_NEXT`, not `TCX_PASS`: programs of others behind ours,
 /// and classic filters after them, then see the packet too.
 #[inline(always)]
 fn finish(reason: Reason, direction: Direction, bytes: u32) -> i32 {

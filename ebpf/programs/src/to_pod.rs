@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What the host sends to a pod: tcx egress of its host end.
+//! What the host sends to a pod: egress of its host end.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
