@@ -26,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 const BLOCKING_THREADS: usize = 16;
 
 fn main() -> ExitCode {
+    share_one_heap();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,3 +49,17 @@ fn start() -> anyhow::Result<()> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, app::run(args))
 }
+
+/// Lets all threads take memory from one heap. Threads that wait for the kernel would otherwise each keep, in a heap
+/// of their own, the most that they ever needed.
+#[cfg(target_env = "gnu")]
+fn share_one_heap() {
+    // SAFETY: no other thread is there yet that could be taking memory.
+    #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    debug_assert_eq!(set, 1, "every glibc knows this option");
+}
+
+/// Other C libraries have one heap anyway.
+#[cfg(not(target_env = "gnu"))]
+fn share_one_heap() {}

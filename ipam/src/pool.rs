@@ -13,7 +13,7 @@ use crate::{AllocateError, Lease, Owner, Range, Record, Request, RestoreError, S
 
 /// How many cool addresses of a family keep their place in the order of release. The ones before them are leased
 /// in turn, so that the memory of a large IPv6 range stays bounded.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = 256;
 
 /// How long released addresses wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

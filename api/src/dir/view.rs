@@ -12,9 +12,9 @@ use super::document::{ObjectId, Stored};
 use crate::kinds::KindId;
 use crate::{Kind, List, ObjectKey, Problem, Problems, ResourceVersion, StoreError, WatchEvent};
 
-/// How many events a store remembers. A watch that is further behind lists again; a snapshot of a large cluster is
-/// of this order, so a longer log would save nothing.
-pub(super) const LOG_DEPTH: usize = 4096;
+/// How many events a store remembers, with their objects. A watch that is further behind lists again: copies of what
+/// is in memory anyway.
+pub(super) const LOG_DEPTH: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct View {
