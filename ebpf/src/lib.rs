@@ -2,7 +2,7 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
+//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,ipcache,counters}   written by the targets, read by the programs
 //!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
 //!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink
 //! ```
@@ -19,6 +19,7 @@ mod endpoints;
 mod entries;
 mod features;
 mod host_ports;
+mod ipcache;
 mod object;
 mod pod_links;
 mod trial;
@@ -31,6 +32,7 @@ pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
 pub use features::{Feature, features};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
+pub use ipcache::{Ipcache, Remote, RemotePrefix};
 pub use object::LoadError;
 pub use pod_links::{IfIndex, PodLink, PodLinks};
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
