@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhumb_model::{Family, Prefix};
 
+use crate::kernel::KernelError;
+use crate::netlink::Netlink;
 use crate::plan::Gateway;
 
 /// Routes of others, the rules by which the host chooses a table, and neighbours, as they were seen together.
@@ -88,10 +90,8 @@ impl Fabric {
         let mut fabric = Self { neighbours, ..Self::default() };
         for route in routes {
             fabric.lengths.insert(route.dst.len());
-            let best = fabric
-                .routes
-                .entry((route.table, route.dst))
-                .or_insert((route.metric, route.leads.clone()));
+            let best =
+                fabric.routes.entry((route.table, route.dst)).or_insert((route.metric, route.leads.clone()));
             if route.metric < best.0 {
                 *best = (route.metric, route.leads);
             }
@@ -139,6 +139,25 @@ impl Fabric {
     pub fn neighbour(&self, gateway: &Gateway) -> Option<Neighbour> {
         self.neighbours.get(gateway).copied()
     }
+}
+
+/// Looks at what the fabric offers for what [`Netlink::watch`] was told.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn look(netlink: &Netlink) -> Result<Fabric, KernelError> {
+    netlink.fabric().await
+}
+
+/// Lets the kernel find out whether these neighbours answer; who answered a moment ago is not asked. What comes of it
+/// is told by a notice, within three seconds.
+///
+/// The kernel keeps the entries as any others: nothing of ours stays when nobody asks any more.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn probe(netlink: &Netlink, gateways: BTreeSet<Gateway>) -> Result<(), KernelError> {
+    netlink.probe(gateways).await
 }
 
 #[cfg(test)]

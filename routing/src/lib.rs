@@ -7,9 +7,9 @@
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
+pub mod fabric;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
-pub mod fabric;
 mod filters;
 pub mod host;
 mod host_routes;

@@ -143,10 +143,15 @@ impl fmt::Display for Problem {
             }
             Problem::NoWay { node, prefix, mode } => {
                 let family = prefix.family();
-                write!(f, "no route to {prefix}: no {family} address of node {node} is on a link of this node, ")?;
+                write!(
+                    f,
+                    "no route to {prefix}: no {family} address of node {node} is on a link of this node, "
+                )?;
                 f.write_str(match mode {
                     Mode::Direct => "no other program has put a route, and its pool wants no tunnel",
-                    Mode::Auto | Mode::Tunnel => "no other program has put a route, and no tunnel leads there",
+                    Mode::Auto | Mode::Tunnel => {
+                        "no other program has put a route, and no tunnel leads there"
+                    }
                 })
             }
             Problem::Overlap { node, prefix, holder: Some(holder), held } => {
@@ -196,7 +201,8 @@ fn claims<'a>(input: &'a PlanInput, plan: &mut Plan) -> Vec<(&'a RemoteNode, &'a
             held.insert(prefix, None);
         }
     }
-    let of_node = |node: &'a RemoteNode| node.pod_cidrs.iter().map(move |(pool, prefix)| (node, pool, *prefix));
+    let of_node =
+        |node: &'a RemoteNode| node.pod_cidrs.iter().map(move |(pool, prefix)| (node, pool, *prefix));
     let mut claims: Vec<_> = input.nodes.iter().flat_map(of_node).collect();
     claims.sort_by(|(one, _, prefix), (other, _, than)| (&one.name, prefix).cmp(&(&other.name, than)));
     claims.retain(|(node, _, prefix)| match held.overlapping(*prefix) {

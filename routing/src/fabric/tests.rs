@@ -23,9 +23,9 @@ fn rule(priority: u32, dst: &str, table: Option<u32>) -> (Family, Rule) {
 
 fn found(rules: Vec<(Family, Rule)>, routes: Vec<ForeignRoute>) -> Option<String> {
     let fabric = Fabric::new(routes, rules, BTreeMap::new());
-    fabric.route_to(prefix("10.1.2.0/24")).map(|(dst, hops)| {
-        format!("{dst} {}", hops[0].as_ref().map(ToString::to_string).unwrap_or_default())
-    })
+    fabric
+        .route_to(prefix("10.1.2.0/24"))
+        .map(|(dst, hops)| format!("{dst} {}", hops[0].as_ref().map(ToString::to_string).unwrap_or_default()))
 }
 
 #[test]
@@ -59,20 +59,14 @@ fn a_default_route_is_no_way_to_a_prefix() {
 
 #[test]
 fn a_black_hole_hides_shorter_routes() {
-    let routes = vec![
-        route(MAIN, "10.0.0.0/8", 0, Some("192.0.2.1")),
-        route(MAIN, "10.1.0.0/16", 0, None),
-    ];
+    let routes = vec![route(MAIN, "10.0.0.0/8", 0, Some("192.0.2.1")), route(MAIN, "10.1.0.0/16", 0, None)];
     assert_eq!(found(vec![rule(32766, "0.0.0.0/0", Some(MAIN))], routes), None);
 }
 
 #[test]
 fn the_first_table_with_a_match_ends_the_search_also_with_its_default_route() {
     let routes = || {
-        vec![
-            route(100, "0.0.0.0/0", 0, Some("192.0.2.1")),
-            route(MAIN, "10.1.0.0/16", 0, Some("192.0.2.2")),
-        ]
+        vec![route(100, "0.0.0.0/0", 0, Some("192.0.2.1")), route(MAIN, "10.1.0.0/16", 0, Some("192.0.2.2"))]
     };
     let main = rule(32766, "0.0.0.0/0", Some(MAIN));
     assert_eq!(found(vec![rule(1, "0.0.0.0/0", Some(100)), main], routes()), None);

@@ -66,7 +66,8 @@ fn tunnel(node: &RemoteNode, input: &PlanInput) -> Option<Candidate> {
         input.uplinks.iter().flat_map(|reach| &reach.addresses).any(|addr| Family::of(*addr) == family)
     };
     let endpoints = node.addresses.iter().filter(|addr| own(Family::of(**addr))).map(|addr| {
-        let liveness = on_link(*addr, input).map_or(Liveness::Alive, |gateway| input.fabric.liveness(&gateway));
+        let liveness =
+            on_link(*addr, input).map_or(Liveness::Alive, |gateway| input.fabric.liveness(&gateway));
         Candidate { way: Way::Tunnel { endpoint: *addr }, liveness }
     });
     endpoints.reduce(|best, other| if is_dead(&best) && !is_dead(&other) { other } else { best })

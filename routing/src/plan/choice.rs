@@ -104,7 +104,8 @@ pub fn choose(
         Mode::Direct => only(candidates.direct),
         Mode::Tunnel => only(candidates.tunnel),
     };
-    let mut choice = Choice { node: node.clone(), way, why, since: now, turned: now, direct_since, hold: None };
+    let mut choice =
+        Choice { node: node.clone(), way, why, since: now, turned: now, direct_since, hold: None };
     let Some(past) = past else { return choice };
     if choice.way == past.way {
         choice.since = past.since;
@@ -161,7 +162,8 @@ fn automatic(
             }
             (None, Liveness::Dead) => (Some(tunnel.way), Why::NoAnswer, None),
             (None, Liveness::Unknown | Liveness::Alive) => {
-                let why = past.filter(|past| past.why == Why::HoldDownOver && past.way.as_ref() == Some(&direct.way));
+                let why = past
+                    .filter(|past| past.why == Why::HoldDownOver && past.way.as_ref() == Some(&direct.way));
                 (Some(direct.way.clone()), why.map_or(found(&direct.way), |past| past.why), None)
             }
         },

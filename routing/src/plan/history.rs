@@ -74,6 +74,9 @@ mod tests {
         assert_eq!(history.last().next_back().map(|event| event.change.why), Some(Why::Unclaimed));
         let counts: Vec<_> = history.counts().collect();
         let more = u64::try_from(KEPT).expect("small") + 1;
-        assert_eq!(counts, [(["none", "tunnel", "no_direct_way"], more), (["tunnel", "none", "unclaimed"], 1)]);
+        assert_eq!(
+            counts,
+            [(["none", "tunnel", "no_direct_way"], more), (["tunnel", "none", "unclaimed"], 1)]
+        );
     }
 }

@@ -41,10 +41,10 @@ pub(super) fn remotes(input: &PlanInput, chosen: &Memory) -> BTreeMap<Prefix, Re
         for addr in &node.addresses {
             let pods = node.pod_cidrs.iter().map(|(_, prefix)| prefix);
             let same = pods.filter(|prefix| prefix.family() == Family::of(*addr));
-            let tunnelled = same.filter(|prefix| {
-                chosen.0.get(prefix).is_some_and(|choice| choice.node == node.name)
-            });
-            let way = tunnelled.filter_map(|prefix| remotes.get(prefix)).find(|remote| remote.tunnel.is_some());
+            let tunnelled =
+                same.filter(|prefix| chosen.0.get(prefix).is_some_and(|choice| choice.node == node.name));
+            let way =
+                tunnelled.filter_map(|prefix| remotes.get(prefix)).find(|remote| remote.tunnel.is_some());
             let remote = Remote { node: true, ..way.copied().unwrap_or(keeping) };
             remotes.insert(Prefix::host(*addr), remote);
         }

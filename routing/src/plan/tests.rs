@@ -52,7 +52,12 @@ fn via(gateway: &str, ifname: &str) -> HostRoute {
 }
 
 fn input(own: &[&str], uplinks: Vec<Reach>, nodes: Vec<RemoteNode>) -> PlanInput {
-    PlanInput { own_pod_cidrs: own.iter().map(|cidr| prefix(cidr)).collect(), uplinks, nodes, ..PlanInput::default() }
+    PlanInput {
+        own_pod_cidrs: own.iter().map(|cidr| prefix(cidr)).collect(),
+        uplinks,
+        nodes,
+        ..PlanInput::default()
+    }
 }
 
 fn tunnelled(input: PlanInput) -> PlanInput {
@@ -189,7 +194,10 @@ fn a_route_to_the_very_prefix_goes_before_a_neighbour_and_that_before_a_larger_b
     let dead = [("192.168.1.2", Neighbour::Failed)];
     assert_eq!(way(&next_to(&larger, &[]), "10.0.1.0/24"), "direct via 192.168.1.2 dev eth0");
     assert_eq!(way(&next_to(&very, &[]), "10.0.1.0/24"), "fabric by 10.0.1.0/24 via 192.168.1.254 dev eth0");
-    assert_eq!(way(&next_to(&larger, &dead), "10.0.1.0/24"), "fabric by 10.0.0.0/16 via 192.168.1.254 dev eth0");
+    assert_eq!(
+        way(&next_to(&larger, &dead), "10.0.1.0/24"),
+        "fabric by 10.0.0.0/16 via 192.168.1.254 dev eth0"
+    );
 }
 
 #[test]
@@ -211,8 +219,10 @@ fn a_policy_holds_for_its_pool_and_the_longest_exception_wins() {
     let words: Vec<_> = once(&input).problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         words,
-        ["no route to fd00:0:0:2::/64: no ipv6 address of node b is on a link of this node, no other program has \
-          put a route, and its pool wants no tunnel"]
+        [
+            "no route to fd00:0:0:2::/64: no ipv6 address of node b is on a link of this node, no other program has \
+          put a route, and its pool wants no tunnel"
+        ]
     );
     input.tunnel = None;
     let problem = once(&input).problems.remove(0);
@@ -230,7 +240,8 @@ fn every_change_is_told_with_its_reason_and_only_once() {
     let of = |plan: &Plan| -> Vec<String> {
         let word = |way: &Option<Way>| way.as_ref().map_or("none", Way::word);
         let v4 = plan.changes.iter().filter(|change| change.prefix.family() == Family::V4);
-        v4.map(|change| format!("{} {} {}", word(&change.from), word(&change.to), change.why.word())).collect()
+        v4.map(|change| format!("{} {} {}", word(&change.from), word(&change.to), change.why.word()))
+            .collect()
     };
     let (first, memory) = plan(&with, &Memory::default(), now);
     assert_eq!(of(&first), ["none fabric fabric_route"]);
@@ -297,7 +308,12 @@ fn any_node() -> impl Strategy<Value = RemoteNode> {
 fn any_fabric() -> impl Strategy<Value = Fabric> {
     let route = (any_prefix(), prop::option::of(0u8..3)).prop_map(|(dst, via)| {
         let hop = |host: u8| vec![Some(gateway(&format!("192.168.0.{host}"), "eth0"))];
-        ForeignRoute { table: MAIN, dst, metric: 0, leads: via.map_or(Leads::Nowhere, |host| Leads::Out(hop(host))) }
+        ForeignRoute {
+            table: MAIN,
+            dst,
+            metric: 0,
+            leads: via.map_or(Leads::Nowhere, |host| Leads::Out(hop(host))),
+        }
     });
     let states = [Neighbour::Confirmed, Neighbour::Known, Neighbour::Asked, Neighbour::Failed];
     let neighbours = prop::collection::btree_map(

@@ -132,10 +132,8 @@ fn a_dead_tunnel_is_no_reason_to_wait() {
 
 #[test]
 fn when_everything_is_dead_nothing_moves() {
-    let all_dead = Candidates {
-        direct: Some(neighbour(Liveness::Dead)),
-        tunnel: Some(tunnel(Liveness::Dead)),
-    };
+    let all_dead =
+        Candidates { direct: Some(neighbour(Liveness::Dead)), tunnel: Some(tunnel(Liveness::Dead)) };
     assert_eq!(Story::new().auto(0, all_dead.clone()), ("direct", Why::NothingBetter));
     let mut story = Story::new();
     story.auto(0, no_direct());
@@ -164,7 +162,9 @@ fn every_candidates() -> Vec<Candidates> {
     let liveness = [Liveness::Dead, Liveness::Unknown, Liveness::Alive];
     let direct = || std::iter::once(None).chain(liveness.into_iter().map(|alive| Some(fabric(alive))));
     let tunnels = || std::iter::once(None).chain(liveness.into_iter().map(|alive| Some(tunnel(alive))));
-    direct().flat_map(|direct| tunnels().map(move |tunnel| Candidates { direct: direct.clone(), tunnel })).collect()
+    direct()
+        .flat_map(|direct| tunnels().map(move |tunnel| Candidates { direct: direct.clone(), tunnel }))
+        .collect()
 }
 
 #[test]
@@ -172,7 +172,10 @@ fn from_every_choice_to_every_other_there_is_a_way_exactly_when_one_is_allowed()
     let modes = [Mode::Auto, Mode::Direct, Mode::Tunnel];
     let now = Instant::now();
     for (before, then) in modes.iter().flat_map(|one| modes.map(|other| (*one, other))) {
-        for (first, second) in every_candidates().iter().flat_map(|a| every_candidates().into_iter().map(move |b| (a.clone(), b))) {
+        for (first, second) in every_candidates()
+            .iter()
+            .flat_map(|a| every_candidates().into_iter().map(move |b| (a.clone(), b)))
+        {
             let past = choose(&node(), before, first, None, HOLD, now);
             let later = now + Duration::from_secs(1);
             let choice = choose(&node(), then, second.clone(), Some(&past), HOLD, later);
