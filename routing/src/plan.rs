@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use rhumb_model::{IfName, NodeName, PoolName, Prefix};
+use rhumb_model::{Family, IfName, NodeName, PoolName, Prefix};
 
 pub use choice::{Candidate, Candidates, Choice, HoldDown, choose};
 pub use history::{Event, History};
@@ -179,7 +179,7 @@ pub fn plan(input: &PlanInput, memory: &Memory, now: Instant) -> (Plan, Memory) 
         let choice = choose(&node.name, mode, candidates, past, input.hold_down, now);
         plan.next = plan.next.into_iter().chain(choice.returns_at(input.hold_down)).min();
         match &choice.way {
-            Some(way) => plan.routes.extend(host_route(way, input).map(|route| (prefix, route))),
+            Some(way) => plan.routes.extend(host_route(way, prefix, input).map(|route| (prefix, route))),
             None => plan.problems.push(Problem::NoWay { node: node.name.clone(), prefix, mode }),
         }
         chosen.0.insert(prefix, choice);
@@ -225,12 +225,20 @@ fn claims<'a>(input: &'a PlanInput, plan: &mut Plan) -> Vec<(&'a RemoteNode, &'a
 }
 
 /// The route of ours for a way; none where others have put one.
-fn host_route(way: &Way, _input: &PlanInput) -> Option<HostRoute> {
+fn host_route(way: &Way, prefix: Prefix, input: &PlanInput) -> Option<HostRoute> {
     match way {
         Way::Neighbour(Gateway { addr, ifname }) => {
             Some(HostRoute::Via { gateway: *addr, ifname: Some(ifname.clone()) })
         }
-        Way::Fabric { .. } | Way::Tunnel { .. } => None,
+        Way::Fabric { .. } => None,
+        Way::Tunnel { endpoint } => {
+            let mut own = input.uplinks.iter().flat_map(|reach| &reach.addresses);
+            Some(HostRoute::Tunnel {
+                ifname: input.tunnel.clone()?,
+                mtu: remotes::tunnel_mtu(*endpoint, &input.uplinks).into(),
+                source: own.find(|addr| Family::of(**addr) == prefix.family()).copied(),
+            })
+        }
     }
 }
 

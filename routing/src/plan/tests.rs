@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rhumb_model::Family;
 
 use super::*;
 use crate::fabric::{ForeignRoute, Leads, Neighbour, Rule};
@@ -169,8 +168,14 @@ fn a_node_beyond_a_router_is_reached_through_the_tunnel() {
     assert_eq!(way(&input, "10.0.1.0/24"), "tunnel to 192.168.2.2");
     let (pods, host) = (prefix("fd00:0:0:2::/64"), prefix("fd98::2/128"));
     let remote = Remote { tunnel: Some(addr("192.168.2.2")), mtu: 1450, keep_source: true, node: false };
-    let remotes = once(&input).remotes;
-    assert_eq!((remotes[&pods], remotes[&host]), (remote, Remote { node: true, ..remote }));
+    let plan = once(&input);
+    assert_eq!((plan.remotes[&pods], plan.remotes[&host]), (remote, Remote { node: true, ..remote }));
+    let route = HostRoute::Tunnel {
+        ifname: "rhumb_vxlan".parse().expect("valid"),
+        mtu: 1450,
+        source: Some(addr("fd99::1")),
+    };
+    assert_eq!(plan.routes[&pods], route);
 }
 
 #[test]
@@ -399,7 +404,11 @@ proptest! {
                     prop_assert_eq!((route, remote.tunnel), (Some(&ours), None));
                 }
                 Some(Way::Fabric { .. }) | None => prop_assert_eq!((route, remote.tunnel), (None, None)),
-                Some(Way::Tunnel { endpoint }) => prop_assert_eq!(remote.tunnel, Some(*endpoint)),
+                Some(Way::Tunnel { endpoint }) => {
+                    prop_assert_eq!(remote.tunnel, Some(*endpoint));
+                    let Some(HostRoute::Tunnel { mtu, .. }) = route else { panic!("no route to {prefix}") };
+                    prop_assert_eq!(*mtu, u32::from(remote.mtu));
+                }
             }
         }
     }
@@ -420,7 +429,7 @@ proptest! {
 
     #[test]
     fn the_order_of_the_nodes_does_not_matter(input in any_input().prop_filter("names differ", |input| {
-        let names: std::collections::BTreeSet<_> = input.nodes.iter().map(|node| &node.name).collect();
+        let names: BTreeSet<_> = input.nodes.iter().map(|node| &node.name).collect();
         names.len() == input.nodes.len()
     })) {
         let mut reversed = input.clone();
