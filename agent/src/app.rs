@@ -33,7 +33,7 @@ use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
-use crate::masquerade::{self, Masquerade};
+use crate::masquerade::{self, Followed, Masquerade};
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
 use crate::{follow, local_socket, plugin_socket, publish};
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
     let notices = Events::open(&host).await?;
-    let masquerade = read_masquerade(&args).await;
+    let masquerade = read_masquerade(&args);
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -103,7 +103,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
     if let Some(file) = args.ip_masq_config.clone() {
-        tasks.spawn_local(masquerade::follow(file, masquerade, inbox.clone()));
+        tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
@@ -231,9 +231,9 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
 }
 
 /// What the file about masquerading says. A bad one keeps no node from starting: what is usual holds until it is good.
-async fn read_masquerade(args: &Args) -> Masquerade {
+fn read_masquerade(args: &Args) -> Masquerade {
     let Some(file) = &args.ip_masq_config else { return Masquerade::default() };
-    Masquerade::read(file).await.unwrap_or_else(|error| {
+    Masquerade::read(file).unwrap_or_else(|error| {
         warn!(file = %file.display(), %error, "masquerading as usual");
         Masquerade::default()
     })

@@ -8,7 +8,7 @@
 //! | `masqLinkLocalIPv6` | the same for fe80::/10 | `false` |
 //! | `resyncInterval` | how often the file is read at least | `60s` |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rhumb_model::{Family, Prefix};
@@ -85,7 +85,9 @@ impl Masquerade {
         let fields = match document {
             Value::Null => Mapping::new(),
             Value::Mapping(fields) => fields,
-            _ => return Err(FileError::Syntax("want fields with values".to_owned())),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Tagged(_) => {
+                return Err(FileError::Syntax("want fields with values".to_owned()));
+            }
         };
         let mut read = Self::default();
         let mut blocks: Option<Vec<Prefix>> = None;
@@ -110,8 +112,8 @@ impl Masquerade {
     }
 
     /// Reads the file; without one, what is usual holds.
-    pub(crate) async fn read(path: &std::path::Path) -> Result<Self, FileError> {
-        match tokio::fs::read_to_string(path).await {
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+        match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(FileError::Read(error.to_string())),
@@ -131,7 +133,9 @@ fn cidrs(value: &Value) -> Result<Vec<Prefix>, FileError> {
             });
             each.collect()
         }
-        _ => Err(wrong(field, "want a list of ADDRESS/LENGTH")),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            Err(wrong(field, "want a list of ADDRESS/LENGTH"))
+        }
     }
 }
 
@@ -161,27 +165,51 @@ fn interval(value: &Value) -> Result<Duration, FileError> {
     if sum.is_zero() { Err(refuse()) } else { Ok(sum) }
 }
 
-/// Passes on what the file says, whenever that changes. While the file is bad, what it said before holds.
-pub(crate) async fn follow(path: PathBuf, mut in_force: Masquerade, inbox: mpsc::Sender<Input>) {
-    let mut complained: Option<FileError> = None;
-    loop {
-        tokio::time::sleep(in_force.resync.min(LOOK)).await;
-        match Masquerade::read(&path).await {
+/// The file, and what of it is in force.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    path: PathBuf,
+    in_force: Masquerade,
+    complained: Option<FileError>,
+}
+
+impl Followed {
+    pub(crate) fn new(path: PathBuf, in_force: Masquerade) -> Self {
+        Self { path, in_force, complained: None }
+    }
+
+    /// What the file says now, if that is something else than before. While it is bad, what it said before holds.
+    fn reread(&mut self) -> Option<Masquerade> {
+        let file = self.path.display();
+        match Masquerade::read(&self.path) {
             Ok(read) => {
-                complained = None;
-                if read != in_force {
-                    info!(file = %path.display(), blocks = read.keep_source.len(), "masquerading as the file says now");
-                    in_force = read;
-                    if inbox.send(Input::Masquerade(in_force.clone())).await.is_err() {
-                        return;
-                    }
+                self.complained = None;
+                if read == self.in_force {
+                    return None;
                 }
+                info!(%file, blocks = read.keep_source.len(), "masquerading as the file says now");
+                self.in_force = read.clone();
+                Some(read)
             }
-            Err(error) if complained.as_ref() != Some(&error) => {
-                warn!(file = %path.display(), %error, "masquerading stays as it was");
-                complained = Some(error);
+            Err(error) => {
+                if self.complained.as_ref() != Some(&error) {
+                    warn!(%file, %error, "masquerading stays as it was");
+                    self.complained = Some(error);
+                }
+                None
             }
-            Err(_) => {}
+        }
+    }
+}
+
+/// Passes on what the file says, whenever that changes.
+pub(crate) async fn follow(mut file: Followed, inbox: mpsc::Sender<Input>) {
+    loop {
+        tokio::time::sleep(file.in_force.resync.min(LOOK)).await;
+        if let Some(read) = file.reread()
+            && inbox.send(Input::Masquerade(read)).await.is_err()
+        {
+            return;
         }
     }
 }
@@ -251,26 +279,16 @@ mod tests {
     fn a_changed_file_is_taken_over_and_a_bad_one_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("config");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(false).build();
-        runtime.expect("a runtime").block_on(async {
-            let (inbox, mut inputs) = mpsc::channel(1);
-            std::fs::write(&path, "masqLinkLocal: perhaps").expect("written");
-            let start = Masquerade { resync: Duration::from_millis(1), ..Masquerade::default() };
-            let following = follow(path.clone(), start, inbox);
-            tokio::pin!(following);
-            let changed = async {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                assert!(inputs.try_recv().is_err(), "a bad file changes nothing");
-                std::fs::write(&path, "nonMasqueradeCIDRs: [10.9.0.0/16]\nresyncInterval: 1ms")
-                    .expect("written");
-                inputs.recv().await
-            };
-            let input = tokio::select! {
-                () = &mut following => None,
-                input = changed => input,
-            };
-            let Some(Input::Masquerade(read)) = input else { panic!("{input:?}") };
-            assert_eq!(read.keep_source[0], "10.9.0.0/16".parse().expect("valid"));
-        });
+        let mut file = Followed::new(path.clone(), Masquerade::default());
+        assert_eq!(file.reread(), None, "no file says what is usual");
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        write("nonMasqueradeCIDRs: [10.9.0.0/16]");
+        let read = file.reread().expect("changed");
+        assert_eq!(read.keep_source[0], known("10.9.0.0/16"));
+        assert_eq!(file.reread(), None);
+        write("nonMasqueradeCIDRs: [10.9.0.0]");
+        assert_eq!((file.reread(), file.in_force.clone()), (None, read));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(file.reread(), Some(Masquerade::default()));
     }
 }

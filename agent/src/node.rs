@@ -43,6 +43,9 @@ use crate::ways::Ways;
 
 pub(crate) use show::Show;
 
+/// Name of the link through which packets to other nodes are encapsulated.
+pub(crate) const TUNNEL: &str = "rhumb_vxlan";
+
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
 
@@ -169,7 +172,7 @@ impl Node {
         Self {
             settings,
             ledger,
-            tables: Tables { masquerade, ..Tables::default() },
+            tables: Tables::new(masquerade),
             kernel,
             namespaces,
             host,

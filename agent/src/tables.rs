@@ -59,6 +59,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// Nothing is known yet but what a file says.
+    pub(crate) fn new(masquerade: Masquerade) -> Self {
+        Self { masquerade, ..Self::default() }
+    }
+
     /// Notes that an input has changed.
     pub(crate) fn touch(&mut self) {
         self.revision = self.revision.next();
