@@ -38,7 +38,9 @@ pub use home::{down_all, gone_within, reap};
 pub use namespace::{Namespace, ip};
 pub use node::{AgentOptions, Node, Wait};
 pub use pod::Pod;
-pub use probe::{HttpServer, PingReport, Pinger, Reply, Stream, StreamReport, http_post, ping, tcp_reaches};
+pub use probe::{
+    Capture, HttpServer, PingReport, Pinger, Reply, Seen, Stream, StreamReport, http_post, ping, tcp_reaches,
+};
 pub use process::Process;
 pub use spec::Spec;
 pub use store::Store;
