@@ -4,11 +4,12 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::Link;
-use rhumb_ebpf_common::{Direction, Family, Ip, Reason, Source, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, ethernet};
 use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
+use crate::track::{self, Course};
 use crate::{either, finish, host_port, lookup, remote};
 
 #[classifier]
@@ -101,21 +102,21 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
     if ip.options {
         return Err(Reason::IpOptions);
     }
-    if link.has_flows() {
-        let reason = host_port::answer::<F>(skb);
-        if reason != Reason::ForwardedRemote {
-            return Err(reason);
+    let mut ports = Ports::NONE;
+    match track::follow::<F>(skb, head, &ip, &mut ports) {
+        Course::Straight | Course::Unknown => {}
+        Course::Stack => return Err(Reason::StackReturn),
+        Course::HostPort => {
+            host_port::answer::<F>(skb, &ip, &ports)?;
+            head = skb.head(ethernet::HEADER + F::HEADER)?;
         }
-        head = skb.head(ethernet::HEADER + F::HEADER)?;
     }
     if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint);
     }
     match remote::send::<F>(skb) {
-        // Called from here and not from there: the stacks of nested calls add up (6.18: "combined stack size of 3
-        // calls is 560. Too large").
-        Reason::ToStack => Err(host_port::enter::<F>(skb)),
+        Reason::ToStack => host_port::enter::<F>(skb, &ip, &ports),
         reason => Err(reason),
     }
 }

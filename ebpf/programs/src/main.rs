@@ -23,6 +23,7 @@ mod lookup;
 mod packet;
 mod remote;
 mod to_pod;
+mod track;
 
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
 use rhumb_ebpf_common::{Direction, Reason, Verdict};
