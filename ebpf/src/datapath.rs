@@ -18,7 +18,7 @@ use crate::features::{Feature, features};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -105,6 +105,8 @@ pub struct Targets {
     pub host_ports: HostPorts,
     /// What is behind prefixes elsewhere, and how it is reached.
     pub ipcache: Ipcache,
+    /// The tunnel that encapsulated packets enter.
+    pub tunnel_links: TunnelLinks,
     /// Programs on interfaces.
     pub attachments: Attachments,
 }
@@ -181,6 +183,7 @@ impl Datapath {
             pod_links: PodLinks::open(&self.maps)?,
             host_ports: HostPorts::open(&self.maps)?,
             ipcache: Ipcache::open(&self.maps)?,
+            tunnel_links: TunnelLinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
     }

@@ -8,7 +8,7 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use rhumb_ebpf_common::layout::{
-    Address, COUNTERS, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
+    Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
     HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 
@@ -85,13 +85,14 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
 }
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 7] = [
+pub(crate) const MAPS: [(&str, Layout); 8] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("ct", layout::<CtKey, Ct>(MapType::LruHash, FLOWS, 0)),
     ("fragments", layout::<FragmentKey, Fragment>(MapType::LruHash, FRAGMENTS, 0)),
     ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
+    ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
 ];
 

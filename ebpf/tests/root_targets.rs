@@ -14,7 +14,7 @@ use futures::executor::block_on;
 use ground::{Ground, Namespace, command};
 use rhumb_ebpf::{
     AttachPoint, Attached, Datapath, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    OpenError, PodLink, Remote, RemotePrefix,
+    OpenError, PodLink, Remote, RemotePrefix, TunnelLink,
 };
 use rhumb_model::{IfName, MacAddr, Target, law};
 
@@ -110,6 +110,23 @@ fn the_ipcache_is_lawful() {
         BTreeMap::new(),
     ];
     obeys(ground.targets().ipcache, &states);
+}
+
+#[test]
+fn tunnel_links_are_lawful() {
+    let ground = Ground::new();
+    let link = |port, v6: Option<&str>| TunnelLink {
+        port,
+        v4: v6.is_none().then_some([192, 0, 2, 1].into()),
+        v6: v6.map(|text| text.parse().expect("an address")),
+    };
+    let states = [
+        [(IfIndex(5), link(8472, None))].into(),
+        [(IfIndex(5), link(4789, Some("2001:db8::1")))].into(),
+        [(IfIndex(6), link(8472, None))].into(),
+        BTreeMap::new(),
+    ];
+    obeys(ground.targets().tunnel_links, &states);
 }
 
 fn point(ifname: &str, hook: Hook) -> AttachPoint {

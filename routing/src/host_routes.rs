@@ -20,6 +20,15 @@ pub enum HostRoute {
         /// Name of the link.
         ifname: IfName,
     },
+    /// Into a tunnel, which knows where each packet goes.
+    Tunnel {
+        /// Name of the tunnel's link.
+        ifname: IfName,
+        /// MTU in bytes.
+        mtu: u32,
+        /// Source of what the host itself sends; `None` lets the kernel choose.
+        source: Option<IpAddr>,
+    },
     /// To a gateway.
     Via {
         /// The gateway.
@@ -68,9 +77,10 @@ impl<K: Kernel> HostRoutes<K> {
         let [route] = routes else { return HostRoute::STRANGE };
         let usual = route.metric == usual_metric(prefix.family());
         match &route.next_hop {
-            NextHop::Link { ifname: Some(ifname), gateway: None, .. } if usual => {
-                HostRoute::Device { ifname: ifname.clone() }
-            }
+            NextHop::Link { ifname: Some(ifname), gateway: None, .. } if usual => match route.mtu {
+                Some(mtu) => HostRoute::Tunnel { ifname: ifname.clone(), mtu, source: route.source },
+                None => HostRoute::Device { ifname: ifname.clone() },
+            },
             NextHop::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
                 gateway: *gateway,
                 ifname: (!self.unbound.contains(&prefix)).then(|| ifname.clone()),
@@ -99,8 +109,12 @@ impl<K: Kernel> HostRoutes<K> {
 }
 
 fn route(dst: Prefix, value: &HostRoute) -> Route {
+    let (mtu, source) = match value {
+        HostRoute::Tunnel { mtu, source, .. } => (Some(*mtu), *source),
+        HostRoute::Device { .. } | HostRoute::Via { .. } | HostRoute::Unreachable => (None, None),
+    };
     let (metric, next_hop) = match value {
-        HostRoute::Device { ifname } => (
+        HostRoute::Device { ifname } | HostRoute::Tunnel { ifname, .. } => (
             usual_metric(dst.family()),
             NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
         ),
@@ -110,7 +124,7 @@ fn route(dst: Prefix, value: &HostRoute) -> Route {
         ),
         HostRoute::Unreachable => (LAST_METRIC, NextHop::Unreachable),
     };
-    Route { dst, metric, next_hop, mtu: None, protocol: PROTOCOL }
+    Route { dst, metric, next_hop, mtu, source, protocol: PROTOCOL }
 }
 
 impl<K: Kernel> Target for HostRoutes<K> {

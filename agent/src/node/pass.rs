@@ -161,7 +161,7 @@ impl Node {
         for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
             let keep = match route {
                 HostRoute::Device { .. } => false,
-                HostRoute::Via { .. } | HostRoute::Unreachable => true,
+                HostRoute::Via { .. } | HostRoute::Tunnel { .. } | HostRoute::Unreachable => true,
             };
             if keep {
                 desired.host_routes.entry(*prefix).or_insert_with(|| route.clone());

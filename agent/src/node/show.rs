@@ -122,6 +122,7 @@ impl Node {
         let installed = self.kernel.host_routes.actual().into_iter().flatten().map(|(prefix, route)| {
             let (kind, gateway, dev) = match route {
                 HostRoute::Device { ifname } => ("local", None, Some(ifname.to_string())),
+                HostRoute::Tunnel { ifname, .. } => ("tunnel", None, Some(ifname.to_string())),
                 HostRoute::Via { gateway, ifname } => {
                     ("direct", Some(*gateway), ifname.as_ref().map(ToString::to_string))
                 }

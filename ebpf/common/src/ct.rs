@@ -350,7 +350,7 @@ impl Ct {
     /// Remembers by which address and port the other side knows the pod: `flag` says how that came.
     #[inline(always)]
     pub fn translate(&mut self, flag: u8, addr: Address, port: [u8; 2]) {
-        if !self.has(flag) || self.nat_port != port || !crate::ip::same(&self.nat_addr, &addr) {
+        if !self.has(flag) || self.nat_port != port || !crate::layout::same(&self.nat_addr, &addr) {
             self.nat_addr = addr;
             self.nat_port = port;
             self.flags |= flag;

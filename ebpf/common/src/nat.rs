@@ -115,7 +115,7 @@ impl Nat {
     /// Whether it belongs to the pod with this address and port.
     #[inline(always)]
     pub fn is_of(&self, pod: &Address, port: [u8; 2]) -> bool {
-        crate::ip::same(&self.pod, pod) && self.pod_port == port
+        crate::layout::same(&self.pod, pod) && self.pod_port == port
     }
 }
 

@@ -46,6 +46,6 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
         let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return act::deliver::<F>(skb, head, endpoint);
     }
-    track::any_ports::<F>(skb, &ip, &mut ports);
+    let _course = track::any_ports::<F>(skb, &ip, &mut ports);
     host_port::enter::<F>(skb, &ip, &ports)
 }

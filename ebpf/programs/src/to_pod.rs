@@ -36,7 +36,8 @@ fn note<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     let mut ports = Ports::NONE;
-    if track::follow::<F>(skb, head, &ip, &mut ports) == Course::Unknown || skb.ingress_ifindex() == 0 {
+    let course = track::follow::<F>(skb, head, &ip, &mut ports);
+    if matches!(course, Course::Unknown | Course::Malformed) || skb.ingress_ifindex() == 0 {
         return Ok(Reason::Delivered);
     }
     track::divert::<F>(&ip, &ports);

@@ -3,7 +3,7 @@
 
 use rhumb_ebpf_common::ct::{Side, Signal};
 use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment};
-use rhumb_ebpf_common::{Ip, Part, Ports, plain_ports, ports as any};
+use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
 use crate::lookup;
@@ -20,6 +20,8 @@ pub(crate) enum Course {
     Straight,
     /// As above, and it has no ports to tell a flow by.
     Unknown,
+    /// Its headers contradict themselves where the ports should be.
+    Malformed,
     /// It came through the host stack, and so its answers return.
     Stack,
     /// It is an answer from behind a host port.
@@ -33,8 +35,10 @@ pub(crate) enum Course {
 pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports) -> Course {
     match plain_ports(&head, ip) {
         Some(plain) => *ports = plain,
-        None if any_ports::<F>(skb, ip, ports) => {}
-        None => return Course::Unknown,
+        None => match any_ports::<F>(skb, ip, ports) {
+            Course::Straight => {}
+            other => return other,
+        },
     }
     let Some((flow, side)) = note::<F>(skb, ip, ports) else { return Course::Straight };
     if !flow.is_diverted(side) {
@@ -49,16 +53,25 @@ pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports
 /// Finds the ports wherever they are: behind extension headers, or in the first fragment of the datagram. Where there are
 /// none, `out` still says whether the packet is a later fragment.
 #[inline(never)]
-pub(crate) fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> bool {
-    let Ok(Some(ports)) = any(&skb, ip) else { return false };
-    *out = ports;
-    match ports.part {
-        Part::Whole => true,
+pub(crate) fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> Course {
+    match any(&skb, ip) {
+        Ok(Some(ports)) => *out = ports,
+        Ok(None) | Err(Reason::IpOptions) => return Course::Unknown,
+        Err(_) => return Course::Malformed,
+    }
+    match out.part {
+        Part::Whole => Course::Straight,
         Part::First => {
             mark(ip, out);
-            true
+            Course::Straight
         }
-        Part::Later => recall(ip, out),
+        Part::Later => {
+            if recall(ip, out) {
+                Course::Straight
+            } else {
+                Course::Unknown
+            }
+        }
     }
 }
 

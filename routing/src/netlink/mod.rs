@@ -292,7 +292,14 @@ fn named_route(told: &route::Told, name: impl Fn(u32) -> Option<IfName>) -> Rout
             NextHop::Link { ifname: told.ifindex.and_then(name), gateway: told.gateway, onlink: told.onlink }
         }
     };
-    Route { dst: told.dst, metric: told.metric, next_hop, mtu: told.mtu, protocol: told.protocol }
+    Route {
+        dst: told.dst,
+        metric: told.metric,
+        next_hop,
+        mtu: told.mtu,
+        source: told.source,
+        protocol: told.protocol,
+    }
 }
 
 fn named_address(told: &address::Told, ifname: &IfName) -> Address {
@@ -508,6 +515,7 @@ mod tests {
             gateway: Some("192.168.1.2".parse().expect("valid")),
             onlink: true,
             mtu: Some(1400),
+            source: Some("192.168.1.1".parse().expect("valid")),
             protocol: PROTOCOL,
         };
         assert_eq!(told(route::put(&route, 0), route::read), Some(route));

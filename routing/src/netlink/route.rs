@@ -23,6 +23,7 @@ pub(crate) struct Told {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) onlink: bool,
     pub(crate) mtu: Option<u32>,
+    pub(crate) source: Option<IpAddr>,
     pub(crate) protocol: u8,
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn put(route: &Told, flags: u16) -> Message {
     if let Some(mtu) = route.mtu {
         about.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
+    about.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     request(RouteNetlinkMessage::NewRoute(about), flags)
 }
 
@@ -139,6 +141,7 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
         gateway: None,
         onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
+        source: None,
         protocol: header.protocol.into(),
     };
     let mut table = u32::from(header.table);
@@ -149,6 +152,7 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
             }
             RouteAttribute::Oif(ifindex) => told.ifindex = Some(*ifindex),
             RouteAttribute::Gateway(gateway) => told.gateway = ip(gateway),
+            RouteAttribute::PrefSource(source) => told.source = ip(source),
             RouteAttribute::Priority(metric) => told.metric = *metric,
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Metrics(metrics) => {
