@@ -17,6 +17,7 @@ mod plugin_socket;
 mod publish;
 mod ready;
 mod tables;
+mod tunnel;
 mod ways;
 
 use std::process::ExitCode;
