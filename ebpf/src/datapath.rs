@@ -14,6 +14,7 @@ use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
+use crate::events::{EventError, Events};
 use crate::features::{Feature, features};
 use crate::object::{self, LoadError, MAPS};
 use crate::trial::{self, Ran, Trial, TrialError};
@@ -177,6 +178,14 @@ impl Datapath {
     /// [`CounterError`] when the kernel does not give them.
     pub fn counters(&self) -> Result<Vec<Counter>, CounterError> {
         self.counters.read()
+    }
+
+    /// What the programs tell of single packets.
+    ///
+    /// # Errors
+    /// [`EventError::Open`] names the map that cannot be opened.
+    pub fn events(&self) -> Result<Events, EventError> {
+        Events::open(&self.maps)
     }
 
     /// Runs a program on a packet in memory.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
+//!  <bpffs>/v1/maps/{events,event_limits,watch}              what programs tell of packets, and who wants to hear
 //!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
 //!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink
 //! ```
@@ -17,6 +18,7 @@ mod counters;
 mod datapath;
 mod endpoints;
 mod entries;
+mod events;
 mod features;
 mod host_ports;
 mod object;
@@ -29,6 +31,7 @@ pub use counters::{Counter, CounterError};
 pub use datapath::{Config, Datapath, OpenError, Program, PurgeError, Targets};
 pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
+pub use events::{EventError, Events, PacketEvent, Transport, Untold, Wish, boot_clock};
 pub use features::{Feature, features};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
 pub use object::LoadError;

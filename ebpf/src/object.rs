@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use rhumb_ebpf_common::Reason;
+use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
     Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue, Link,
     NO_PREALLOC,
@@ -84,13 +86,21 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
     Layout { kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags }
 }
 
+/// The pin of the value that says what somebody wants to hear of packets.
+pub(crate) const WATCH: &str = "watch";
+/// Its name in the object: that of a section, as it is a variable there.
+const WATCH_SECTION: &str = ".bss.watch";
+
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 5] = [
+pub(crate) const MAPS: [(&str, Layout); 8] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("flows", layout::<FlowKey, Flow>(MapType::LruHash, FLOWS, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
+    ("events", layout::<(), ()>(MapType::RingBuf, RING, 0)),
+    ("event_limits", layout::<u32, Limit>(MapType::PerCpuArray, Reason::ROOM, 0)),
+    (WATCH, layout::<u32, Watch>(MapType::Array, 1, 0)),
 ];
 
 /// Refuses pinned maps that these programs cannot use.
@@ -126,7 +136,7 @@ pub(crate) fn load(maps: &Path) -> Result<Ebpf, LoadError> {
     // The programs follow no kernel structures, so the kernel's own type information is not read.
     loader.btf(None);
     for (name, _) in MAPS {
-        loader.map_pin_path(name, maps.join(name));
+        loader.map_pin_path(if name == WATCH { WATCH_SECTION } else { name }, maps.join(name));
     }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Maps(Box::new(error)))?;
     for hook in Hook::ALL {

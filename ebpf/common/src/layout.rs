@@ -4,6 +4,7 @@
 //! Invariant: within one layout version ([`VERSION`]) nothing here changes its meaning. Reserved bytes are zero; they
 //! have room for the identity, policy set and tunnel of a later version.
 
+use crate::event::{Event, Limit, Watch};
 use crate::{Direction, Reason};
 
 /// Version of the layouts, part of the directory that maps are pinned in.
@@ -230,4 +231,8 @@ laid_out! {
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
     Count, 16, 8, bytes at 8;
+    Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,
+        src_port at 50, dst_port at 52, reason at 54, direction at 55, verdict at 56, protocol at 57, tcp_flags at 58;
+    Watch, 48, 8, addrs at 8, reason at 40;
+    Limit, 24, 8, limited at 8, full at 16;
 }

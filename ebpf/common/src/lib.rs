@@ -9,6 +9,7 @@
 
 mod bytes;
 mod checksum;
+pub mod event;
 mod ip;
 pub mod layout;
 mod neighbour;

@@ -12,7 +12,7 @@ use crate::{act, either, finish, lookup};
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    finish(either(run(skb)), Direction::ToPod, skb.len())
+    finish(skb, either(run(skb)), Direction::ToPod, skb.len())
 }
 
 #[inline(always)]
