@@ -11,6 +11,7 @@ mod kernel;
 mod ledger;
 mod local_socket;
 mod metrics;
+mod monitor;
 mod node;
 mod plugin_socket;
 mod publish;

@@ -36,6 +36,7 @@ use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::monitor::Names;
 use crate::tables::Tables;
 
 pub(crate) use show::Show;
@@ -76,6 +77,10 @@ pub(crate) enum Input {
     Show {
         what: Show,
         reply: oneshot::Sender<serde_json::Value>,
+    },
+    /// What the pods of this node are called, for packet events.
+    Names {
+        reply: oneshot::Sender<Names>,
     },
     NodeConfigs(Update<NodeConfig>),
     NodeStates(Update<NodeState>),
@@ -227,6 +232,7 @@ impl Node {
                     drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
                 }
                 Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::Names { reply } => drop(reply.send(self.names())),
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),
                 Input::Pools(update) => self.take_pool(update),
@@ -282,6 +288,21 @@ impl Node {
         let mut objects = Desired::default();
         objects.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
         objects
+    }
+
+    /// What the pods of this node are called; attachments without a pod go by their key.
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        for endpoint in self.ledger.endpoints().values() {
+            let name = endpoint.pod.as_ref().map_or_else(|| endpoint.key.to_string(), ToString::to_string);
+            if let Some(ifindex) = self.surroundings(endpoint).ifindex {
+                names.links.insert(ifindex, (endpoint.host.to_string(), name.clone()));
+            }
+            for address in &endpoint.addresses {
+                names.pods.insert(address.address.ip(), name.clone());
+            }
+        }
+        names
     }
 
     fn forget_namespace(&mut self, key: &AttachmentKey) {
