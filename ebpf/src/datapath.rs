@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,9 @@ use crate::entries::EntryError;
 use crate::events::{EventError, Events};
 use crate::features::{Feature, features};
 use crate::object::{self, LoadError, MAPS};
+use crate::pressure::Pressure;
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, PodLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, Remote, RemotePrefix};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -87,6 +89,8 @@ pub struct Targets {
     pub pod_links: PodLinks,
     /// Ports of the node that lead to pods.
     pub host_ports: HostPorts,
+    /// What is behind prefixes elsewhere, and how it is reached.
+    pub ipcache: Ipcache,
     /// Programs on interfaces.
     pub attachments: Attachments,
 }
@@ -147,6 +151,7 @@ impl Datapath {
             endpoints: Endpoints::open(&self.maps)?,
             pod_links: PodLinks::open(&self.maps)?,
             host_ports: HostPorts::open(&self.maps)?,
+            ipcache: Ipcache::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
     }
@@ -186,6 +191,19 @@ impl Datapath {
     /// [`EventError::Open`] names the map that cannot be opened.
     pub fn events(&self) -> Result<Events, EventError> {
         Events::open(&self.maps)
+    }
+
+    /// Counts how full the maps are.
+    pub fn pressure(&self) -> Pressure {
+        Pressure::new(&self.maps)
+    }
+
+    /// What the datapath knows about addresses elsewhere, as the kernel has it now.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give it.
+    pub fn ipcache(&self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
+        Ipcache::open(&self.maps)?.read()
     }
 
     /// Runs a program on a packet in memory.

@@ -11,7 +11,7 @@ use rhumb_ebpf_common::Reason;
 use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
     Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue, Link,
-    NO_PREALLOC,
+    NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 
 use crate::Hook;
@@ -67,10 +67,10 @@ pub enum LoadError {
 /// What two versions of a map must agree on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layout {
-    kind: MapType,
+    pub(crate) kind: MapType,
     key: u32,
     value: u32,
-    entries: u32,
+    pub(crate) entries: u32,
     flags: u32,
 }
 
@@ -92,11 +92,12 @@ pub(crate) const WATCH: &str = "watch";
 const WATCH_SECTION: &str = ".bss.watch";
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 8] = [
+pub(crate) const MAPS: [(&str, Layout); 9] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("flows", layout::<FlowKey, Flow>(MapType::LruHash, FLOWS, 0)),
+    ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
     ("events", layout::<(), ()>(MapType::RingBuf, RING, 0)),
     ("event_limits", layout::<u32, Limit>(MapType::PerCpuArray, Reason::ROOM, 0)),

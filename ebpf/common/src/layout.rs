@@ -14,6 +14,8 @@ pub const VERSION: u32 = 1;
 pub const ENTRIES: u32 = 65_536;
 /// How many translated or stack-bound flows are remembered.
 pub const FLOWS: u32 = 65_536;
+/// How many prefixes the `ipcache` has room for.
+pub const PREFIXES: u32 = 65_536;
 /// How many counters there are.
 pub const COUNTERS: u32 = Reason::ROOM * Direction::ROOM;
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is made.
@@ -188,6 +190,59 @@ impl Flow {
     }
 }
 
+/// Key of `ipcache`: a prefix, of which the longest that holds an address counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// Length in bits of the 128, in host order: 96 more than an IPv4 prefix says.
+    pub length: u32,
+    /// The address; what is behind `length` bits does not count.
+    pub addr: Address,
+}
+
+impl PrefixKey {
+    /// The key that finds the longest prefix with `addr`.
+    #[inline(always)]
+    pub const fn host(addr: Address) -> Self {
+        Self { length: 128, addr }
+    }
+}
+
+/// Value of `ipcache`: what is where the prefix is, and how it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Remote {
+    /// Outer destination, of either family; zero when there is none.
+    pub tunnel: Address,
+    /// Identity of whoever has the addresses; 0 when unknown.
+    pub identity: u32,
+    /// Largest IP packet that the way takes; 0 when the route says.
+    pub mtu: u16,
+    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: u8,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+impl Remote {
+    /// Packets are encapsulated and sent to `tunnel`.
+    pub const TUNNEL: u8 = 1;
+    /// The source is never translated towards it.
+    pub const KEEP_SOURCE: u8 = 2;
+    /// An address of a node, not of a pod.
+    pub const NODE: u8 = 4;
+    /// The prefix is one of IPv6 that would hold all IPv4 addresses in their IPv6 form, for example `::/0`.
+    pub const V6_ONLY: u8 = 8;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
 /// Value of `counters`, one per CPU; the key is [`Count::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -230,6 +285,8 @@ laid_out! {
     HostPortValue, 24, 4, port at 16;
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
+    PrefixKey, 20, 4, addr at 4;
+    Remote, 32, 4, identity at 16, mtu at 20, flags at 22, reserved at 24;
     Count, 16, 8, bytes at 8;
     Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,
         src_port at 50, dst_port at 52, reason at 54, direction at 55, verdict at 56, protocol at 57, tcp_flags at 58;

@@ -14,6 +14,8 @@ use crate::packet::{Head, Skb};
 
 /// What `to_pod` reads in `tc_index` for a packet that a program of ours sent to the host end: not the host stack's.
 pub(crate) const REDIRECTED: u32 = 0x7268;
+/// As [`REDIRECTED`], and the source is to stay what it is.
+pub(crate) const REDIRECTED_KEEP: u32 = 0x7269;
 
 const PSEUDO_HEADER: u64 = 0x10;
 const MANGLED_ZERO: u64 = 0x20;

@@ -5,13 +5,14 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEU
 use aya_ebpf::bindings::{bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
-    Link, NO_PREALLOC,
+    Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
-use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, ethernet, segment_length};
+use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, V4, ethernet, segment_length};
 
 use crate::packet::Skb;
 
@@ -23,6 +24,8 @@ static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLO
 static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
 #[map(name = "flows")]
 static FLOW_TABLE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "ipcache")]
+static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, NO_PREALLOC);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map(name = "events")]
@@ -84,6 +87,17 @@ pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
     if !known {
         let _refused = FLOW_TABLE.insert(key, flow, 0);
     }
+}
+
+/// What is at `addr`, by the longest prefix that holds it.
+#[inline(always)]
+pub(crate) fn remote(addr: &Address) -> Option<&'static Remote> {
+    let key = PrefixKey::host(*addr);
+    // SAFETY: both are a word and four more, without padding; the key asks for less alignment than ours has.
+    let key = unsafe { &*core::ptr::from_ref(&key).cast::<Key<Address>>() };
+    let remote = IPCACHE.get(key)?;
+    let is_v4 = addr[0] == 0 && addr[1] == 0 && addr[2] == V4::key(0)[2];
+    if remote.has(Remote::V6_ONLY) && is_v4 { None } else { Some(remote) }
 }
 
 /// Counts a packet.
