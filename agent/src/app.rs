@@ -32,9 +32,10 @@ use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, monitor, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -71,7 +72,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
-    let events = datapath.events()?;
+    let (events, pressure) = (datapath.events()?, datapath.pressure());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -101,7 +102,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     let (watchers, joins) = mpsc::channel(WATCHERS);
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), watchers));
+    let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
     tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");

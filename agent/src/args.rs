@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use rhumb_model::{IfName, NodeName, PoolName};
 
+use crate::metrics;
+
 /// The rhumb node agent: gives pods addresses, programs routes, and keeps the datapath.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "rhumb-agent", version)]
@@ -58,6 +60,10 @@ pub(crate) struct Args {
     /// Seconds for which a released address stays out of use.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) cool_down: Duration,
+
+    /// Address and port at which Prometheus gets metrics, over HTTP at the path /metrics; empty: nowhere.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7268")]
+    pub(crate) metrics_address: metrics::Address,
 
     /// Create the Node object of this node when there is none, as the kubelet does.
     #[arg(long)]

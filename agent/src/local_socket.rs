@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::metrics::Scraper;
 use crate::monitor::{Join, LINES, Request};
 use crate::node::{Input, Show};
 
@@ -29,18 +31,34 @@ const MOST_WATCHERS: usize = 16;
 #[serde(untagged)]
 enum Question {
     Show(Show),
+    Metrics { metrics: Form },
     Monitor { monitor: Request },
 }
 
+/// How metrics are told.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    /// As a list of samples.
+    Samples,
+    /// As Prometheus reads them.
+    Text,
+}
+
 /// Serves until the node's loop is gone.
-pub(crate) async fn serve(listener: UnixListener, inbox: mpsc::Sender<Input>, joins: mpsc::Sender<Join>) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    inbox: mpsc::Sender<Input>,
+    scraper: Rc<Scraper>,
+    joins: mpsc::Sender<Join>,
+) {
     let mut calls = JoinSet::new();
     let mut watchers = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if calls.len() < MOST_AT_ONCE => match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone())));
+                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone(), Rc::clone(&scraper))));
                 }
                 Err(error) => warn!(%error, "connection not accepted"),
             },
@@ -58,8 +76,12 @@ pub(crate) async fn serve(listener: UnixListener, inbox: mpsc::Sender<Input>, jo
 }
 
 /// Answers a question; whoever wants to watch is given back.
-async fn call(stream: UnixStream, inbox: mpsc::Sender<Input>) -> Option<(UnixStream, Request)> {
-    converse(stream, inbox).await.unwrap_or_else(|error| {
+async fn call(
+    stream: UnixStream,
+    inbox: mpsc::Sender<Input>,
+    scraper: Rc<Scraper>,
+) -> Option<(UnixStream, Request)> {
+    converse(stream, inbox, &scraper).await.unwrap_or_else(|error| {
         debug!(%error, "question of the command line not answered");
         None
     })
@@ -68,17 +90,21 @@ async fn call(stream: UnixStream, inbox: mpsc::Sender<Input>) -> Option<(UnixStr
 async fn converse(
     stream: UnixStream,
     inbox: mpsc::Sender<Input>,
+    scraper: &Scraper,
 ) -> std::io::Result<Option<(UnixStream, Request)>> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(LONGEST_QUESTION).read_line(&mut line).await?;
-    let what = match serde_json::from_str(&line)? {
-        Question::Show(what) => what,
+    let document = match serde_json::from_str(&line)? {
+        Question::Show(what) => {
+            let (reply, answer) = oneshot::channel();
+            inbox.send(Input::Show { what, reply }).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        }
+        Question::Metrics { metrics: Form::Samples } => json!(scraper.samples().await.ok_or_else(gone)?),
+        Question::Metrics { metrics: Form::Text } => json!(scraper.text().await.ok_or_else(gone)?),
         Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), monitor))),
     };
-    let (reply, answer) = oneshot::channel();
-    inbox.send(Input::Show { what, reply }).await.map_err(|_| gone())?;
-    let document = answer.await.map_err(|_| gone())?;
     stream.write_all(document.to_string().as_bytes()).await?;
     Ok(None)
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
+use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::Problem;
 use rhumb_routing::{Namespaces, Netlink};
@@ -36,6 +37,7 @@ use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::metrics::{Registry, Sample};
 use crate::monitor::Names;
 use crate::tables::Tables;
 
@@ -77,6 +79,11 @@ pub(crate) enum Input {
     Show {
         what: Show,
         reply: oneshot::Sender<serde_json::Value>,
+    },
+    /// Counters and gauges; `maps` says how full those of the datapath are.
+    Metrics {
+        maps: Vec<MapUse>,
+        reply: oneshot::Sender<Vec<Sample>>,
     },
     /// What the pods of this node are called, for packet events.
     Names {
@@ -133,6 +140,8 @@ pub(crate) struct Node {
     pub(crate) conf_files: BTreeMap<ConfFileName, String>,
     pub(crate) publication: watch::Sender<NodeStateStatus>,
     pub(crate) started: Instant,
+    /// Counts of what happens here.
+    pub(crate) registry: Registry,
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
@@ -173,6 +182,7 @@ impl Node {
             conf_files,
             publication,
             started: Instant::now(),
+            registry: Registry::default(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
             route_problems: Vec::new(),
@@ -232,6 +242,7 @@ impl Node {
                     drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
                 }
                 Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::Metrics { maps, reply } => drop(reply.send(self.samples(&maps))),
                 Input::Names { reply } => drop(reply.send(self.names())),
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),

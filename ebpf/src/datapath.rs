@@ -15,7 +15,7 @@ use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
-use crate::events::{EventError, Events};
+use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
 use crate::object::{self, LoadError, MAPS};
 use crate::pressure::Pressure;
@@ -191,6 +191,14 @@ impl Datapath {
     /// [`EventError::Open`] names the map that cannot be opened.
     pub fn events(&self) -> Result<Events, EventError> {
         Events::open(&self.maps)
+    }
+
+    /// Packets that the programs did not tell of, by reason.
+    ///
+    /// # Errors
+    /// [`EventError`] when the kernel does not give them.
+    pub fn untold(&self) -> Result<Vec<Untold>, EventError> {
+        events::untold(&self.maps)
     }
 
     /// Counts how full the maps are.

@@ -15,6 +15,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::entries::{to_addr, to_words};
 use crate::object::WATCH;
 
+const LIMITS: &str = "event_limits";
+
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
@@ -147,7 +149,7 @@ impl Events {
         Ok(Self {
             ring: RingBuf::try_from(open("events")?).map_err(failed("events"))?,
             watch: Array::try_from(open(WATCH)?).map_err(failed(WATCH))?,
-            limits: PerCpuArray::try_from(open("event_limits")?).map_err(failed("event_limits"))?,
+            limits: PerCpuArray::try_from(open(LIMITS)?).map_err(failed(LIMITS))?,
         })
     }
 
@@ -176,20 +178,30 @@ impl Events {
     /// # Errors
     /// [`EventError::Untold`] when the kernel does not give them.
     pub fn untold(&self) -> Result<Vec<Untold>, EventError> {
-        let mut untold = Vec::new();
-        for reason in Reason::ALL {
-            let limits = self
-                .limits
-                .get(&u32::from(*reason as u8), 0)
-                .map_err(|source| EventError::Untold(Box::new(source)))?;
-            let limited = limits.iter().map(|limit| limit.limited).sum();
-            let full = limits.iter().map(|limit| limit.full).sum();
-            if limited > 0 || full > 0 {
-                untold.push(Untold { reason: *reason, limited, full });
-            }
-        }
-        Ok(untold)
+        read(&self.limits)
     }
+}
+
+/// Packets that were not told of.
+pub(crate) fn untold(maps: &Path) -> Result<Vec<Untold>, EventError> {
+    let failed = |source| EventError::Open { map: LIMITS, source: Box::new(source) };
+    let map = MapData::from_pin(maps.join(LIMITS)).and_then(Map::from_map_data).map_err(failed)?;
+    read(&PerCpuArray::try_from(map).map_err(failed)?)
+}
+
+fn read(limits: &PerCpuArray<MapData, Limit>) -> Result<Vec<Untold>, EventError> {
+    let mut untold = Vec::new();
+    for reason in Reason::ALL {
+        let limits = limits
+            .get(&u32::from(*reason as u8), 0)
+            .map_err(|source| EventError::Untold(Box::new(source)))?;
+        let limited = limits.iter().map(|limit| limit.limited).sum();
+        let full = limits.iter().map(|limit| limit.full).sum();
+        if limited > 0 || full > 0 {
+            untold.push(Untold { reason: *reason, limited, full });
+        }
+    }
+    Ok(untold)
 }
 
 fn encode(wish: &Wish, until: Duration) -> event::Watch {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
 
-mod metrics_text;
 mod monitor;
 mod table;
 mod view;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Name of the agent's socket in its directory.
 const SOCKET: &str = "rhumb.sock";
@@ -74,17 +73,29 @@ enum List {
 enum Bpf {
     /// Pods to which the datapath delivers on this node.
     Endpoints,
+    /// What the datapath knows about prefixes elsewhere.
+    Ipcache,
 }
 
 impl Command {
+    /// What the agent is asked.
+    fn question(&self, form: Output) -> Value {
+        match (self, form) {
+            (Command::Metrics, Output::Json) => json!({"metrics": "samples"}),
+            (Command::Metrics, Output::Table) => json!({"metrics": "text"}),
+            _ => json!(self.word()),
+        }
+    }
+
     /// The agent's word for it.
-    fn question(&self) -> &'static str {
+    fn word(&self) -> &'static str {
         match self {
             Command::Status => "status",
             Command::Pod(List::List) => "pods",
             Command::Ip(List::List) => "ips",
             Command::Route(List::List) => "routes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
+            Command::Bpf(Bpf::Ipcache) => "ipcache",
             Command::Metrics => "metrics",
             Command::Monitor(_) => "monitor",
         }
@@ -97,11 +108,11 @@ fn main() -> Result<()> {
     if let Command::Monitor(filter) = &args.command {
         return monitor::run(connect(&args.run_dir)?, filter, args.output, &mut out);
     }
-    let answer = ask(&args.run_dir, args.command.question())?;
-    let text = match (args.output, args.command) {
-        (Output::Json, _) => format!("{answer:#}\n"),
-        (Output::Table, Command::Metrics) => metrics_text::text(&answer),
-        (Output::Table, command) => view::render(command.question(), &answer, out.is_terminal()),
+    let answer = ask(&args.run_dir, &args.command.question(args.output))?;
+    let text = match (args.output, &args.command, &answer) {
+        (Output::Json, ..) => format!("{answer:#}\n"),
+        (Output::Table, Command::Metrics, Value::String(text)) => text.clone(),
+        (Output::Table, command, _) => view::render(command.word(), &answer, out.is_terminal()),
     };
     match out.write_all(text.as_bytes()) {
         // Whoever reads has seen enough.
@@ -117,10 +128,10 @@ fn connect(run_dir: &Path) -> Result<UnixStream> {
     })
 }
 
-fn ask(run_dir: &Path, question: &str) -> Result<Value> {
+fn ask(run_dir: &Path, question: &Value) -> Result<Value> {
     let mut stream = connect(run_dir)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    writeln!(stream, "\"{question}\"")?;
+    writeln!(stream, "{question}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("wait for the agent's answer")?;
     if answer.is_empty() {

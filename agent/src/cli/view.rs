@@ -45,6 +45,17 @@ pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
                 ("NODE", "node"),
             ],
         ),
+        "ipcache" => list(
+            answer,
+            colour,
+            &[
+                ("PREFIX", "prefix"),
+                ("TUNNEL", "tunnel"),
+                ("IDENTITY", "identity"),
+                ("MTU", "mtu"),
+                ("FLAGS", "flags"),
+            ],
+        ),
         _ => list(
             answer,
             colour,
