@@ -12,6 +12,7 @@ mod ledger;
 mod local_socket;
 mod masquerade;
 mod metrics;
+mod monitor;
 mod node;
 mod plugin_socket;
 mod publish;
