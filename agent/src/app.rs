@@ -19,6 +19,7 @@ use rhumb_ebpf::{Datapath, Hook};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
+use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
     Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
 };
@@ -32,6 +33,7 @@ use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
@@ -65,7 +67,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut ledger = open_ledger(&args)?;
     let socket = args.run_dir.join("agent.sock");
     let queue = drain_queue(&socket, &mut ledger)?;
-    let datapath = Datapath::open(&rhumb_ebpf::Config { bpffs: args.bpffs.clone() })?;
+    let datapath = Datapath::open(&rhumb_ebpf::Config::new(args.bpffs.clone()))?;
     let namespaces = Namespaces::new();
     let host = Netlink::new(namespaces.clone())?;
     let (kernel, programs) = open_kernel(&args, &datapath, &host)?;
@@ -78,6 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
     let notices = Events::open(&host).await?;
+    let masquerade = read_masquerade(&args);
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -87,8 +90,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             node_addresses: args.node_address.clone(),
             programs,
             uplinks: args.uplink.clone(),
+            hold_down: HoldDown(args.route_hold_down),
         },
         ledger,
+        masquerade.clone(),
         kernel,
         namespaces,
         host,
@@ -106,6 +111,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
     tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
     tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
+    if let Some(file) = args.ip_masq_config.clone() {
+        tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
+    }
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
@@ -209,7 +217,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         match program.hook {
             Hook::FromPod => programs.from_pod = program.id,
             Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire => continue,
+            Hook::FromWire | Hook::FromTunnel | Hook::ToTunnel => continue,
         }
         loaded.insert(program.id, Arc::new(program.fd));
     }
@@ -224,10 +232,20 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        ipcache: Reconciler::new(targets.ipcache),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
     };
     Ok((kernel, programs))
+}
+
+/// What the file about masquerading says. A bad one keeps no node from starting: what is usual holds until it is good.
+fn read_masquerade(args: &Args) -> Masquerade {
+    let Some(file) = &args.ip_masq_config else { return Masquerade::default() };
+    Masquerade::read(file).unwrap_or_else(|error| {
+        warn!(file = %file.display(), %error, "masquerading as usual");
+        Masquerade::default()
+    })
 }
 
 /// Listens at `path` in place of whoever listened there before; only root may connect.
@@ -244,12 +262,12 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Passes on that the node's links, addresses or routes changed. When the kernel's notices cannot be heard any more,
+/// Passes on that the node's links, addresses, routes or neighbours changed. When the kernel's notices cannot be heard any more,
 /// the regular refresh is what is left.
 async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
     loop {
-        match events.next().await {
-            Ok(_) => {}
+        let heard = match events.next().await {
+            Ok(heard) => heard,
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -257,8 +275,8 @@ async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
                 );
                 return;
             }
-        }
-        if inbox.send(Input::HostChanged).await.is_err() {
+        };
+        if inbox.send(Input::HostChanged(heard)).await.is_err() {
             return;
         }
     }

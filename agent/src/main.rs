@@ -10,6 +10,7 @@ mod follow;
 mod kernel;
 mod ledger;
 mod local_socket;
+mod masquerade;
 mod metrics;
 mod monitor;
 mod node;
@@ -17,6 +18,7 @@ mod plugin_socket;
 mod publish;
 mod ready;
 mod tables;
+mod ways;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use rhumb_ebpf::{Counter, MapUse, Untold, Verdict};
 use rhumb_model::Family;
+use rhumb_routing::plan::Way;
 
 use crate::kernel::TargetStatus;
 use crate::node::Node;
@@ -66,6 +67,16 @@ pub(crate) fn collect(node: &Node, counters: &[Counter], maps: &[MapUse], untold
             .iter()
             .map(|target| Sample::new(&RECONCILE_FAILING, &label(target), count(target.failing.len()))),
     );
+    let mut ways = std::collections::BTreeMap::new();
+    for (_, choice) in node.ways.choices() {
+        *ways.entry(choice.way.as_ref().map_or("none", Way::word)).or_insert(0_u64) += 1;
+    }
+    samples.extend(
+        ways.into_iter().map(|(way, prefixes)| Sample::new(&ROUTE_PREFIXES, &[("way", way)], prefixes)),
+    );
+    for ([from, to, why], changes) in node.ways.history().counts() {
+        samples.push(Sample::new(&ROUTE_CHANGES, &[("from", from), ("to", to), ("reason", why)], changes));
+    }
     samples.push(Sample::new(&ATTACHMENTS, &[], count(node.ledger.endpoints().len())));
     samples.push(Sample::new(&AGENT_READY, &[], u64::from(node.is_ready())));
     let name = node.settings.node.to_string();

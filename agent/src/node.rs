@@ -14,6 +14,7 @@
 mod add;
 mod check;
 mod del;
+mod fabric;
 mod pass;
 mod show;
 mod status;
@@ -27,8 +28,8 @@ use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
-use rhumb_routing::plan::Problem;
-use rhumb_routing::{Namespaces, Netlink};
+use rhumb_routing::plan::HoldDown;
+use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
@@ -37,11 +38,16 @@ use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::masquerade::Masquerade;
 use crate::metrics::{Registry, Sample};
 use crate::monitor::Names;
-use crate::tables::Tables;
+use crate::tables::{PoolRow, Tables};
+use crate::ways::Ways;
 
 pub(crate) use show::Show;
+
+/// Name of the link through which packets to other nodes are encapsulated.
+pub(crate) const TUNNEL: &str = "rhumb_vxlan";
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -92,8 +98,10 @@ pub(crate) enum Input {
     NodeConfigs(Update<NodeConfig>),
     NodeStates(Update<NodeState>),
     Pools(Update<PodPool>),
-    /// Links, addresses or routes of the node changed.
-    HostChanged,
+    /// Where the source of pods' packets stays.
+    Masquerade(Masquerade),
+    /// Links, addresses, routes or neighbours of the node changed.
+    HostChanged(Notices),
 }
 
 /// What the Pod object wishes for its addresses.
@@ -125,6 +133,8 @@ pub(crate) struct Settings {
     pub(crate) programs: PodPrograms,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
+    /// For how long a direct way has to be back before packets return to it.
+    pub(crate) hold_down: HoldDown,
 }
 
 /// All state of the node.
@@ -145,11 +155,14 @@ pub(crate) struct Node {
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
-    /// What the plan of routes to other nodes could not do.
-    route_problems: Vec<Problem>,
+    /// The ways to other nodes' pods.
+    pub(crate) ways: Ways,
+    fabric_times: fabric::FabricTimes,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
+    /// Whether nothing of an earlier version's datapath is left to be taken over.
+    migrated: bool,
     /// Something that waits can be settled by another pass at once.
     pass_again: bool,
     /// When the node's own links, addresses and routes are to be looked at again.
@@ -163,6 +176,7 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         ledger: Ledger,
+        masquerade: Masquerade,
         kernel: Kernel,
         namespaces: Namespaces,
         host: Netlink,
@@ -174,7 +188,7 @@ impl Node {
         Self {
             settings,
             ledger,
-            tables: Tables::default(),
+            tables: Tables::new(masquerade),
             kernel,
             namespaces,
             host,
@@ -185,9 +199,11 @@ impl Node {
             registry: Registry::default(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
-            route_problems: Vec::new(),
+            ways: Ways::default(),
+            fabric_times: fabric::FabricTimes::new(Instant::now()),
             host_seen: false,
             reached: Revision::default(),
+            migrated: false,
             pass_again: false,
             look_due: Some(Instant::now()),
             announced_ready: false,
@@ -200,7 +216,8 @@ impl Node {
         let mut refresh = Instant::now() + REFRESH;
         loop {
             self.pass().await;
-            let wake = self.kernel.next_retry().into_iter().chain(self.look_due).fold(refresh, Instant::min);
+            let due = self.kernel.next_retry().into_iter().chain(self.look_due).chain(self.ways_wake());
+            let wake = due.fold(refresh, Instant::min);
             let wake = if self.pass_again { Instant::now() } else { wake };
             let first = tokio::select! {
                 input = inbox.recv() => match input {
@@ -212,6 +229,7 @@ impl Node {
             if Instant::now() >= refresh {
                 refresh = Instant::now() + REFRESH;
                 self.look_due = Some(Instant::now());
+                self.fabric_times.changed(Instant::now());
                 self.kernel.invalidate();
             }
             let mut batch: Vec<Input> = first.into_iter().collect();
@@ -247,12 +265,25 @@ impl Node {
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),
                 Input::Pools(update) => self.take_pool(update),
-                Input::HostChanged => {
-                    self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
+                Input::Masquerade(masquerade) => {
+                    self.tables.masquerade = masquerade;
+                    self.tables.touch();
                 }
+                Input::HostChanged(notices) => self.host_changed(notices),
             }
         }
         self.write_adds(adds);
+    }
+
+    /// A way that goes is acted on at once; everything else may wait until the echoes are over.
+    fn host_changed(&mut self, notices: Notices) {
+        let now = Instant::now();
+        if notices.fabric || notices.links {
+            self.fabric_times.changed(now);
+        }
+        if notices.links || notices.addresses || notices.routes {
+            self.look_due.get_or_insert(now + NOTICES_SETTLE);
+        }
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
@@ -268,7 +299,7 @@ impl Node {
     }
 
     fn take_pool(&mut self, update: Update<PodPool>) {
-        fold(update, &mut self.tables.reserved, |pool| pool.spec.reserved.clone());
+        fold(update, &mut self.tables.pools, PoolRow::of);
         self.inputs_changed();
     }
 

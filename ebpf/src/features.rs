@@ -47,6 +47,12 @@ pub fn features() -> Vec<Feature> {
             present: helper(BpfHelper::BPF_FUNC_fib_lookup),
         },
         Feature {
+            name: "bpf_skb_set_tunnel_key",
+            since: "5.19",
+            lost: "packets to nodes without another way cannot be encapsulated",
+            present: helper(BpfHelper::BPF_FUNC_skb_set_tunnel_key),
+        },
+        Feature {
             name: "bpf_csum_diff",
             since: "4.6",
             lost: "host ports cannot be translated for IPv6",

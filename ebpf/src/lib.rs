@@ -2,10 +2,10 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,ipcache,counters}   written by the targets, read by the programs
-//!  <bpffs>/v1/maps/{events,event_limits,watch}                      what programs tell of packets, and who wants to hear
-//!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}                  loaded once, attached many times
-//!  <bpffs>/v1/links/<hook>:<interface>                              one tcx link per uplink
+//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,fragments,ipcache,config,counters}  written by the targets, read by the programs
+//!  <bpffs>/v2/maps/{events,event_limits,watch}                            what programs tell of packets, and who wants to hear
+//!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,from_tunnel,to_tunnel}  loaded once, attached many times
+//!  <bpffs>/v2/links/<hook>:<interface>                                    one tcx link per uplink and for the tunnel
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
 //! new programs, each in one step. On the links of pods the programs stand as filters, which the agent puts: see
@@ -22,10 +22,13 @@ mod events;
 mod features;
 mod host_ports;
 mod ipcache;
+mod migrate;
 mod object;
 mod pod_links;
 mod pressure;
+mod tick;
 mod trial;
+mod tunnel_links;
 
 pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
 pub use bpffs::BpffsError;
@@ -37,8 +40,11 @@ pub use events::{EventError, Events, PacketEvent, Transport, Untold, Wish, boot_
 pub use features::{Feature, features};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
 pub use ipcache::{Ipcache, Remote, RemotePrefix};
+pub use migrate::MigrateError;
 pub use object::LoadError;
 pub use pod_links::{IfIndex, PodLink, PodLinks};
 pub use pressure::{MapUse, Pressure};
+pub use rhumb_ebpf_common::layout::TUNNEL_MAC;
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
 pub use trial::{Code, Ran, Trial, TrialError};
+pub use tunnel_links::{TunnelLink, TunnelLinks};

@@ -62,6 +62,8 @@ metrics! {
     RECONCILE_FAILING Gauge "rhumb_reconcile_failing" "target" "Objects of this kind that are not as desired; `rhumb status` names them with their error."
     RECONCILE_COUNT Counter "rhumb_reconcile_count_total" "outcome" "Objects that were put or removed (changed), and tries that did not succeed (failed)."
     IPAM_ADDRESSES Gauge "rhumb_ipam_addresses" "pool family state" "Addresses of the node's pool: held, cooling down, kept for a pod to return, free, and in prefixes that are being given up (draining)."
+    ROUTE_PREFIXES Gauge "rhumb_route_prefixes" "way" "Pod prefixes of other nodes by the way that is taken to them."
+    ROUTE_CHANGES Counter "rhumb_route_changes_total" "from to reason" "Changes of the way to a pod prefix of another node."
     ATTACHMENTS Gauge "rhumb_attachments" "" "Interfaces of containers that rhumb looks after."
     AGENT_READY Gauge "rhumb_agent_ready" "" "1 when ADD can be served, else 0; `rhumb status` says why."
     AGENT_INFO Gauge "rhumb_agent_info" "node version" "Always 1."

@@ -8,12 +8,17 @@ use crate::event::{Event, Limit, Watch};
 use crate::{Direction, Reason};
 
 /// Version of the layouts, part of the directory that maps are pinned in.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many pods, links and host ports one node can have.
 pub const ENTRIES: u32 = 65_536;
-/// How many translated or stack-bound flows are remembered.
-pub const FLOWS: u32 = 65_536;
+/// How many flows are remembered, unless the loader is told otherwise: twice what one node address can carry to one
+/// destination.
+pub const FLOWS: u32 = 131_072;
+/// How many datagrams in fragments are followed at a time.
+pub const FRAGMENTS: u32 = 8_192;
+/// How many interfaces packets can leave the node by.
+pub const UPLINKS: u32 = 1_024;
 /// How many prefixes the `ipcache` has room for.
 pub const PREFIXES: u32 = 65_536;
 /// How many counters there are.
@@ -23,6 +28,18 @@ pub const NO_PREALLOC: u32 = 1;
 
 /// An address in 16 bytes, IPv4 as `::ffff:a.b.c.d`: four words, the bytes of each in wire order.
 pub type Address = [u32; 4];
+
+/// Whether two addresses are the same; word by word, as comparing memory is a call in a program.
+#[inline(always)]
+pub const fn same(a: &Address, b: &Address) -> bool {
+    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
+}
+
+/// Whether the address is one of IPv4.
+#[inline(always)]
+pub const fn is_v4(addr: &Address) -> bool {
+    addr[0] == 0 && addr[1] == 0 && addr[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}
 
 /// Value of `pods`: where a local pod is reached; the key is its [`Address`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +76,11 @@ impl Endpoint {
     }
 }
 
+/// Ethernet address of the tunnel on every node.
+pub const TUNNEL_MAC: [u8; 6] = [0x02, b'r', b'h', b'u', b'm', b'b'];
+/// Ethernet sender of every packet in the tunnel: a tunnel takes packets with its own address for its own.
+pub const TUNNEL_SENDER: [u8; 6] = [0x06, b'r', b'h', b'u', b'm', b'b'];
+
 /// The first twelve bytes of a frame.
 #[inline(always)]
 pub const fn ethernet(to: [u8; 6], from: [u8; 6]) -> [u32; 3] {
@@ -77,18 +99,18 @@ pub struct Link {
     pub v4: u32,
     /// [`Link::HAS_V4`], [`Link::HAS_V6`], [`Link::CHAINED`], [`Link::HOST_PORTS`].
     pub flags: u8,
-    /// 1 when flows came through the host stack; written by `to_pod` alone.
-    pub tracked: u8,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// Not read; programs of layout version 1 wrote the first byte.
+    pub padding: [u8; 3],
     /// The pod's IPv6 address.
     pub v6: Address,
     /// Address of the pod's interface.
     pub mac: [u8; 6],
     /// Address of the host end.
     pub host_mac: [u8; 6],
+    /// Identity of the pod; 0 when unknown.
+    pub identity: u32,
     /// Zero.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 8],
 }
 
 impl Link {
@@ -105,12 +127,6 @@ impl Link {
     #[inline(always)]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
-    }
-
-    /// Whether a packet of the pod may belong to a remembered flow.
-    #[inline(always)]
-    pub const fn has_flows(&self) -> bool {
-        self.flags & Self::HOST_PORTS != 0 || self.tracked != 0
     }
 }
 
@@ -140,7 +156,175 @@ pub struct HostPortValue {
     pub reserved: [u8; 6],
 }
 
-/// Key of `flows`: a flow as the pod's own packets show it.
+/// Key of `ct`: a flow, the same for the packets of both directions. The side with the lower address is first, or with
+/// the lower port where both have one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct CtKey {
+    /// Address of the low side.
+    pub low: Address,
+    /// Address of the high side.
+    pub high: Address,
+    /// Port of the low side in wire order; the identifier of an ICMP echo.
+    pub low_port: [u8; 2],
+    /// Port of the high side in wire order; the identifier of an ICMP echo.
+    pub high_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `ct`. What every packet reads shares a cache line with the key; what it counts has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ct {
+    /// The tick at which the flow is forgotten (`ct::TICK_SHIFT`).
+    pub expires: u32,
+    /// The tick from which on a packet moves `expires`.
+    pub refresh: u32,
+    /// A state of `ct::state`.
+    pub state: u8,
+    /// [`Ct::OPENER_HIGH`] and those after it.
+    pub flags: u8,
+    /// With an address in `nat_addr`: the port, in wire order.
+    pub nat_port: [u8; 2],
+    /// The address that the other side knows the pod by, when it is not the pod's.
+    pub nat_addr: Address,
+    /// Interface that the flow is masqueraded on.
+    pub uplink: u32,
+    /// Identity of the peer; 0 is unknown.
+    pub identity: u32,
+    /// Revision of the policy that let the flow; 0 is none.
+    pub policy: u32,
+    /// The service that the opener called; 0 is none.
+    pub service: u32,
+    /// The tick of the first packet.
+    pub created: u32,
+    /// Packets from the opener, and to it. Counts of packets that two CPUs handle at once may get lost.
+    pub packets: [u64; 2],
+    /// Bytes from the opener, and to it.
+    pub bytes: [u64; 2],
+    /// Zero.
+    pub reserved: [u8; 24],
+}
+
+impl Ct {
+    /// The high side sent the first packet.
+    pub const OPENER_HIGH: u8 = 1;
+    /// Packets of the low side came through the host stack and return through it.
+    pub const STACK_LOW: u8 = 2;
+    /// Packets of the high side came through the host stack and return through it.
+    pub const STACK_HIGH: u8 = 4;
+    /// The flow came to a host port: answers take `nat_addr` and `nat_port` as their source.
+    pub const HOST_PORT: u8 = 8;
+    /// The flow is masqueraded: the opener's packets take `nat_addr` and `nat_port` as their source.
+    pub const MASQUERADED: u8 = 16;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// Key of `nat`: what an answer to a translated packet looks like on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct NatKey {
+    /// Address of the other side.
+    pub remote: Address,
+    /// Address of the node.
+    pub node: Address,
+    /// The other side's port in wire order; the node's port for an ICMP echo.
+    pub remote_port: [u8; 2],
+    /// The node's port in wire order.
+    pub node_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `nat`: who the answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Nat {
+    /// Address of the pod.
+    pub pod: Address,
+    /// The pod's port in wire order.
+    pub pod_port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// The tick at which the mapping is forgotten if its flow is.
+    pub expires: u32,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// Key of `fragments`: a datagram in several packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender.
+    pub src: Address,
+    /// Receiver.
+    pub dst: Address,
+    /// The datagram's identification, as it is in the packet.
+    pub id: u32,
+    /// Number of what is in the datagram.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `fragments`: what the first fragment said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Fragment {
+    /// Sender's port in wire order.
+    pub src_port: [u8; 2],
+    /// Receiver's port in wire order.
+    pub dst_port: [u8; 2],
+    /// IP protocol number behind all extension headers.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+    /// The tick at which the mark is forgotten.
+    pub expires: u32,
+}
+
+/// Value of `uplinks`: the addresses that packets of pods take when they leave by an interface; the key is its index in
+/// host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Uplink {
+    /// The node's IPv4 address there, its bytes in wire order.
+    pub v4: u32,
+    /// [`Uplink::HAS_V4`], [`Uplink::HAS_V6`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+    /// The node's IPv6 address there.
+    pub v6: Address,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+impl Uplink {
+    /// `v4` is set.
+    pub const HAS_V4: u8 = 1;
+    /// `v6` is set.
+    pub const HAS_V6: u8 = 2;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// Key of `flows`, which version 1 had in the place of `ct`: a flow as the pod's own packets show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct FlowKey {
@@ -158,7 +342,7 @@ pub struct FlowKey {
     pub padding: [u8; 3],
 }
 
-/// Value of `flows`: what the pod's answers need.
+/// Value of `flows` of version 1: what the pod's answers need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Flow {
@@ -177,17 +361,6 @@ impl Flow {
     pub const STACK: u8 = 1;
     /// Came to a host port; `addr` and `port` become the source of the answers.
     pub const HOST_PORT: u8 = 2;
-
-    /// A flow that the host stack forwarded.
-    pub const fn stack() -> Self {
-        Self { addr: [0; 4], port: [0; 2], kind: Self::STACK, reserved: [0; 13] }
-    }
-
-    /// A flow to the host port `port` at `addr`.
-    #[inline(always)]
-    pub const fn host_port(addr: Address, port: [u8; 2]) -> Self {
-        Self { addr, port, kind: Self::HOST_PORT, reserved: [0; 13] }
-    }
 }
 
 /// Key of `ipcache`: a prefix, of which the longest that holds an address counts.
@@ -243,6 +416,36 @@ impl Remote {
     }
 }
 
+/// Value of `config`, which has one entry: what the programs have to know about the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Interface index of the tunnel in host order; 0 when there is none.
+    pub tunnel: u32,
+    /// UDP port of the tunnel in wire order; 0 when there is none.
+    pub tunnel_port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// Outer source towards IPv4 nodes, its bytes in wire order; 0 when the route says.
+    pub outer_v4: u32,
+    /// Outer source towards IPv6 nodes; zero when the route says.
+    pub outer_v6: Address,
+    /// Zero.
+    pub reserved: [u8; 36],
+}
+
+impl Config {
+    /// Without a tunnel.
+    pub const NONE: Self = Self {
+        tunnel: 0,
+        tunnel_port: [0; 2],
+        padding: [0; 2],
+        outer_v4: 0,
+        outer_v6: [0; 4],
+        reserved: [0; 36],
+    };
+}
+
 /// Value of `counters`, one per CPU; the key is [`Count::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -280,13 +483,21 @@ macro_rules! laid_out {
 
 laid_out! {
     Endpoint, 32, 4, flags at 4, ethernet at 8, reserved at 20;
-    Link, 48, 4, flags at 4, tracked at 5, v6 at 8, mac at 24, host_mac at 30, reserved at 36;
+    Link, 48, 4, flags at 4, v6 at 8, mac at 24, host_mac at 30, identity at 36, reserved at 40;
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
+    CtKey, 40, 4, high at 16, low_port at 32, high_port at 34, protocol at 36;
+    Ct, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, reserved at 80;
+    NatKey, 40, 4, node at 16, remote_port at 32, node_port at 34, protocol at 36;
+    Nat, 32, 4, pod_port at 16, expires at 20, reserved at 24;
+    FragmentKey, 40, 4, dst at 16, id at 32, protocol at 36;
+    Fragment, 12, 4, dst_port at 2, protocol at 4, expires at 8;
+    Uplink, 32, 4, flags at 4, v6 at 8, reserved at 24;
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
     PrefixKey, 20, 4, addr at 4;
     Remote, 32, 4, identity at 16, mtu at 20, flags at 22, reserved at 24;
+    Config, 64, 4, tunnel_port at 4, outer_v4 at 8, outer_v6 at 12, reserved at 28;
     Count, 16, 8, bytes at 8;
     Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,
         src_port at 50, dst_port at 52, reason at 54, direction at 55, verdict at 56, protocol at 57, tcp_flags at 58;

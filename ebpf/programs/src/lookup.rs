@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps, behind one function per question.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::bindings::{bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_boot_ns};
+use aya_ebpf::bindings::{
+    BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_tunnel_key as TunnelKey,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use rhumb_ebpf_common::ct::TICK_SHIFT;
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
-    self, Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
-    Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+    self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, V4, ethernet, segment_length};
 
@@ -22,10 +27,14 @@ static PODS: HashMap<Address, Endpoint> = HashMap::with_max_entries(ENTRIES, NO_
 static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
 #[map(name = "host_ports")]
 static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
-#[map(name = "flows")]
-static FLOW_TABLE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "ct")]
+static CT_TABLE: LruHashMap<CtKey, Ct> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "fragments")]
+static FRAGMENT_TABLE: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS, 0);
 #[map(name = "ipcache")]
 static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, NO_PREALLOC);
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map(name = "events")]
@@ -53,18 +62,6 @@ pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
     unsafe { LINKS.get(ifindex) }
 }
 
-/// Lets `from_pod` look for flows of the pod behind `ifindex` from now on.
-#[inline(always)]
-pub(crate) fn set_tracked(ifindex: u32) {
-    if let Some(link) = LINKS.get_ptr_mut(ifindex) {
-        // SAFETY: the element lives as long as the program runs; a byte store does not tear.
-        let tracked = unsafe { &mut (*link).tracked };
-        if *tracked == 0 {
-            *tracked = 1;
-        }
-    }
-}
-
 /// The pod behind a host port.
 #[inline(always)]
 pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
@@ -72,21 +69,41 @@ pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
     unsafe { HOST_PORTS.get(key) }
 }
 
+/// The tick that it is now.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: a helper call without arguments.
+    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+    (nanoseconds >> TICK_SHIFT) as u32
+}
+
 /// What is remembered of a flow.
 #[inline(always)]
-pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
-    // SAFETY: the element may be reused for another flow while it is copied; the copy then serves one packet wrongly.
-    unsafe { FLOW_TABLE.get(key) }.copied()
+pub(crate) fn ct(key: &CtKey) -> Option<&'static mut Ct> {
+    let flow = CT_TABLE.get_ptr_mut(key)?;
+    // SAFETY: the map's memory stays, and holds integers only. Two CPUs may write one flow at a time: each field is
+    // written whole, and what is lost is a count. Should the element be given to another flow meanwhile, that one
+    // may have a wrong time.
+    Some(unsafe { &mut *flow })
 }
 
 /// Remembers a flow; when the table cannot take it, the flow does without.
 #[inline(always)]
-pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
-    let known = self::flow(key)
-        .is_some_and(|old| (old.kind, old.port, old.addr) == (flow.kind, flow.port, flow.addr));
-    if !known {
-        let _refused = FLOW_TABLE.insert(key, flow, 0);
-    }
+pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
+    let _refused = CT_TABLE.insert(key, flow, 0);
+}
+
+/// What the first fragment of a datagram said.
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<Fragment> {
+    // SAFETY: the element may be reused for another datagram while it is copied; one packet is taken wrongly then.
+    unsafe { FRAGMENT_TABLE.get(key) }.copied()
+}
+
+/// Remembers what the first fragment of a datagram says.
+#[inline(always)]
+pub(crate) fn put_fragment(key: &FragmentKey, fragment: &Fragment) {
+    let _refused = FRAGMENT_TABLE.insert(key, fragment, 0);
 }
 
 /// What is at `addr`, by the longest prefix that holds it.
@@ -96,8 +113,34 @@ pub(crate) fn remote(addr: &Address) -> Option<&'static Remote> {
     // SAFETY: both are a word and four more, without padding; the key asks for less alignment than ours has.
     let key = unsafe { &*core::ptr::from_ref(&key).cast::<Key<Address>>() };
     let remote = IPCACHE.get(key)?;
-    let is_v4 = addr[0] == 0 && addr[1] == 0 && addr[2] == V4::key(0)[2];
-    if remote.has(Remote::V6_ONLY) && is_v4 { None } else { Some(remote) }
+    if remote.has(Remote::V6_ONLY) && layout::is_v4(addr) { None } else { Some(remote) }
+}
+
+/// What there is to know about the node.
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    const NONE: &Config = &Config::NONE;
+    CONFIG.get(0).unwrap_or(NONE)
+}
+
+/// Who encapsulated the packet that came out of a tunnel.
+#[inline(always)]
+pub(crate) fn tunnel_sender(skb: Skb) -> Option<Address> {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut key: TunnelKey = unsafe { core::mem::zeroed() };
+    let size = size_of::<TunnelKey>() as u32;
+    // SAFETY: the key is on our stack and as long as said.
+    if unsafe { bpf_skb_get_tunnel_key(skb.ctx, &raw mut key, size, 0) } == 0 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        let v4 = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+        return Some(V4::key(v4.to_be()));
+    }
+    // SAFETY: as above.
+    if unsafe { bpf_skb_get_tunnel_key(skb.ctx, &raw mut key, size, u64::from(BPF_F_TUNINFO_IPV6)) } == 0 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        return Some(unsafe { key.__bindgen_anon_1.remote_ipv6 });
+    }
+    None
 }
 
 /// Counts a packet.
@@ -127,7 +170,7 @@ pub(crate) fn watch() -> Watch {
 
 /// Nanoseconds since boot.
 #[inline(always)]
-pub(crate) fn now() -> u64 {
+pub(crate) fn boot_time() -> u64 {
     // SAFETY: a helper call without arguments.
     unsafe { bpf_ktime_get_boot_ns() }
 }
@@ -158,6 +201,13 @@ impl Route {
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.params.ifindex
+    }
+
+    /// The MTU of the way, when the packet is larger.
+    #[inline(always)]
+    pub(crate) fn mtu(&self) -> u32 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        u32::from(unsafe { self.params.__bindgen_anon_1.mtu_result })
     }
 
     /// The first twelve bytes of a frame to the neighbour.
@@ -203,7 +253,7 @@ pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>) -> (Fib, Route) {
 
 /// Length of the headers that each packet of a segment will carry.
 #[inline(always)]
-fn headers<F: Family>(skb: Skb, ip: &Ip<F>) -> u32 {
+pub(crate) fn headers<F: Family>(skb: Skb, ip: &Ip<F>) -> u32 {
     const TCP: u8 = 6;
     if skb.gso_size() == 0 {
         return 0;

@@ -22,7 +22,7 @@ pub(crate) fn packet(skb: Skb, reason: Reason, direction: Direction, bytes: u32)
 pub extern "C" fn report(ctx: *mut __sk_buff, numbers: u32, bytes: u32) -> u32 {
     let skb = Skb { ctx };
     let [reason, direction, verdict, _] = numbers.to_le_bytes();
-    let now = lookup::now();
+    let now = lookup::boot_time();
     let Some(limit) = lookup::limit(reason) else { return 0 };
     let dropped = verdict == Verdict::Drop as u8;
     // In a flood of drops most end here; whoever watches pays for looking at what is not for him.

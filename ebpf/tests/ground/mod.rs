@@ -93,7 +93,7 @@ impl Ground {
     pub(crate) fn new() -> Self {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let bpffs = PathBuf::from(format!("/sys/fs/bpf/rhebpf{}-{serial}", std::process::id()));
-        let mut ground = Self { datapath: None, config: Config { bpffs } };
+        let mut ground = Self { datapath: None, config: Config { bpffs, flows: 4_096 } };
         ground.reopen();
         ground
     }
@@ -119,6 +119,8 @@ impl Ground {
             Hook::FromPod => Direction::FromPod,
             Hook::ToPod => Direction::ToPod,
             Hook::FromWire => Direction::FromWire,
+            Hook::FromTunnel => Direction::FromTunnel,
+            Hook::ToTunnel => Direction::ToTunnel,
         };
         self.counters()
             .iter()
