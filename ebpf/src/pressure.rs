@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, Map, MapData, MapError, MapType};
-use rhumb_ebpf_common::layout::{Address, Endpoint, Flow, FlowKey, HostPortKey, HostPortValue, Link, Remote};
+use rhumb_ebpf_common::layout::{
+    Address, Ct, CtKey, Endpoint, Fragment, FragmentKey, HostPortKey, HostPortValue, Link, Remote,
+};
 
 use crate::entries::EntryError;
-use crate::object::{Layout, MAPS};
+use crate::object::MAPS;
 
 /// How full a map is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +44,14 @@ impl Pressure {
         let mut all = Vec::new();
         for (map, layout) in MAPS {
             if let Some(count) = counter(map) {
-                let entries = count(&self.maps, map, layout)?;
-                all.push(MapUse { map, entries, capacity: layout.entries });
+                all.push(count(&self.maps, map, layout.kind)?);
             }
         }
         Ok(all)
     }
 }
 
-type Count = fn(&Path, &'static str, Layout) -> Result<u32, EntryError>;
+type Count = fn(&Path, &'static str, MapType) -> Result<MapUse, EntryError>;
 
 /// What counts the entries of a map; nothing for maps whose entries are always there.
 fn counter(map: &str) -> Option<Count> {
@@ -58,32 +59,35 @@ fn counter(map: &str) -> Option<Count> {
         "pods" => count::<Address, Endpoint>,
         "links" => count::<u32, Link>,
         "host_ports" => count::<HostPortKey, HostPortValue>,
-        "flows" => count::<FlowKey, Flow>,
+        "ct" => count::<CtKey, Ct>,
+        "fragments" => count::<FragmentKey, Fragment>,
         "ipcache" => count::<Address, Remote>,
         _ => return None,
     })
 }
 
-fn count<K: Pod, V: Pod>(maps: &Path, name: &'static str, layout: Layout) -> Result<u32, EntryError> {
+fn count<K: Pod, V: Pod>(maps: &Path, name: &'static str, kind: MapType) -> Result<MapUse, EntryError> {
     let failed = |source| EntryError::Open { map: name, source: Box::new(source) };
-    let map = MapData::from_pin(maps.join(name)).and_then(Map::from_map_data).map_err(failed)?;
-    if layout.kind == MapType::LpmTrie {
-        let trie = LpmTrie::<_, K, V>::try_from(map).map_err(failed)?;
-        walk(trie.keys(), name, layout)
+    let data = MapData::from_pin(maps.join(name)).map_err(failed)?;
+    // The size of some maps is a setting, so the map itself is asked.
+    let capacity = data.info().map_err(failed)?.max_entries();
+    let map = Map::from_map_data(data).map_err(failed)?;
+    let entries = if kind == MapType::LpmTrie {
+        walk(LpmTrie::<_, K, V>::try_from(map).map_err(failed)?.keys(), name, capacity)
     } else {
-        let hash = HashMap::<_, K, V>::try_from(map).map_err(failed)?;
-        walk(hash.keys(), name, layout)
-    }
+        walk(HashMap::<_, K, V>::try_from(map).map_err(failed)?.keys(), name, capacity)
+    }?;
+    Ok(MapUse { map: name, entries, capacity })
 }
 
 /// An entry that goes while it is passed begins the walk anew, so the walk has an end of its own.
 fn walk<K>(
     keys: impl Iterator<Item = Result<K, MapError>>,
     map: &'static str,
-    layout: Layout,
+    capacity: u32,
 ) -> Result<u32, EntryError> {
     let mut entries = 0;
-    for key in keys.take(usize::try_from(layout.entries).unwrap_or(usize::MAX)) {
+    for key in keys.take(usize::try_from(capacity).unwrap_or(usize::MAX)) {
         key.map_err(|source| EntryError::Read { map, source: Box::new(source) })?;
         entries += 1;
     }

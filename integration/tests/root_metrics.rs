@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Metrics as Prometheus sees them: over HTTP, in its format to the letter, and the same as `rhumb metrics` shows.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -42,7 +44,7 @@ fn parse(text: &str) -> Scrape {
         } else {
             let (name, labels, value) = sample(line);
             assert_eq!(name, current, "a sample outside of its metric: {line}");
-            let value = value.parse().unwrap_or_else(|_| std::panic::panic_any(format!("no number: {line}")));
+            let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
             assert!(scrape.samples.insert((name, labels), value).is_none(), "told twice: {line}");
         }
     }
@@ -68,7 +70,7 @@ fn sample(line: &str) -> (String, Labels, &str) {
                     rest = after;
                     break;
                 }
-                _ => std::panic::panic_any(format!("neither comma nor end: {line}")),
+                _ => panic!("neither comma nor end: {line}"),
             }
         }
     }
@@ -92,12 +94,12 @@ fn quoted(text: &str) -> (String, &str) {
             '\\' => value.push(match chars.next() {
                 Some((_, 'n')) => '\n',
                 Some((_, c @ ('"' | '\\'))) => c,
-                other => std::panic::panic_any(format!("unknown escape {other:?}")),
+                other => panic!("unknown escape {other:?}"),
             }),
             c => value.push(c),
         }
     }
-    std::panic::panic_any(format!("no closing quote: {text}"))
+    panic!("no closing quote: {text}")
 }
 
 /// Status, header and body of an answer.
@@ -141,7 +143,7 @@ fn a_scraper_and_the_command_line_see_the_same() {
     let value = |name: &str, labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let key = (name.to_owned(), labels);
-        *scrape.samples.get(&key).unwrap_or_else(|| std::panic::panic_any(format!("no {key:?} in {body}")))
+        *scrape.samples.get(&key).unwrap_or_else(|| panic!("no {key:?} in {body}"))
     };
     assert!(value("rhumb_drop_count_total", &[("direction", "from_pod"), ("reason", "multicast")]) >= 1.0);
     assert!(

@@ -13,13 +13,16 @@ use super::registry::Sample;
 use super::text::render;
 use crate::node::Input;
 
-/// Entries of maps are counted at most this often: a full map of 65,536 entries takes some 30 ms of one processor.
+/// Entries of maps are counted at most this often.
 const COUNTED: Duration = Duration::from_secs(10);
+/// And so seldom that counting takes at most one part in this many of one processor, however many entries there are.
+const SHARE: u32 = 100;
 
 /// Asks the loop, and the kernel for what takes long.
 pub(crate) struct Scraper {
     inbox: mpsc::Sender<Input>,
     pressure: Pressure,
+    /// What was counted, and until when it is good.
     counted: RefCell<Option<(Instant, Vec<MapUse>)>>,
 }
 
@@ -43,11 +46,12 @@ impl Scraper {
 
     /// How full maps are, or were a short time ago.
     async fn maps(&self) -> Vec<MapUse> {
-        if let Some((at, maps)) = &*self.counted.borrow()
-            && at.elapsed() < COUNTED
+        if let Some((until, maps)) = &*self.counted.borrow()
+            && Instant::now() < *until
         {
             return maps.clone();
         }
+        let began = Instant::now();
         let pressure = self.pressure.clone();
         let counted = tokio::task::spawn_blocking(move || pressure.read()).await;
         let maps = match counted {
@@ -59,7 +63,8 @@ impl Scraper {
             // The runtime is ending.
             Err(_) => return Vec::new(),
         };
-        *self.counted.borrow_mut() = Some((Instant::now(), maps.clone()));
+        let until = Instant::now() + COUNTED.max(began.elapsed() * SHARE);
+        *self.counted.borrow_mut() = Some((until, maps.clone()));
         maps
     }
 }
