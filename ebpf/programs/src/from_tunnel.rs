@@ -21,6 +21,7 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
+    act::forget_mark(skb);
     match skb.protocol() {
         IPV4 => ip::<V4>(skb),
         IPV6 => ip::<V6>(skb),
