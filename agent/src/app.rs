@@ -34,12 +34,16 @@ use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
+use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
+
+/// Watchers of packets that wait to be taken in, at once.
+const WATCHERS: usize = 4;
 
 /// A store that is not there is looked for again after this time.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -70,6 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
+    let (events, pressure) = (datapath.events()?, datapath.pressure());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -102,7 +107,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let store = Rc::new(OnceCell::new());
     let mut tasks = JoinSet::new();
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
+    let (watchers, joins) = mpsc::channel(WATCHERS);
+    let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
+    tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }

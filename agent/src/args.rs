@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use rhumb_model::{IfName, NodeName, PoolName};
 
+use crate::metrics;
+
 /// Whether there is a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Tunnel {
@@ -85,6 +87,10 @@ pub(crate) struct Args {
     /// it is not there: private, reserved and link-local blocks.
     #[arg(long, value_name = "FILE")]
     pub(crate) ip_masq_config: Option<PathBuf>,
+
+    /// Address and port at which Prometheus gets metrics, over HTTP at the path /metrics; empty: nowhere.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7268")]
+    pub(crate) metrics_address: metrics::Address,
 
     /// Create the Node object of this node when there is none, as the kubelet does.
     #[arg(long)]

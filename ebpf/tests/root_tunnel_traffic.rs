@@ -11,10 +11,11 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use futures::executor::block_on;
 use ground::Namespace;
-use ground::two_nodes::{Capture, ONE, PORT, TWO, TwoNodes, Underlay, ip};
-use rhumb_ebpf::{Hook, Reason, Remote};
-use rhumb_model::Prefix;
+use ground::two_nodes::{Capture, ONE, PORT, TUNNEL, TWO, TwoNodes, Underlay, ip};
+use rhumb_ebpf::{EndpointAddr, Hook, Reason, Remote, RemotePrefix};
+use rhumb_model::{Prefix, Target as _};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_ip_ttl, set_ipv6_unicast_hops, set_socket_timeout,
 };
@@ -357,4 +358,26 @@ fn a_pod_cannot_reach_the_tunnel_of_a_node() {
         until(|| one.count(Hook::FromPod, Reason::SpoofedTunnel) == 2);
         assert_eq!(two.ground.counters(), before);
     }
+}
+
+#[test]
+fn what_another_nodes_programs_left_on_a_packet_counts_for_nothing_here() {
+    let mut nodes = TwoNodes::new(Underlay::V4);
+    // Neither node takes the other's pods for its concern: the fabric and the hosts' stacks forward.
+    for prefix in [TWO.pods.0, TWO.pods.1] {
+        let key = RemotePrefix(prefix.parse().expect("a prefix"));
+        block_on(nodes.one.targets.ipcache.remove(&key)).expect("removed");
+        nodes.one.node.ip(&format!("route del {prefix} dev {TUNNEL}"));
+    }
+    for (prefix, gateway) in [(TWO.pods.0, TWO.node.0), (TWO.pods.1, TWO.node.1)] {
+        nodes.router.ip(&format!("route add {prefix} via {gateway}"));
+    }
+    for addr in [TWO.pod.0, TWO.pod.1] {
+        block_on(nodes.two.targets.endpoints.remove(&EndpointAddr(ip(addr)))).expect("removed");
+    }
+    for (near, far) in PODS {
+        let (sender, receiver) = udp(&nodes.one.pod, &nodes.two.pod, (near, far));
+        datagram(&sender, &receiver, 100);
+    }
+    assert!(nodes.two.count(Hook::ToPod, Reason::DeliveredTracked) >= 2);
 }

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::add::{on_purpose, refusal};
 use super::{NOTICES_SETTLE, Node, Pending};
 use crate::desired::{Desired, chained_ifindex};
+use crate::metrics::RECONCILE_COUNT;
 use crate::tunnel;
 
 /// An ADD whose object failed this often in a row is given up and undone.
@@ -67,6 +68,10 @@ impl Node {
         self.adding_point("agent.add.after_attachment");
         if outcome != Outcome::default() {
             debug!(rev = %revision, changed = outcome.changed, failed = outcome.failed, waiting = outcome.waiting, "pass");
+        }
+        for (word, number) in [("changed", outcome.changed), ("failed", outcome.failed)] {
+            let more = u64::try_from(number).unwrap_or(u64::MAX);
+            self.registry.add(&RECONCILE_COUNT, &[word], more);
         }
         if outcome.failed + outcome.waiting == 0 {
             self.reached = revision;

@@ -71,6 +71,11 @@ impl Node {
         reasons
     }
 
+    /// Whether ADD can be served.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.not_ready().is_empty()
+    }
+
     /// STATUS: looks at the datapath anew.
     pub(super) async fn status(&mut self) -> Result<(), Refusal> {
         self.kernel.attachments.invalidate();

@@ -16,11 +16,12 @@ use crate::{either, finish, lookup, track};
 pub fn from_tunnel(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(either(run(skb)), Direction::FromTunnel, bytes)
+    finish(skb, either(run(skb)), Direction::FromTunnel, bytes)
 }
 
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
+    act::forget_mark(skb);
     match skb.protocol() {
         IPV4 => ip::<V4>(skb),
         IPV6 => ip::<V6>(skb),
