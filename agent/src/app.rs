@@ -21,14 +21,14 @@ use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
 use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
-    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
+    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::Args;
+use crate::args::{Args, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
@@ -91,6 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             programs,
             uplinks: args.uplink.clone(),
             hold_down: HoldDown(args.route_hold_down),
+            tunnel_port: (args.tunnel == Tunnel::Auto).then_some(args.tunnel_port),
         },
         ledger,
         masquerade.clone(),
@@ -223,6 +224,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
     }
     let kernel = Kernel {
         sysctls: Reconciler::new(Sysctls::default()),
+        tunnels: Reconciler::new(Tunnels::new(host.clone())),
         links: Reconciler::new(Links::new(host.clone())),
         addresses: Reconciler::new(PodAddresses::new(host.clone())),
         routes: Reconciler::new(PodRoutes::new(host.clone())),
@@ -232,6 +234,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),

@@ -20,6 +20,7 @@ mod plugin_socket;
 mod publish;
 mod ready;
 mod tables;
+mod tunnel;
 mod ways;
 
 use std::process::ExitCode;
