@@ -334,6 +334,17 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
                 assert_eq!(from.ip().to_canonical(), ip(source));
             }
         }
+        // The node's address of the other family is the same node.
+        let (other, there) = if underlay == Underlay::V4 {
+            (ONE.node.1, at(TWO.node.1, PORT))
+        } else {
+            (ONE.node.0, at(TWO.node.0, PORT))
+        };
+        let socket = nodes.one.node.inside(|| UdpSocket::bind(at(other, 0)).expect("bound"));
+        socket.send_to(&encapsulated(ONE.pod.0, TWO.pod.0, b"other"), there).expect("sent");
+        let mut buffer = [0; 64];
+        let (length, _) = receiver.recv_from(&mut buffer).expect("received");
+        assert_eq!(&buffer[..length], b"other");
         // The way back to these is direct; a node may still take the tunnel, nobody else may.
         dropped(Reason::TunnelSource, &|| send(&nodes.router, stranger, ("10.7.0.7", TWO.pod.0), "stranger"));
         send(&nodes.one.node, node, ("10.7.0.7", TWO.pod.0), "changing ways");

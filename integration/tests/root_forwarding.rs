@@ -127,7 +127,7 @@ impl Segments {
 
     fn tunnelled_by(&self, node: usize) -> u64 {
         let counted = self.lab.node(node).packets().expect("counted");
-        counted.iter().filter(|(_, reason, _)| reason == "forwarded_tunnel").map(|(_, _, count)| count).sum()
+        counted.iter().filter(|(_, reason, _)| reason == "forwarded_tunnel").map(|(.., count)| count).sum()
     }
 }
 
