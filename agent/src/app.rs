@@ -200,7 +200,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         match program.hook {
             Hook::FromPod => programs.from_pod = program.id,
             Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire | Hook::FromTunnel | Hook::ToTunnel => continue,
+            Hook::FromWire | Hook::ToWire | Hook::FromTunnel | Hook::ToTunnel => continue,
         }
         loaded.insert(program.id, Arc::new(program.fd));
     }

@@ -18,7 +18,7 @@ use crate::features::{Feature, features};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks, Uplinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -107,6 +107,8 @@ pub struct Targets {
     pub ipcache: Ipcache,
     /// The tunnel that encapsulated packets enter.
     pub tunnel_links: TunnelLinks,
+    /// Addresses that pods' packets leave with.
+    pub uplinks: Uplinks,
     /// Programs on interfaces.
     pub attachments: Attachments,
 }
@@ -184,6 +186,7 @@ impl Datapath {
             host_ports: HostPorts::open(&self.maps)?,
             ipcache: Ipcache::open(&self.maps)?,
             tunnel_links: TunnelLinks::open(&self.maps)?,
+            uplinks: Uplinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
     }

@@ -2,9 +2,9 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,fragments,ipcache,config,counters}   written by the targets, read by the programs
-//!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,from_tunnel,to_tunnel}   loaded once, attached many times
-//!  <bpffs>/v2/links/<hook>:<interface>                      one tcx link per uplink and for the tunnel
+//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,counters}   written by the targets, read by the programs
+//!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,to_wire,from_tunnel,to_tunnel}   loaded once, attached many times
+//!  <bpffs>/v2/links/<hook>:<interface>                      tcx links of uplinks and of the tunnel
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
 //! new programs, each in one step. On the links of pods the programs stand as filters, which the agent puts: see
@@ -26,6 +26,7 @@ mod pod_links;
 mod tick;
 mod trial;
 mod tunnel_links;
+mod uplinks;
 
 pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
 pub use bpffs::BpffsError;
@@ -43,3 +44,4 @@ pub use rhumb_ebpf_common::layout::TUNNEL_MAC;
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
 pub use trial::{Code, Ran, Trial, TrialError};
 pub use tunnel_links::{TunnelLink, TunnelLinks};
+pub use uplinks::{Uplink, Uplinks};
