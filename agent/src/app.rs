@@ -19,6 +19,7 @@ use rhumb_ebpf::{Datapath, Hook};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
+use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
     Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
 };
@@ -32,12 +33,17 @@ use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::masquerade::{self, Followed, Masquerade};
+use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
+
+/// Watchers of packets that wait to be taken in, at once.
+const WATCHERS: usize = 4;
 
 /// A store that is not there is looked for again after this time.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -68,11 +74,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
+    let (events, pressure) = (datapath.events()?, datapath.pressure());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
     let notices = Events::open(&host).await?;
+    let masquerade = read_masquerade(&args);
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -82,8 +90,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             node_addresses: args.node_address.clone(),
             programs,
             uplinks: args.uplink.clone(),
+            hold_down: HoldDown(args.route_hold_down),
         },
         ledger,
+        masquerade.clone(),
         kernel,
         namespaces,
         host,
@@ -96,7 +106,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let store = Rc::new(OnceCell::new());
     let mut tasks = JoinSet::new();
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
+    let (watchers, joins) = mpsc::channel(WATCHERS);
+    let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
+    tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
+    if let Some(file) = args.ip_masq_config.clone() {
+        tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
+    }
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
@@ -215,10 +232,21 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        ipcache: Reconciler::new(targets.ipcache),
+        masquerade: Reconciler::new(targets.uplinks),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
     };
     Ok((kernel, programs))
+}
+
+/// What the file about masquerading says. A bad one keeps no node from starting: what is usual holds until it is good.
+fn read_masquerade(args: &Args) -> Masquerade {
+    let Some(file) = &args.ip_masq_config else { return Masquerade::default() };
+    Masquerade::read(file).unwrap_or_else(|error| {
+        warn!(file = %file.display(), %error, "masquerading as usual");
+        Masquerade::default()
+    })
 }
 
 /// Listens at `path` in place of whoever listened there before; only root may connect.
@@ -235,12 +263,12 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Passes on that the node's links, addresses or routes changed. When the kernel's notices cannot be heard any more,
+/// Passes on that the node's links, addresses, routes or neighbours changed. When the kernel's notices cannot be heard any more,
 /// the regular refresh is what is left.
 async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
     loop {
-        match events.next().await {
-            Ok(_) => {}
+        let heard = match events.next().await {
+            Ok(heard) => heard,
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -248,8 +276,8 @@ async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
                 );
                 return;
             }
-        }
-        if inbox.send(Input::HostChanged).await.is_err() {
+        };
+        if inbox.send(Input::HostChanged(heard)).await.is_err() {
             return;
         }
     }

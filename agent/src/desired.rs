@@ -7,18 +7,17 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink,
+    PodLink, Remote, RemotePrefix, Uplink as Masquerade,
 };
 use rhumb_model::{AttachmentKey, Family, Prefix};
 use rhumb_routing::host::Uplink;
+use rhumb_routing::plan::{self, Plan};
 use rhumb_routing::{
     Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
-    plan as next_hop,
 };
 use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
 use crate::endpoint::{Endpoint, Origin};
-use crate::tables::Tables;
 
 /// Desired state, one map per target.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -32,9 +31,15 @@ pub(crate) struct Desired {
     pub(crate) filters: BTreeMap<FilterKey, Filter>,
     pub(crate) attachments: BTreeMap<AttachPoint, Attached>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
+    pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
+    /// What pods' packets leave with; the last to be put, as everything that keeps a source comes before.
+    pub(crate) masquerade: BTreeMap<IfIndex, Masquerade>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
     pub(crate) host_ports: BTreeMap<HostPort, HostPortBackend>,
 }
+
+/// The programs of an uplink.
+pub(crate) const WIRE: [Hook; 2] = [Hook::FromWire, Hook::ToWire];
 
 /// What is known about an endpoint's surroundings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -170,27 +175,45 @@ impl Desired {
         }
     }
 
-    /// Adds what the node itself wants: forwarding, uplinks, and routes to other nodes' pods.
-    pub(crate) fn add_node(&mut self, tables: &Tables, node: &rhumb_model::NodeName) -> next_hop::Plan {
+    /// Adds what the node itself wants: forwarding, uplinks, and the ways to other nodes' pods.
+    pub(crate) fn add_node(&mut self, uplinks: &[Uplink], ways: &Plan) {
         for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             self.sysctls.insert(Sysctl(name.to_owned()), "1".to_owned());
         }
-        for uplink in &tables.uplinks {
-            self.attachments.insert(
-                AttachPoint { ifname: uplink.ifname.clone(), hook: Hook::FromWire },
-                Attached { ifindex: uplink.ifindex },
-            );
+        for uplink in uplinks {
+            for hook in WIRE {
+                self.attachments.insert(
+                    AttachPoint { ifname: uplink.ifname.clone(), hook },
+                    Attached { ifindex: uplink.ifindex },
+                );
+            }
+            self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
         }
-        let plan = next_hop::plan(&next_hop::PlanInput {
-            own_pod_cidrs: tables.pod_cidrs_of(node),
-            uplinks: tables.uplinks.iter().map(Uplink::reach).collect(),
-            nodes: tables.remote_nodes(node),
-        });
-        for (prefix, route) in &plan.routes {
+        for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
         }
-        plan
+        let entry = |remote: &plan::Remote| Remote {
+            tunnel: remote.tunnel,
+            identity: 0,
+            mtu: remote.mtu,
+            keep_source: remote.keep_source,
+            node: remote.node,
+        };
+        self.ipcache
+            .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));
     }
+}
+
+/// The first address of each family of an uplink: that is what pods' packets leave with.
+fn masquerade(uplink: &Uplink) -> Masquerade {
+    let mut found = Masquerade::default();
+    for network in &uplink.addresses {
+        match network.ip() {
+            IpAddr::V4(v4) => _ = found.v4.get_or_insert(v4),
+            IpAddr::V6(v6) => _ = found.v6.get_or_insert(v6),
+        }
+    }
+    found
 }
 
 /// Whether a port mapping is for this address of the node; the unspecified address stands for all of its family.

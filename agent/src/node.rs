@@ -14,6 +14,7 @@
 mod add;
 mod check;
 mod del;
+mod fabric;
 mod pass;
 mod show;
 mod status;
@@ -25,9 +26,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
+use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
-use rhumb_routing::plan::Problem;
-use rhumb_routing::{Namespaces, Netlink};
+use rhumb_routing::plan::HoldDown;
+use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
@@ -36,9 +38,16 @@ use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
-use crate::tables::Tables;
+use crate::masquerade::Masquerade;
+use crate::metrics::{Registry, Sample};
+use crate::monitor::Names;
+use crate::tables::{PoolRow, Tables};
+use crate::ways::Ways;
 
 pub(crate) use show::Show;
+
+/// Name of the link through which packets to other nodes are encapsulated.
+pub(crate) const TUNNEL: &str = "rhumb_vxlan";
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -77,11 +86,22 @@ pub(crate) enum Input {
         what: Show,
         reply: oneshot::Sender<serde_json::Value>,
     },
+    /// Counters and gauges; `maps` says how full those of the datapath are.
+    Metrics {
+        maps: Vec<MapUse>,
+        reply: oneshot::Sender<Vec<Sample>>,
+    },
+    /// What the pods of this node are called, for packet events.
+    Names {
+        reply: oneshot::Sender<Names>,
+    },
     NodeConfigs(Update<NodeConfig>),
     NodeStates(Update<NodeState>),
     Pools(Update<PodPool>),
-    /// Links, addresses or routes of the node changed.
-    HostChanged,
+    /// Where the source of pods' packets stays.
+    Masquerade(Masquerade),
+    /// Links, addresses, routes or neighbours of the node changed.
+    HostChanged(Notices),
 }
 
 /// What the Pod object wishes for its addresses.
@@ -113,6 +133,8 @@ pub(crate) struct Settings {
     pub(crate) programs: PodPrograms,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
+    /// For how long a direct way has to be back before packets return to it.
+    pub(crate) hold_down: HoldDown,
 }
 
 /// All state of the node.
@@ -128,11 +150,14 @@ pub(crate) struct Node {
     pub(crate) conf_files: BTreeMap<ConfFileName, String>,
     pub(crate) publication: watch::Sender<NodeStateStatus>,
     pub(crate) started: Instant,
+    /// Counts of what happens here.
+    pub(crate) registry: Registry,
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
-    /// What the plan of routes to other nodes could not do.
-    route_problems: Vec<Problem>,
+    /// The ways to other nodes' pods.
+    pub(crate) ways: Ways,
+    fabric_times: fabric::FabricTimes,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
@@ -151,6 +176,7 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         ledger: Ledger,
+        masquerade: Masquerade,
         kernel: Kernel,
         namespaces: Namespaces,
         host: Netlink,
@@ -162,7 +188,7 @@ impl Node {
         Self {
             settings,
             ledger,
-            tables: Tables::default(),
+            tables: Tables::new(masquerade),
             kernel,
             namespaces,
             host,
@@ -170,9 +196,11 @@ impl Node {
             conf_files,
             publication,
             started: Instant::now(),
+            registry: Registry::default(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
-            route_problems: Vec::new(),
+            ways: Ways::default(),
+            fabric_times: fabric::FabricTimes::new(Instant::now()),
             host_seen: false,
             reached: Revision::default(),
             migrated: false,
@@ -188,7 +216,8 @@ impl Node {
         let mut refresh = Instant::now() + REFRESH;
         loop {
             self.pass().await;
-            let wake = self.kernel.next_retry().into_iter().chain(self.look_due).fold(refresh, Instant::min);
+            let due = self.kernel.next_retry().into_iter().chain(self.look_due).chain(self.ways_wake());
+            let wake = due.fold(refresh, Instant::min);
             let wake = if self.pass_again { Instant::now() } else { wake };
             let first = tokio::select! {
                 input = inbox.recv() => match input {
@@ -200,6 +229,7 @@ impl Node {
             if Instant::now() >= refresh {
                 refresh = Instant::now() + REFRESH;
                 self.look_due = Some(Instant::now());
+                self.fabric_times.changed(Instant::now());
                 self.kernel.invalidate();
             }
             let mut batch: Vec<Input> = first.into_iter().collect();
@@ -230,15 +260,30 @@ impl Node {
                     drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
                 }
                 Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::Metrics { maps, reply } => drop(reply.send(self.samples(&maps))),
+                Input::Names { reply } => drop(reply.send(self.names())),
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),
                 Input::Pools(update) => self.take_pool(update),
-                Input::HostChanged => {
-                    self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
+                Input::Masquerade(masquerade) => {
+                    self.tables.masquerade = masquerade;
+                    self.tables.touch();
                 }
+                Input::HostChanged(notices) => self.host_changed(notices),
             }
         }
         self.write_adds(adds);
+    }
+
+    /// A way that goes is acted on at once; everything else may wait until the echoes are over.
+    fn host_changed(&mut self, notices: Notices) {
+        let now = Instant::now();
+        if notices.fabric || notices.links {
+            self.fabric_times.changed(now);
+        }
+        if notices.links || notices.addresses || notices.routes {
+            self.look_due.get_or_insert(now + NOTICES_SETTLE);
+        }
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
@@ -254,7 +299,7 @@ impl Node {
     }
 
     fn take_pool(&mut self, update: Update<PodPool>) {
-        fold(update, &mut self.tables.reserved, |pool| pool.spec.reserved.clone());
+        fold(update, &mut self.tables.pools, PoolRow::of);
         self.inputs_changed();
     }
 
@@ -285,6 +330,21 @@ impl Node {
         let mut objects = Desired::default();
         objects.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
         objects
+    }
+
+    /// What the pods of this node are called; attachments without a pod go by their key.
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        for endpoint in self.ledger.endpoints().values() {
+            let name = endpoint.pod.as_ref().map_or_else(|| endpoint.key.to_string(), ToString::to_string);
+            if let Some(ifindex) = self.surroundings(endpoint).ifindex {
+                names.links.insert(ifindex, (endpoint.host.to_string(), name.clone()));
+            }
+            for address in &endpoint.addresses {
+                names.pods.insert(address.address.ip(), name.clone());
+            }
+        }
+        names
     }
 
     fn forget_namespace(&mut self, key: &AttachmentKey) {

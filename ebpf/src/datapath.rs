@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,15 @@ use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
+use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
+use crate::flows::{self, Flow, Mapping};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
+use crate::pressure::Pressure;
+use crate::sweep::Sweep;
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks, Uplinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, Remote, RemotePrefix, TunnelLinks, Uplinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -132,6 +137,7 @@ pub struct Datapath {
     programs: PathBuf,
     links: PathBuf,
     migration: Migration,
+    flows: u32,
     counters: Counters,
 }
 
@@ -163,7 +169,15 @@ impl Datapath {
         migration.move_links()?;
         info!(dir = %config.bpffs.display(), "datapath loaded");
         let counters = Counters::open(&maps)?;
-        Ok(Self { root: config.bpffs.clone(), maps, programs, links, migration, counters })
+        Ok(Self {
+            root: config.bpffs.clone(),
+            maps,
+            programs,
+            links,
+            migration,
+            flows: config.flows,
+            counters,
+        })
     }
 
     /// Ends what [`Datapath::open`] began when it found another layout of the maps, or maps of another size. To be called
@@ -189,6 +203,27 @@ impl Datapath {
             uplinks: Uplinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
+    }
+
+    /// What is remembered of flows; walks through the whole map.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give it.
+    pub fn flows(&self) -> Result<Vec<Flow>, EntryError> {
+        flows::flows(&self.maps)
+    }
+
+    /// The mappings of masqueraded flows; walks through the whole map.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give them.
+    pub fn mappings(&self) -> Result<Vec<Mapping>, EntryError> {
+        flows::mappings(&self.maps)
+    }
+
+    /// What removes flows and mappings whose time is over; to be used for as long as the node runs.
+    pub fn sweep(&self) -> Sweep {
+        Sweep::new(&self.maps, self.flows)
     }
 
     /// The loaded programs, for whoever attaches them in a way of its own.
@@ -218,6 +253,35 @@ impl Datapath {
     /// [`CounterError`] when the kernel does not give them.
     pub fn counters(&self) -> Result<Vec<Counter>, CounterError> {
         self.counters.read()
+    }
+
+    /// What the programs tell of single packets.
+    ///
+    /// # Errors
+    /// [`EventError::Open`] names the map that cannot be opened.
+    pub fn events(&self) -> Result<Events, EventError> {
+        Events::open(&self.maps)
+    }
+
+    /// Packets that the programs did not tell of, by reason.
+    ///
+    /// # Errors
+    /// [`EventError`] when the kernel does not give them.
+    pub fn untold(&self) -> Result<Vec<Untold>, EventError> {
+        events::untold(&self.maps)
+    }
+
+    /// Counts how full the maps are.
+    pub fn pressure(&self) -> Pressure {
+        Pressure::new(&self.maps)
+    }
+
+    /// What the datapath knows about addresses elsewhere, as the kernel has it now.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give it.
+    pub fn ipcache(&self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
+        Ipcache::open(&self.maps)?.read()
     }
 
     /// Runs a program on a packet in memory.

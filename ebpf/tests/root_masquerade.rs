@@ -7,11 +7,12 @@ mod ground;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use futures::executor::block_on;
 use ground::frame::{Frame, SCTP, checksum, icmp6, ip, octets};
 use ground::router::{FAR, HOST_A, HOST_B, MAC_A, MAC_B, NODE, POD_A, POD_B, ROUTER, Router, WIRE, address};
-use rhumb_ebpf::{Code, EndpointAddr, Hook, Reason, Trial};
+use rhumb_ebpf::{Code, Course, EndpointAddr, Hook, Reason, Swept, Trial};
 use rhumb_model::Target as _;
 
 /// Pod, node and far side of each family.
@@ -298,7 +299,7 @@ fn fragments(packet: &[u8], at: usize, id: u8) -> [Vec<u8>; 2] {
             return ip(to, from, addr(ends.0), addr(ends.1), hops, 44, &payload);
         }
         let mut frame = ip(to, from, addr(ends.0), addr(ends.1), hops, protocol, payload);
-        let [high, low] = (offset / 8 | (u16::from(more) << 13)).to_be_bytes();
+        let [high, low] = ((offset / 8) | (u16::from(more) << 13)).to_be_bytes();
         frame[18..22].copy_from_slice(&[0, id, high, low]);
         frame[24..26].copy_from_slice(&[0, 0]);
         let sum = checksum(&frame[14..34]).to_be_bytes();
@@ -422,4 +423,49 @@ fn as_many_flows_as_there_are_ports_find_one_each_and_the_rest_is_dropped() {
     assert_eq!(node.ground.count(Hook::ToWire, Reason::PortsExhausted), refused);
     assert!(refused >= 66_000 - 64_512, "{refused}");
     assert!(seen.len() > 64_000, "{}", seen.len());
+}
+
+#[test]
+fn what_is_remembered_is_told_and_swept_when_its_time_is_over() {
+    let node = Router::new();
+    node.leaves(&Frame::tcp(POD_A.0, FAR.0, (40_000, 80)).macs(HOST_A, MAC_A).bytes());
+    node.returns(&Frame::tcp(FAR.0, NODE.0, (80, 40_000)).macs(WIRE, ROUTER).bytes());
+    let datapath = node.ground.datapath();
+    let flows = datapath.flows().expect("read");
+    let [flow] = &flows[..] else { panic!("one flow and not {flows:?}") };
+    let socket = |addr: &str, port| std::net::SocketAddr::new(address(addr), port);
+    assert_eq!((flow.opener, flow.replier), (socket(POD_A.0, 40_000), socket(FAR.0, 80)));
+    assert_eq!((flow.state, flow.packets), ("established", [1, 1]));
+    assert_eq!(flow.course, [Course::Masqueraded(socket(NODE.0, 40_000))]);
+    let mappings = datapath.mappings().expect("read");
+    let [mapping] = mappings[..] else { panic!("one mapping and not {mappings:?}") };
+    let expected = (socket(FAR.0, 80), socket(NODE.0, 40_000), socket(POD_A.0, 40_000));
+    assert_eq!((mapping.remote, mapping.node, mapping.pod), expected);
+    assert_eq!(mapping.remains.as_secs(), flow.remains.as_secs());
+
+    let round = || datapath.sweep().round(1, || ControlFlow::Continue(())).expect("swept");
+    assert_eq!(round(), Swept { seen: 2, removed: 0 });
+    for (map, expires, from) in [("ct", 0, 4), ("nat", 20, 24)] {
+        let pin = node.ground.config.bpffs.join("v2/maps").join(map);
+        let pin = pin.to_str().expect("text");
+        let dump = ground::command("bpftool", &["-j", "map", "dump", "pinned", pin]);
+        let bytes = |name: &str| -> Vec<String> {
+            let at = dump.find(name).expect("there") + name.len();
+            let end = at + dump[at..].find(']').expect("an end");
+            dump[at..end].split(',').map(|byte| byte.trim_matches('"').to_owned()).collect()
+        };
+        let (key, mut value) = (bytes("\"key\":["), bytes("\"value\":["));
+        for byte in &mut value[expires..from] {
+            "0x00".clone_into(byte);
+        }
+        let mut words = vec!["map", "update", "pinned", pin, "key"];
+        words.extend(key.iter().map(String::as_str));
+        words.push("value");
+        words.extend(value.iter().map(String::as_str));
+        ground::command("bpftool", &words);
+    }
+    assert_eq!(round(), Swept { seen: 2, removed: 2 });
+    assert_eq!(round(), Swept::default());
+    let stopped = datapath.sweep().round(1, || ControlFlow::Break(())).expect("swept");
+    assert_eq!(stopped, Swept::default());
 }

@@ -12,6 +12,9 @@ use crate::routes::{RouteError, exchange, usual_metric};
 /// Metric of unreachable routes: any route of others to the same destination wins.
 const LAST_METRIC: u32 = 0xffff_0000;
 
+/// Metric of routes into a tunnel: any route of others to the same destination wins, and none is refused for it.
+const TUNNEL_METRIC: u32 = 0xfffe_0000;
+
 /// Where packets to a prefix go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRoute {
@@ -20,7 +23,7 @@ pub enum HostRoute {
         /// Name of the link.
         ifname: IfName,
     },
-    /// Into a tunnel, which knows where each packet goes.
+    /// Into a tunnel, which knows where each packet goes, unless another program has a route to the prefix.
     Tunnel {
         /// Name of the tunnel's link.
         ifname: IfName,
@@ -77,9 +80,12 @@ impl<K: Kernel> HostRoutes<K> {
         let [route] = routes else { return HostRoute::STRANGE };
         let usual = route.metric == usual_metric(prefix.family());
         match &route.next_hop {
-            NextHop::Link { ifname: Some(ifname), gateway: None, .. } if usual => match route.mtu {
-                Some(mtu) => HostRoute::Tunnel { ifname: ifname.clone(), mtu, source: route.source },
-                None => HostRoute::Device { ifname: ifname.clone() },
+            NextHop::Link { ifname: Some(ifname), gateway: None, .. } => match route.mtu {
+                Some(mtu) if route.metric == TUNNEL_METRIC => {
+                    HostRoute::Tunnel { ifname: ifname.clone(), mtu, source: route.source }
+                }
+                None if usual => HostRoute::Device { ifname: ifname.clone() },
+                Some(_) | None => HostRoute::STRANGE,
             },
             NextHop::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
                 gateway: *gateway,
@@ -114,10 +120,13 @@ fn route(dst: Prefix, value: &HostRoute) -> Route {
         HostRoute::Device { .. } | HostRoute::Via { .. } | HostRoute::Unreachable => (None, None),
     };
     let (metric, next_hop) = match value {
-        HostRoute::Device { ifname } | HostRoute::Tunnel { ifname, .. } => (
+        HostRoute::Device { ifname } => (
             usual_metric(dst.family()),
             NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
         ),
+        HostRoute::Tunnel { ifname, .. } => {
+            (TUNNEL_METRIC, NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false })
+        }
         HostRoute::Via { gateway, ifname } => (
             usual_metric(dst.family()),
             NextHop::Link { ifname: ifname.clone(), gateway: Some(*gateway), onlink: false },

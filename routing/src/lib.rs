@@ -2,11 +2,12 @@
 //! Kernel links, addresses, routes and queueing disciplines over netlink, and the next hop per prefix.
 //!
 //! ```text
-//!   plan (pure): pod CIDRs of other nodes ──► routes
-//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters
+//!   plan (pure): pod CIDRs of other nodes, what the fabric offers ──► routes, entries of the datapath
+//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters, Tunnels
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
+pub mod fabric;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
 mod filters;
@@ -23,9 +24,10 @@ mod pod_routes;
 mod qdiscs;
 mod routes;
 mod sysctls;
+mod tunnels;
 
 #[cfg(any(test, feature = "fake"))]
-pub use fake::{FakeClassifier, FakeKernel, FakeNamespace, FakeRoot};
+pub use fake::{FakeClassifier, FakeKernel, FakeNamespace, FakeRoot, FakeTunnel};
 pub use filters::{Filter, FilterError, FilterKey, Filters};
 pub use host_routes::{HostRoute, HostRoutes};
 pub use kernel::Hook;
@@ -37,3 +39,4 @@ pub use pod_routes::{PodNextHop, PodRoute, PodRoutes};
 pub use qdiscs::{Direction, QdiscError, QdiscKey, Qdiscs, TokenBucket};
 pub use routes::RouteError;
 pub use sysctls::{Sysctl, SysctlError, Sysctls};
+pub use tunnels::{TunnelError, TunnelSpec, Tunnels};

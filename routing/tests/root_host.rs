@@ -215,7 +215,7 @@ fn an_overflow_of_notices_counts_as_a_change_of_everything() {
             .map(|at| format!("route add 10.{}.{}.0/24 dev uplink proto 114\n", 100 + at / 250, at % 250))
             .collect();
         lab.batch("host", &lines);
-        let everything = Notices { links: true, addresses: true, routes: true };
+        let everything = Notices { links: true, addresses: true, routes: true, fabric: true };
         while heard(&mut events).await != everything {}
     });
 }

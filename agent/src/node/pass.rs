@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::add::{on_purpose, refusal};
 use super::{Node, Pending};
 use crate::desired::{Desired, chained_ifindex};
+use crate::metrics::RECONCILE_COUNT;
 
 /// An ADD whose object failed this often in a row is given up and undone.
 const ADD_ATTEMPTS: u32 = 3;
@@ -44,8 +45,10 @@ impl Node {
             // Nothing is put or removed before the node's own links were seen once.
             return;
         }
+        self.choose_ways().await;
         let revision = self.tables.revision();
         self.kernel.links.look(now).await;
+        self.kernel.look_at_ways(now).await;
         let desired = self.plan();
         let mut outcome = self.kernel.remove(&desired, now).await;
         self.removal_point("agent.del.after_endpoint");
@@ -63,6 +66,10 @@ impl Node {
         self.adding_point("agent.add.after_attachment");
         if outcome != Outcome::default() {
             debug!(rev = %revision, changed = outcome.changed, failed = outcome.failed, waiting = outcome.waiting, "pass");
+        }
+        for (word, number) in [("changed", outcome.changed), ("failed", outcome.failed)] {
+            let more = u64::try_from(number).unwrap_or(u64::MAX);
+            self.registry.add(&RECONCILE_COUNT, &[word], more);
         }
         if outcome.failed + outcome.waiting == 0 {
             self.reached = revision;
@@ -136,28 +143,24 @@ impl Node {
         Ok(HostSeen { uplinks, addresses: addresses.iter().map(|network| network.ip()).collect(), chained })
     }
 
-    fn plan(&mut self) -> Desired {
+    fn plan(&self) -> Desired {
         let mut desired = Desired::default();
         for (key, endpoint) in self.ledger.endpoints() {
             if !matches!(self.pending.get(key), Some(Pending::Removing { .. })) {
                 desired.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
             }
         }
-        let plan = desired.add_node(&self.tables, &self.settings.node);
-        if self.route_problems != plan.problems {
-            for problem in &plan.problems {
-                warn!(%problem, "pods of another node not reachable");
-            }
-            self.route_problems = plan.problems;
-        }
+        desired.add_node(&self.tables.uplinks, self.ways.plan());
         if !self.tables.synced() {
-            self.keep_unknown_routes(&mut desired);
+            self.keep_unknown_ways(&mut desired);
         }
         desired
     }
 
-    /// Before every input was seen, routes to other nodes and for pod CIDRs stay as they are.
-    fn keep_unknown_routes(&self, desired: &mut Desired) {
+    /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are, and so does
+    /// the masquerade of what goes elsewhere: what elsewhere is, is not known.
+    fn keep_unknown_ways(&self, desired: &mut Desired) {
+        desired.masquerade.clone_from(&self.kernel.masquerade.actual().cloned().unwrap_or_default());
         for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
             let keep = match route {
                 HostRoute::Device { .. } => false,
@@ -166,6 +169,9 @@ impl Node {
             if keep {
                 desired.host_routes.entry(*prefix).or_insert_with(|| route.clone());
             }
+        }
+        for (prefix, remote) in self.kernel.ipcache.actual().into_iter().flatten() {
+            desired.ipcache.entry(*prefix).or_insert(*remote);
         }
     }
 

@@ -4,17 +4,19 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    BPF_F_TUNINFO_IPV6, bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour,
-    bpf_sock_tuple as Sockets, bpf_tunnel_key as TunnelKey,
+    BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_sock_tuple as Sockets,
+    bpf_tunnel_key as TunnelKey,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_get_tunnel_key,
-    bpf_skc_lookup_tcp,
+    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_skb_get_tunnel_key, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use rhumb_ebpf_common::ct::TICK_SHIFT;
+use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
     FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote, UPLINKS, Uplink,
@@ -46,6 +48,16 @@ static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, N
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
+#[map(name = "events")]
+static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
+#[map(name = "event_limits")]
+static EVENT_LIMITS: PerCpuArray<Limit> = PerCpuArray::with_max_entries(Reason::ROOM, 0);
+
+/// Written by the user side alone. A section of its own is a map of its own, whose value programs read without a
+/// lookup: packets that nobody watches pay one load.
+#[unsafe(link_section = ".bss.watch")]
+#[unsafe(no_mangle)]
+static mut WATCH: Watch = Watch::NOBODY;
 
 /// `BPF_NOEXIST`.
 const IF_ABSENT: u64 = 1;
@@ -119,6 +131,8 @@ pub(crate) struct Claim {
     pub(crate) nat: Nat,
     /// The ports in their order.
     pub(crate) probe: Probe,
+    /// The tick that it is: who expired before gives his port away.
+    pub(crate) now: u32,
     /// The one to begin with.
     pub(crate) start: u32,
     /// Set when a port was found: 1 for one that the flow had before, else one more than the next attempt.
@@ -135,10 +149,14 @@ impl Claim {
         claim.key.set_port(claim.probe.port(attempt));
         if let Some(holder) = nat(&claim.key) {
             if holder.is_of(&claim.nat.pod, claim.nat.pod_port) {
+                holder.expires = claim.nat.expires;
                 claim.next = 1;
                 return 1;
             }
-            return 0;
+            if holder.expires > claim.now {
+                return 0;
+            }
+            remove_nat(&claim.key);
         }
         if put_nat(&claim.key, &claim.nat) {
             claim.next = attempt + 2;
@@ -272,6 +290,43 @@ pub(crate) fn count(reason: Reason, direction: Direction, bytes: u32) {
         count.packets += 1;
         count.bytes += u64::from(bytes);
     }
+}
+
+/// Whether somebody may want to hear of other packets than dropped ones.
+#[inline(always)]
+pub(crate) fn is_watched() -> bool {
+    // SAFETY: an aligned word of a static that lives as long as the programs; volatile, as the user side writes it.
+    unsafe { (&raw const WATCH.until).read_volatile() != 0 }
+}
+
+/// What somebody wants to hear.
+#[inline(always)]
+pub(crate) fn watch() -> Watch {
+    // SAFETY: as above; a value that is written meanwhile serves one packet wrongly.
+    unsafe { (&raw const WATCH).read_volatile() }
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub(crate) fn boot_time() -> u64 {
+    // SAFETY: a helper call without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// How many more events of this reason may be told on this CPU.
+#[inline(always)]
+pub(crate) fn limit(reason: u8) -> Option<&'static mut Limit> {
+    let limit = EVENT_LIMITS.get_ptr_mut(u32::from(reason))?;
+    // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
+    Some(unsafe { &mut *limit })
+}
+
+/// Puts an event into the ring; whether it had room.
+#[inline(always)]
+pub(crate) fn tell(event: &Event) -> bool {
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let flags = if waiting < WAKE { BPF_RB_NO_WAKEUP } else { BPF_RB_FORCE_WAKEUP };
+    EVENTS.output::<Event>(event, u64::from(flags)).is_ok()
 }
 
 /// What the kernel's routing said.

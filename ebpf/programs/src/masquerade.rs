@@ -129,6 +129,7 @@ fn claim<F: Hop>(ip: &Ip<F>, ports: &Ports, source: &mut Known, start: u32, expi
         key: NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, [0; 2]),
         nat: Nat::new(pod, ports.src, expires),
         probe: Probe::new(&pod, &F::key(ip.dst), ports),
+        now: lookup::now(),
         start,
         next: NONE,
     };

@@ -15,7 +15,7 @@ use crate::{either, finish, icmp, lookup, masquerade};
 pub fn to_wire(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(either(run(skb)), Direction::ToWire, bytes)
+    finish(skb, either(run(skb)), Direction::ToWire, bytes)
 }
 
 #[inline(always)]

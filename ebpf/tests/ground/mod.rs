@@ -5,6 +5,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod router;
+pub(crate) mod two_nodes;
 
 use std::fs::File;
 use std::os::fd::AsFd as _;

@@ -302,7 +302,9 @@ impl Node {
         let samples = self.show("metrics")?;
         let counters = samples.as_array().context("a list of samples")?.iter();
         counters
-            .filter(|sample| sample["name"] == "rhumb_datapath_packets_total")
+            .filter(|sample| {
+                sample["name"] == "rhumb_drop_count_total" || sample["name"] == "rhumb_forward_count_total"
+            })
             .map(|sample| {
                 let labels: BTreeMap<String, String> = sample["labels"]
                     .as_array()

@@ -12,13 +12,17 @@ mod address;
 mod changes;
 mod delete;
 mod events;
+mod fabric;
 mod filter;
+mod foreign;
 mod link;
 mod message;
+mod neighbour;
 pub(crate) mod pods;
 mod qdisc;
 mod route;
 mod socket;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -34,8 +38,8 @@ use tokio::sync::oneshot;
 pub use events::{Events, Notices};
 
 use crate::kernel::{
-    Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NextHop,
-    PROTOCOL, Pair, Place, Route, Shaped,
+    Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NewTunnel,
+    NextHop, PROTOCOL, Pair, Place, Route, Shaped, Tunnel,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Refused, Socket};
@@ -56,6 +60,7 @@ pub struct Netlink {
 pub(crate) struct Host {
     namespace: Arc<OwnedFd>,
     sockets: Arc<Mutex<Sockets>>,
+    watch: fabric::Watch,
 }
 
 /// The sockets of the host.
@@ -149,7 +154,7 @@ impl Netlink {
     pub fn new(namespaces: Namespaces) -> Result<Self, KernelError> {
         let open = || {
             let namespace = Arc::new(OwnedFd::from(File::open("/proc/thread-self/ns/net")?));
-            let host = Host { namespace, sockets: Arc::default() };
+            let host = Host { namespace, sockets: Arc::default(), watch: fabric::Watch::default() };
             let socket = host.open()?;
             host.sockets().idle.push(socket);
             Ok(host)
@@ -436,6 +441,14 @@ impl Kernel for Netlink {
         each(talk.await.map_err(|error| error.at(&Place::Host)), count)
     }
 
+    async fn tunnels(&self) -> Result<Vec<Tunnel>, KernelError> {
+        self.on_host(|socket| Ok(socket.dump(&link::get_all(), tunnel::read)??)).await
+    }
+
+    async fn create_tunnel(&self, new: NewTunnel) -> Result<u32, KernelError> {
+        self.on_host(move |socket| tunnel::make(socket, &new)).await
+    }
+
     async fn delete_links(&self, links: Vec<u32>) -> Vec<Result<(), KernelError>> {
         delete::delete(&self.host, links).await
     }
@@ -468,7 +481,8 @@ mod tests {
     fn read_everything(datagram: &[u8]) {
         for object in objects(datagram, |_| true) {
             drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
-            drop((route::read(&object), route::default_carriers(&object)));
+            drop((route::read(&object), route::default_carriers(&object), tunnel::read(&object)));
+            drop((foreign::read_route(&object), foreign::read_rule(&object), neighbour::read(&object)));
             assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
             assert!(link::read(&object).is_none() || filter::read_program(&object).is_none());
             assert!(qdisc::read(&object).is_none() || filter::read_classifier(&object).is_none());
@@ -483,7 +497,7 @@ mod tests {
 
         #[test]
         fn arbitrary_objects_are_read_without_harm(
-            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 36, 37, 44, 88]),
+            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 36, 37, 44, 88]),
             head in prop::sample::select(vec![0, 4, 8, 12, 16, 20]),
             family: u8,
             attributes in prop::collection::vec((0..70_u16, prop::collection::vec(0..20_u8, 0..40)), 0..5),

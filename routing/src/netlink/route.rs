@@ -110,7 +110,8 @@ pub(crate) fn default_carriers(message: &RouteNetlinkMessage) -> Vec<u32> {
     several.flatten().map(|hop| hop.interface_index).chain(unicast).collect()
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+/// An address of either family.
+pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
