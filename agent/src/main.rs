@@ -18,6 +18,7 @@ mod node;
 mod plugin_socket;
 mod publish;
 mod ready;
+mod sweep;
 mod tables;
 mod ways;
 

@@ -48,7 +48,7 @@ fn choose<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, source: &mut Known, expir
             _ => return Ok(()),
         }
     }
-    Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::PortsExhausted })
+    Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::NatExhausted })
 }
 
 /// The address and port that one side of a packet gets.
