@@ -21,14 +21,14 @@ use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
 use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
-    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
+    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::Args;
+use crate::args::{Args, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::PodPrograms;
 use crate::kernel::Kernel;
@@ -74,7 +74,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
-    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.sweep());
+    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flows());
+    let sweep = datapath.sweep();
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -91,6 +92,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             programs,
             uplinks: args.uplink.clone(),
             hold_down: HoldDown(args.route_hold_down),
+            tunnel_port: (args.tunnel == Tunnel::Auto).then_some(args.tunnel_port),
         },
         ledger,
         masquerade.clone(),
@@ -108,13 +110,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     let (watchers, joins) = mpsc::channel(WATCHERS);
     let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), flows, watchers));
     tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
     tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
-    tasks.spawn_local(sweep::run(flows));
+    tasks.spawn_local(sweep::run(sweep));
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
@@ -224,6 +226,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
     }
     let kernel = Kernel {
         sysctls: Reconciler::new(Sysctls::default()),
+        tunnels: Reconciler::new(Tunnels::new(host.clone())),
         links: Reconciler::new(Links::new(host.clone())),
         addresses: Reconciler::new(PodAddresses::new(host.clone())),
         routes: Reconciler::new(PodRoutes::new(host.clone())),
@@ -233,6 +236,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
         masquerade: Reconciler::new(targets.uplinks),
         host_ports: Reconciler::new(targets.host_ports),

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink, Remote, RemotePrefix, Uplink as Masquerade,
+    PodLink, Remote, RemotePrefix, TunnelLink, Uplink as Masquerade,
 };
-use rhumb_model::{AttachmentKey, Family, Prefix};
+use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
 use rhumb_routing::plan::{self, Plan};
 use rhumb_routing::{
     Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
+    TunnelSpec,
 };
 use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
@@ -23,6 +24,7 @@ use crate::endpoint::{Endpoint, Origin};
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Desired {
     pub(crate) sysctls: BTreeMap<Sysctl, String>,
+    pub(crate) tunnels: BTreeMap<IfName, TunnelSpec>,
     pub(crate) links: BTreeMap<AttachmentKey, LinkSpec>,
     pub(crate) addresses: BTreeMap<PodAddress, ()>,
     pub(crate) routes: BTreeMap<PodRoute, PodNextHop>,
@@ -30,6 +32,7 @@ pub(crate) struct Desired {
     pub(crate) pod_links: BTreeMap<IfIndex, PodLink>,
     pub(crate) filters: BTreeMap<FilterKey, Filter>,
     pub(crate) attachments: BTreeMap<AttachPoint, Attached>,
+    pub(crate) tunnel_links: BTreeMap<IfIndex, TunnelLink>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
     pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
     /// What pods' packets leave with; the last to be put, as everything that keeps a source comes before.

@@ -6,6 +6,7 @@ mod args;
 mod conf_file;
 mod desired;
 mod endpoint;
+mod flows;
 mod follow;
 mod heap;
 mod kernel;
@@ -20,6 +21,7 @@ mod publish;
 mod ready;
 mod sweep;
 mod tables;
+mod tunnel;
 mod ways;
 
 use std::process::ExitCode;

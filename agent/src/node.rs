@@ -46,9 +46,6 @@ use crate::ways::Ways;
 
 pub(crate) use show::Show;
 
-/// Name of the link through which packets to other nodes are encapsulated.
-pub(crate) const TUNNEL: &str = "rhumb_vxlan";
-
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
 
@@ -135,6 +132,8 @@ pub(crate) struct Settings {
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
     /// For how long a direct way has to be back before packets return to it.
     pub(crate) hold_down: HoldDown,
+    /// UDP port of the tunnel; `None` is no tunnel.
+    pub(crate) tunnel_port: Option<u16>,
 }
 
 /// All state of the node.

@@ -17,7 +17,8 @@ use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
 use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
-use crate::flows::{self, Flow, Mapping};
+use crate::flows::FlowTable;
+use crate::mappings::{self, Mapping};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::pressure::Pressure;
@@ -205,20 +206,12 @@ impl Datapath {
         })
     }
 
-    /// What is remembered of flows; walks through the whole map.
-    ///
-    /// # Errors
-    /// [`EntryError`] when the kernel does not give it.
-    pub fn flows(&self) -> Result<Vec<Flow>, EntryError> {
-        flows::flows(&self.maps)
-    }
-
     /// The mappings of masqueraded flows; walks through the whole map.
     ///
     /// # Errors
     /// [`EntryError`] when the kernel does not give them.
     pub fn mappings(&self) -> Result<Vec<Mapping>, EntryError> {
-        flows::mappings(&self.maps)
+        mappings::read(&self.maps)
     }
 
     /// What removes flows and mappings whose time is over; to be used for as long as the node runs.
@@ -274,6 +267,11 @@ impl Datapath {
     /// Counts how full the maps are.
     pub fn pressure(&self) -> Pressure {
         Pressure::new(&self.maps)
+    }
+
+    /// Reads the flows that the datapath remembers.
+    pub fn flows(&self) -> FlowTable {
+        FlowTable::new(&self.maps)
     }
 
     /// What the datapath knows about addresses elsewhere, as the kernel has it now.

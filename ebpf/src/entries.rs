@@ -72,6 +72,13 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         Ok(Self { name, map })
     }
 
+    /// All entries one after the other, without keeping them.
+    pub(crate) fn walk(&self) -> impl Iterator<Item = Result<(K, V), EntryError>> {
+        self.map.iter().map(|entry| {
+            entry.map_err(|source| EntryError::Read { map: self.name, source: Box::new(source) })
+        })
+    }
+
     /// All entries, translated.
     pub(crate) fn all<Key: Ord, Value>(
         &self,
@@ -85,15 +92,6 @@ impl<K: Pod, V: Pod> Entries<K, V> {
             all.insert(key, value);
         }
         Ok(all)
-    }
-
-    /// All entries, translated, in no order.
-    pub(crate) fn list<Value>(&self, translate: impl Fn(&K, &V) -> Value) -> Result<Vec<Value>, EntryError> {
-        let failed = |source| EntryError::Read { map: self.name, source: Box::new(source) };
-        self.map
-            .iter()
-            .map(|entry| entry.map(|(key, value)| translate(&key, &value)).map_err(failed))
-            .collect()
     }
 
     /// All keys, in no order; those that come and go meanwhile may be among them or not.

@@ -39,7 +39,7 @@ fn flows_get_ports_as_long_as_there_are_any_and_answers_find_their_flow() {
         });
         let seen = world.stop();
 
-        eprintln!("{family}: {answered} of {} flows were answered", 3 * wanted);
+        eprintln!("{family}: {answered} of {} flows were answered", 3 * usize::from(wanted));
         assert!(seen.keys().all(|(from, _)| *from == node), "{:?}", seen.keys().next());
         assert!(seen.values().all(|flows| flows.len() == 1), "a port of the node stood for two flows");
         let refused = packets(&lab, "nat_exhausted");

@@ -14,9 +14,10 @@ use rhumb_routing::kernel::KernelError;
 use tracing::{debug, info, warn};
 
 use super::add::{on_purpose, refusal};
-use super::{Node, Pending};
+use super::{NOTICES_SETTLE, Node, Pending};
 use crate::desired::{Desired, chained_ifindex};
 use crate::metrics::RECONCILE_COUNT;
+use crate::tunnel;
 
 /// An ADD whose object failed this often in a row is given up and undone.
 const ADD_ATTEMPTS: u32 = 3;
@@ -50,7 +51,8 @@ impl Node {
         self.kernel.links.look(now).await;
         self.kernel.look_at_ways(now).await;
         let desired = self.plan();
-        let mut outcome = self.kernel.remove(&desired, now).await;
+        let mut outcome = self.kernel.put_tunnelled(&desired, now).await;
+        add(&mut outcome, self.kernel.remove(&desired, now).await);
         self.removal_point("agent.del.after_endpoint");
         add(&mut outcome, self.kernel.remove_links(&desired, now).await);
         self.removal_point("agent.del.after_link");
@@ -75,9 +77,13 @@ impl Node {
             self.reached = revision;
             self.finish_migration();
         }
+        if self.settings.tunnel_port.is_none() && !desired.tunnels.is_empty() {
+            self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
+        }
         self.settle_adds();
         self.settle_removals();
         self.announce().await;
+        self.probe_gateways().await;
     }
 
     /// After a pass without a failure, every pod's filter runs the programs of this version.
@@ -151,10 +157,41 @@ impl Node {
             }
         }
         desired.add_node(&self.tables.uplinks, self.ways.plan());
+        self.plan_tunnel(&mut desired);
         if !self.tables.synced() {
             self.keep_unknown_ways(&mut desired);
         }
         desired
+    }
+
+    /// A tunnel that nobody wants any more stays until no packet is sent into it.
+    fn plan_tunnel(&self, desired: &mut Desired) {
+        let ifindex = self.kernel.tunnels.target().ifindex(&tunnel::name());
+        match self.settings.tunnel_port {
+            Some(port) => {
+                desired.add_tunnel(port, &self.tables.uplinks, &self.node_addresses(), ifindex);
+            }
+            None if self.kernel.uses_tunnel() => self.keep_tunnel(desired),
+            None => {}
+        }
+        if desired.tunnels.is_empty() && self.settings.tunnel_port.is_some() {
+            self.keep_tunnel(desired);
+        }
+    }
+
+    fn keep_tunnel(&self, desired: &mut Desired) {
+        fn keep<K: Ord + Clone, V: Clone>(from: Option<&BTreeMap<K, V>>, to: &mut BTreeMap<K, V>) {
+            for (key, value) in from.into_iter().flatten() {
+                to.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        keep(self.kernel.tunnels.actual(), &mut desired.tunnels);
+        keep(self.kernel.tunnel_links.actual(), &mut desired.tunnel_links);
+        for (point, attached) in self.kernel.attachments.actual().into_iter().flatten() {
+            if point.ifname == tunnel::name() {
+                desired.attachments.insert(point.clone(), *attached);
+            }
+        }
     }
 
     /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are, and so does

@@ -16,7 +16,7 @@ use super::status::NotReady;
 use super::{Node, Pending, wall_clock};
 use crate::endpoint::Endpoint;
 use crate::metrics::{self, Sample};
-use crate::node::TUNNEL;
+use crate::tunnel;
 
 /// A question of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ impl Node {
                 Some(Way::Neighbour(gateway) | Way::Fabric { gateway: Some(gateway), .. }) => {
                     (Some(gateway.addr), Some(gateway.ifname.as_str()))
                 }
-                Some(Way::Tunnel { endpoint }) => (Some(*endpoint), Some(TUNNEL)),
+                Some(Way::Tunnel { endpoint }) => (Some(*endpoint), Some(tunnel::NAME)),
                 Some(Way::Fabric { gateway: None, .. }) | None => (None, None),
             };
             let via = match &choice.way {

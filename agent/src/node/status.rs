@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// Addresses at which other nodes reach this one: those of the flag, else those of the uplinks.
-    fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+    pub(super) fn node_addresses(&self) -> Vec<std::net::IpAddr> {
         if !self.settings.node_addresses.is_empty() {
             return self.settings.node_addresses.clone();
         }
