@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
-    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flows());
+    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flow_table());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -218,7 +218,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         match program.hook {
             Hook::FromPod => programs.from_pod = program.id,
             Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire | Hook::FromTunnel | Hook::ToTunnel => continue,
+            Hook::FromWire | Hook::ToWire | Hook::FromTunnel | Hook::ToTunnel => continue,
         }
         loaded.insert(program.id, Arc::new(program.fd));
     }
@@ -236,6 +236,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         pods: Reconciler::new(targets.endpoints),
         tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
+        masquerade: Reconciler::new(targets.uplinks),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
     };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink, Remote, RemotePrefix, TunnelLink,
+    PodLink, Remote, RemotePrefix, TunnelLink, Uplink as Masquerade,
 };
 use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
@@ -35,9 +35,14 @@ pub(crate) struct Desired {
     pub(crate) tunnel_links: BTreeMap<IfIndex, TunnelLink>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
     pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
+    /// What pods' packets leave with; the last to be put, as everything that keeps a source comes before.
+    pub(crate) masquerade: BTreeMap<IfIndex, Masquerade>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
     pub(crate) host_ports: BTreeMap<HostPort, HostPortBackend>,
 }
+
+/// The programs of an uplink.
+pub(crate) const WIRE: [Hook; 2] = [Hook::FromWire, Hook::ToWire];
 
 /// What is known about an endpoint's surroundings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -179,10 +184,13 @@ impl Desired {
             self.sysctls.insert(Sysctl(name.to_owned()), "1".to_owned());
         }
         for uplink in uplinks {
-            self.attachments.insert(
-                AttachPoint { ifname: uplink.ifname.clone(), hook: Hook::FromWire },
-                Attached { ifindex: uplink.ifindex },
-            );
+            for hook in WIRE {
+                self.attachments.insert(
+                    AttachPoint { ifname: uplink.ifname.clone(), hook },
+                    Attached { ifindex: uplink.ifindex },
+                );
+            }
+            self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
         }
         for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
@@ -197,6 +205,18 @@ impl Desired {
         self.ipcache
             .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));
     }
+}
+
+/// The first address of each family of an uplink: that is what pods' packets leave with.
+fn masquerade(uplink: &Uplink) -> Masquerade {
+    let mut found = Masquerade::default();
+    for network in &uplink.addresses {
+        match network.ip() {
+            IpAddr::V4(v4) => _ = found.v4.get_or_insert(v4),
+            IpAddr::V6(v6) => _ = found.v6.get_or_insert(v6),
+        }
+    }
+    found
 }
 
 /// Whether a port mapping is for this address of the node; the unspecified address stands for all of its family.

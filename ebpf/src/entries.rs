@@ -72,11 +72,13 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         Ok(Self { name, map })
     }
 
-    /// All entries one after the other, without keeping them.
-    pub(crate) fn walk(&self) -> impl Iterator<Item = Result<(K, V), EntryError>> {
-        self.map.iter().map(|entry| {
-            entry.map_err(|source| EntryError::Read { map: self.name, source: Box::new(source) })
-        })
+    /// All entries, translated one after the other, in no order.
+    pub(crate) fn walk<Value>(
+        &self,
+        translate: impl Fn(&K, &V) -> Value,
+    ) -> impl Iterator<Item = Result<Value, EntryError>> {
+        let failed = |source| EntryError::Read { map: self.name, source: Box::new(source) };
+        self.map.iter().map(move |entry| entry.map(|(key, value)| translate(&key, &value)).map_err(failed))
     }
 
     /// All entries, translated.
@@ -92,6 +94,25 @@ impl<K: Pod, V: Pod> Entries<K, V> {
             all.insert(key, value);
         }
         Ok(all)
+    }
+
+    /// All entries, translated, in no order.
+    pub(crate) fn list<Value>(&self, translate: impl Fn(&K, &V) -> Value) -> Result<Vec<Value>, EntryError> {
+        self.walk(translate).collect()
+    }
+
+    /// All keys, in no order; those that come and go meanwhile may be among them or not.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Result<K, EntryError>> {
+        let failed = |source| EntryError::Read { map: self.name, source: Box::new(source) };
+        self.map.keys().map(move |key| key.map_err(failed))
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, EntryError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(EntryError::Read { map: self.name, source: Box::new(source) }),
+        }
     }
 
     pub(crate) fn put(&mut self, text: &impl ToString, key: &K, value: &V) -> Result<(), EntryError> {

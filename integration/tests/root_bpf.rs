@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `rhumb bpf`: what the datapath knows, from a user's seat.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rhumb_integration::lab::{Lab, Pod, Spec};
@@ -34,15 +34,15 @@ fn a_flow_is_shown_with_its_sides_and_counts() {
     for (own, addr) in [(a.v4(), b.v4()), (a.v6(), b.v6())] {
         echo(&a, &b, addr, 3);
         let shown = node.show(&format!("bpf ct --address {own}")).expect("shown");
-        let flows = shown["flows"].as_array().expect("a list");
-        let flow = flows.iter().find(|flow| flow["replier"] == json!({"address": addr, "port": 5353}));
+        let flows = shown["entries"].as_array().expect("a list");
+        let flow = flows.iter().find(|flow| flow["replier"] == json!(SocketAddr::new(addr, 5353)));
         let flow = flow.unwrap_or_else(|| panic!("no such flow in {shown}"));
-        assert_eq!(flow["opener"], json!({"address": own, "port": 4242}));
+        assert_eq!(flow["opener"], json!(SocketAddr::new(own, 4242)));
         assert_eq!((&flow["protocol"], &flow["state"]), (&json!("udp"), &json!("stream")), "{flow}");
         assert_eq!(flow["packets"], json!([3, 3]), "{flow}");
-        assert!(flow["expires_in_seconds"].as_u64() > Some(60), "{flow}");
+        assert!(flow["remains_seconds"].as_u64() > Some(60), "{flow}");
         let none = node.show("bpf ct --most 0").expect("shown");
-        assert_eq!(none["flows"], json!([]));
+        assert_eq!(none["entries"], json!([]));
         assert!(none["more"].as_u64() > Some(0), "{none}");
     }
     lab.close().expect("closed");

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
-use rhumb_ebpf::{AttachPoint, Attached, Hook};
+use rhumb_ebpf::{AttachPoint, Attached};
 use rhumb_model::Family;
 use tracing::info;
 
 use super::add::{families, refusal};
 use super::{Node, wall_clock};
+use crate::desired::WIRE;
 use crate::publish;
 
 /// Why ADD cannot be served.
@@ -63,8 +64,9 @@ impl Node {
             }
         }
         for uplink in &self.tables.uplinks {
-            let point = AttachPoint { ifname: uplink.ifname.clone(), hook: Hook::FromWire };
-            if !self.kernel.attachments.holds(&point, &Attached { ifindex: uplink.ifindex }) {
+            let attached = Attached { ifindex: uplink.ifindex };
+            let point = |hook| AttachPoint { ifname: uplink.ifname.clone(), hook };
+            if !WIRE.iter().all(|hook| self.kernel.attachments.holds(&point(*hook), &attached)) {
                 reasons.push(NotReady::Detached(uplink.ifname.clone()));
             }
         }
