@@ -37,7 +37,7 @@ use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -74,7 +74,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
-    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flow_table());
+    let (events, pressure) = (datapath.events()?, datapath.pressure());
+    let (table, flows) = (datapath.flow_table(), datapath.sweep());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -109,12 +110,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     let (watchers, joins) = mpsc::channel(WATCHERS);
     let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), flows, watchers));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), table, watchers));
     tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
     tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
+    tasks.spawn_local(sweep::run(flows));
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {

@@ -420,7 +420,7 @@ fn as_many_flows_as_there_are_ports_find_one_each_and_the_rest_is_dropped() {
             }
         }
     });
-    assert_eq!(node.ground.count(Hook::ToWire, Reason::PortsExhausted), refused);
+    assert_eq!(node.ground.count(Hook::ToWire, Reason::NatExhausted), refused);
     assert!(refused >= 66_000 - 64_512, "{refused}");
     assert!(seen.len() > 64_000, "{}", seen.len());
 }

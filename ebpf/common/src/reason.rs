@@ -96,7 +96,7 @@ reasons! {
     87 UnknownLink Drop "unknown_link" "The interface has no entry: no pod is known there."
     88 VlanTagged Drop "vlan_tagged" "VLAN tag from a pod."
     89 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet."
-    90 PortsExhausted Drop "ports_exhausted" "No port of the node's address was free to masquerade the flow."
+    90 NatExhausted Drop "nat_exhausted" "No port of the node's address was free to masquerade the flow."
     91 SctpPort Drop "sctp_port" "The port of an SCTP flow is taken, and its checksum covers it: it cannot be masqueraded with another."
     92 NotMasqueradable Drop "not_masqueradable" "To be masqueraded, and without ports by which an answer could be known."
     93 FragmentUnknown Drop "fragment_unknown" "Fragment to be masqueraded whose datagram's first one was not seen."

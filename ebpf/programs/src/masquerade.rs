@@ -54,7 +54,7 @@ fn choose<F: Hop>(
             _ => return Ok(()),
         }
     }
-    Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::PortsExhausted })
+    Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::NatExhausted })
 }
 
 /// The address and port that one side of a packet gets.
