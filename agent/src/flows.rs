@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The flows of the datapath, as the command line asks for them.
+//! The flows and mappings of the datapath, as the command line asks for them.
 
 use std::net::{IpAddr, SocketAddr};
 
-use rhumb_ebpf::{EntryError, Flow, FlowTable, Translation};
+use rhumb_ebpf::{Course, EntryError, Flow, FlowTable, Mapping};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Which flows somebody wants to see.
+/// Which map somebody wants to see.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Table {
+    Ct,
+    Nat,
+}
+
+/// What of it.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
-    /// Only those of this address, also when it stands for a pod.
+    table: Table,
+    /// Only what has this address, also where it stands for a pod.
     #[serde(default)]
     address: Option<IpAddr>,
     /// At most this many.
@@ -19,39 +28,60 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    fn wants(&self, flow: &Flow) -> bool {
-        let translated = flow.translated.map(|(_, socket)| socket);
-        let sockets = [Some(flow.opener), Some(flow.replier), translated];
-        self.address.is_none_or(|addr| sockets.iter().flatten().any(|socket| socket.ip() == addr))
+    fn has(&self, sockets: impl IntoIterator<Item = SocketAddr>) -> bool {
+        self.address.is_none_or(|addr| sockets.into_iter().any(|socket| socket.ip() == addr))
     }
 
-    /// The flows, and how many more there are. Reads the whole map, which takes a while.
+    fn wants_flow(&self, flow: &Flow) -> bool {
+        let courses = flow.course.iter().map(|course| match course {
+            Course::Masqueraded(socket) | Course::HostPort(socket) | Course::Stack(socket) => *socket,
+        });
+        self.has([flow.opener, flow.replier].into_iter().chain(courses))
+    }
+
+    fn wants_mapping(&self, mapping: &Mapping) -> bool {
+        self.has([mapping.remote, mapping.node, mapping.pod])
+    }
+
+    /// The entries, and how many more there are. Reads the whole map, which takes a while.
     ///
     /// # Errors
     /// [`EntryError`] when the map cannot be read.
-    pub(crate) fn answer(self, table: &FlowTable) -> Result<Value, EntryError> {
-        let (flows, more) = table.read(self.most, |flow| self.wants(flow))?;
-        Ok(json!({ "flows": flows.iter().map(show).collect::<Vec<_>>(), "more": more }))
+    pub(crate) fn answer(self, tables: &FlowTable) -> Result<Value, EntryError> {
+        let (entries, more): (Vec<Value>, usize) = match self.table {
+            Table::Ct => {
+                let (flows, more) = tables.flows(self.most, |flow| self.wants_flow(flow))?;
+                (flows.iter().map(show_flow).collect(), more)
+            }
+            Table::Nat => {
+                let (mappings, more) = tables.mappings(self.most, |mapping| self.wants_mapping(mapping))?;
+                (mappings.iter().map(show_mapping).collect(), more)
+            }
+        };
+        Ok(json!({ "entries": entries, "more": more }))
     }
 }
 
-fn show(flow: &Flow) -> Value {
-    let mut flags = Vec::new();
-    match flow.translated {
-        Some((Translation::HostPort, _)) => flags.push("host-port"),
-        Some((Translation::Masquerade, _)) => flags.push("masqueraded"),
-        None => {}
-    }
-    if flow.by_stack {
-        flags.push("by-stack");
-    }
-    let end = |socket: SocketAddr| json!({"address": socket.ip(), "port": socket.port()});
+fn show_flow(flow: &Flow) -> Value {
+    let course = flow.course.iter().map(|course| {
+        let (word, socket) = match course {
+            Course::Masqueraded(socket) => ("masqueraded", socket),
+            Course::HostPort(socket) => ("host-port", socket),
+            Course::Stack(socket) => ("stack", socket),
+        };
+        format!("{word}={socket}")
+    });
     json!({
-        "protocol": protocol(flow.protocol), "opener": end(flow.opener), "replier": end(flow.replier),
-        "state": flow.state, "age_seconds": flow.age.as_secs(),
-        "expires_in_seconds": flow.expires_in.map(|left| left.as_secs()),
-        "packets": flow.packets, "bytes": flow.bytes,
-        "known_as": flow.translated.map(|(_, socket)| end(socket)), "flags": flags,
+        "protocol": protocol(flow.protocol), "opener": flow.opener, "replier": flow.replier, "state": flow.state,
+        "remains_seconds": flow.remains.as_secs(), "packets": flow.packets, "bytes": flow.bytes,
+        "course": course.collect::<Vec<_>>(),
+    })
+}
+
+fn show_mapping(mapping: &Mapping) -> Value {
+    json!({
+        "protocol": protocol(mapping.protocol), "remote": mapping.remote, "node": mapping.node,
+        "pod": mapping.pod, "remains_seconds": mapping.remains.as_secs(),
     })
 }
 
@@ -72,41 +102,62 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().expect("valid")
+    }
+
     fn flow() -> Flow {
-        let socket = |text: &str| text.parse().expect("valid");
         Flow {
             protocol: 6,
             opener: socket("10.0.0.1:4000"),
             replier: socket("192.0.2.7:80"),
             state: "established",
-            age: Duration::from_secs(5),
-            expires_in: Some(Duration::from_secs(8000)),
+            remains: Duration::from_secs(8000),
+            course: vec![Course::Masqueraded(socket("198.51.100.1:5000"))],
             packets: [3, 2],
             bytes: [300, 200],
-            translated: Some((Translation::Masquerade, socket("198.51.100.1:5000"))),
-            by_stack: false,
+        }
+    }
+
+    fn mapping() -> Mapping {
+        Mapping {
+            protocol: 6,
+            remote: socket("192.0.2.7:80"),
+            node: socket("198.51.100.1:5000"),
+            pod: socket("10.0.0.1:4000"),
+            remains: Duration::from_secs(8000),
         }
     }
 
     #[test]
-    fn a_flow_is_found_by_each_of_its_addresses() {
+    fn what_is_there_is_found_by_each_of_its_addresses() {
+        let request = |address| Request { table: Table::Ct, address, most: 1 };
         let wants = |text: &str| {
-            let address = Some(text.parse().expect("an address"));
-            Request { address, most: 1 }.wants(&flow())
+            let request = request(Some(text.parse().expect("an address")));
+            [request.wants_flow(&flow()), request.wants_mapping(&mapping())]
         };
-        assert!(wants("10.0.0.1") && wants("192.0.2.7") && wants("198.51.100.1") && !wants("10.0.0.2"));
-        assert!(Request { address: None, most: 1 }.wants(&flow()));
+        for own in ["10.0.0.1", "192.0.2.7", "198.51.100.1"] {
+            assert_eq!(wants(own), [true; 2], "{own}");
+        }
+        assert_eq!(wants("10.0.0.2"), [false; 2]);
+        assert!(request(None).wants_flow(&flow()));
     }
 
     #[test]
-    fn a_flow_is_shown_with_all_that_is_known() {
+    fn flows_and_mappings_are_shown_with_all_that_is_known() {
         assert_eq!(
-            show(&flow()),
+            show_flow(&flow()),
             json!({
-                "protocol": "tcp", "opener": {"address": "10.0.0.1", "port": 4000},
-                "replier": {"address": "192.0.2.7", "port": 80}, "state": "established", "age_seconds": 5,
-                "expires_in_seconds": 8000, "packets": [3, 2], "bytes": [300, 200],
-                "known_as": {"address": "198.51.100.1", "port": 5000}, "flags": ["masqueraded"],
+                "protocol": "tcp", "opener": "10.0.0.1:4000", "replier": "192.0.2.7:80", "state": "established",
+                "remains_seconds": 8000, "packets": [3, 2], "bytes": [300, 200],
+                "course": ["masqueraded=198.51.100.1:5000"],
+            })
+        );
+        assert_eq!(
+            show_mapping(&mapping()),
+            json!({
+                "protocol": "tcp", "remote": "192.0.2.7:80", "node": "198.51.100.1:5000", "pod": "10.0.0.1:4000",
+                "remains_seconds": 8000,
             })
         );
     }

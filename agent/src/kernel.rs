@@ -2,8 +2,8 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → masquerade → ipcache → host routes → tunnel links → attachments → filters → pod links
-//!            → qdiscs → pod addresses → pod routes → links, tunnels                              (root to leaf)
+//!   remove:  pods → host ports → masquerade → ipcache → host routes → tunnel links → attachments → filters
+//!            → pod links → qdiscs → pod addresses → pod routes → links, tunnels                  (root to leaf)
 //!   put:     sysctls → tunnels → links → qdiscs → pod addresses → pod routes → pod links → filters
 //!            → attachments → tunnel links → host routes → ipcache → masquerade → pods → host ports (leaf to root)
 //! ```

@@ -18,7 +18,6 @@ use crate::entries::EntryError;
 use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
 use crate::flows::FlowTable;
-use crate::mappings::{self, Mapping};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::pressure::Pressure;
@@ -206,14 +205,6 @@ impl Datapath {
         })
     }
 
-    /// The mappings of masqueraded flows; walks through the whole map.
-    ///
-    /// # Errors
-    /// [`EntryError`] when the kernel does not give them.
-    pub fn mappings(&self) -> Result<Vec<Mapping>, EntryError> {
-        mappings::read(&self.maps)
-    }
-
     /// What removes flows and mappings whose time is over; to be used for as long as the node runs.
     pub fn sweep(&self) -> Sweep {
         Sweep::new(&self.maps, self.flows)
@@ -269,8 +260,8 @@ impl Datapath {
         Pressure::new(&self.maps)
     }
 
-    /// Reads the flows that the datapath remembers.
-    pub fn flows(&self) -> FlowTable {
+    /// Reads some of the flows and mappings, wherever there is time for it.
+    pub fn flow_table(&self) -> FlowTable {
         FlowTable::new(&self.maps)
     }
 

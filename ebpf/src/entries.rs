@@ -72,11 +72,13 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         Ok(Self { name, map })
     }
 
-    /// All entries one after the other, without keeping them.
-    pub(crate) fn walk(&self) -> impl Iterator<Item = Result<(K, V), EntryError>> {
-        self.map.iter().map(|entry| {
-            entry.map_err(|source| EntryError::Read { map: self.name, source: Box::new(source) })
-        })
+    /// All entries, translated one after the other, in no order.
+    pub(crate) fn walk<Value>(
+        &self,
+        translate: impl Fn(&K, &V) -> Value,
+    ) -> impl Iterator<Item = Result<Value, EntryError>> {
+        let failed = |source| EntryError::Read { map: self.name, source: Box::new(source) };
+        self.map.iter().map(move |entry| entry.map(|(key, value)| translate(&key, &value)).map_err(failed))
     }
 
     /// All entries, translated.

@@ -124,9 +124,6 @@ fn any_bytes_end_with_a_known_verdict() {
             block_on(targets.host_ports.put(&port, &backend)).expect("put");
         }
     }
-    let uplink =
-        Uplink { v4: Some([192, 0, 2, 1].into()), v6: Some("2001:db8::1".parse().expect("an address")) };
-    block_on(targets.uplinks.put(&IfIndex(ifindex), &uplink)).expect("put");
     let tunnel = TunnelLink { port: 8472, v4: None, v6: None };
     block_on(targets.tunnel_links.put(&IfIndex(ifindex), &tunnel)).expect("put");
     for (prefix, node) in [("10.9.0.0/16", false), ("fd00:9::/64", false), ("198.51.100.9/32", true)] {
@@ -135,6 +132,9 @@ fn any_bytes_end_with_a_known_verdict() {
         let remote = Remote { tunnel, mtu: 1300, keep_source: true, node, ..Remote::default() };
         block_on(targets.ipcache.put(&key, &remote)).expect("put");
     }
+    let uplink =
+        Uplink { v4: Some([192, 0, 2, 1].into()), v6: Some("2001:db8::1".parse().expect("an address")) };
+    block_on(targets.uplinks.put(&IfIndex(ifindex), &uplink)).expect("put");
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let seeds = seeds();
     let mut runs = 0;
@@ -148,10 +148,10 @@ fn any_bytes_end_with_a_known_verdict() {
                 runs += 1;
                 match ran.code {
                     Code::Redirect => {}
-                    // Masqueraded.
-                    Code::Next if hook == Hook::ToWire => assert_eq!(ran.packet.len(), packet.len()),
                     // On their way into the tunnel, packets get the addresses that they have there.
                     Code::Next if hook == Hook::ToTunnel => assert_eq!(ran.packet[12..], packet[12..]),
+                    // Masqueraded.
+                    Code::Next if hook == Hook::ToWire => assert_eq!(ran.packet.len(), packet.len()),
                     Code::Next | Code::Drop => assert_eq!(ran.packet, packet, "{hook}"),
                     Code::Other(code) => panic!("{hook}: verdict {code} for {packet:02x?}"),
                 }

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use futures::executor::block_on;
 use ground::frame::{Frame, SCTP, checksum, icmp6, ip, octets};
 use ground::router::{FAR, HOST_A, HOST_B, MAC_A, MAC_B, NODE, POD_A, POD_B, ROUTER, Router, WIRE, address};
-use rhumb_ebpf::{Code, EndpointAddr, Hook, Reason, Swept, Translation, Trial};
+use rhumb_ebpf::{Code, EndpointAddr, Hook, Reason, Swept, Course, Trial};
 use rhumb_model::Target as _;
 
 /// Pod, node and far side of each family.
@@ -431,17 +431,18 @@ fn what_is_remembered_is_told_and_swept_when_its_time_is_over() {
     node.leaves(&Frame::tcp(POD_A.0, FAR.0, (40_000, 80)).macs(HOST_A, MAC_A).bytes());
     node.returns(&Frame::tcp(FAR.0, NODE.0, (80, 40_000)).macs(WIRE, ROUTER).bytes());
     let datapath = node.ground.datapath();
-    let (flows, _) = datapath.flows().read(9, |_| true).expect("read");
+    let table = datapath.flow_table();
+    let (flows, _) = table.flows(9, |_| true).expect("read");
     let [flow] = &flows[..] else { panic!("one flow and not {flows:?}") };
     let socket = |addr: &str, port| std::net::SocketAddr::new(address(addr), port);
     assert_eq!((flow.opener, flow.replier), (socket(POD_A.0, 40_000), socket(FAR.0, 80)));
     assert_eq!((flow.state, flow.packets), ("established", [1, 1]));
-    assert_eq!(flow.translated, Some((Translation::Masquerade, socket(NODE.0, 40_000))));
-    let mappings = datapath.mappings().expect("read");
+    assert_eq!(flow.course, [Course::Masqueraded(socket(NODE.0, 40_000))]);
+    let (mappings, _) = table.mappings(9, |_| true).expect("read");
     let [mapping] = mappings[..] else { panic!("one mapping and not {mappings:?}") };
     let expected = (socket(FAR.0, 80), socket(NODE.0, 40_000), socket(POD_A.0, 40_000));
     assert_eq!((mapping.remote, mapping.node, mapping.pod), expected);
-    assert!(mapping.expires_in.is_some() && flow.expires_in.is_some());
+    assert!(!mapping.remains.is_zero() && !flow.remains.is_zero());
 
     let round = || datapath.sweep().round(1, || ControlFlow::Continue(())).expect("swept");
     assert_eq!(round(), Swept { seen: 2, removed: 0 });

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `rhumb bpf`: what the datapath knows, from a user's seat.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rhumb_integration::lab::{Lab, Pod, Spec};
+use rhumb_integration::lab::{AgentOptions, Lab, Pod, Spec};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,16 +34,56 @@ fn a_flow_is_shown_with_its_sides_and_counts() {
     for (own, addr) in [(a.v4(), b.v4()), (a.v6(), b.v6())] {
         echo(&a, &b, addr, 3);
         let shown = node.show(&format!("bpf ct --address {own}")).expect("shown");
-        let flows = shown["flows"].as_array().expect("a list");
-        let flow = flows.iter().find(|flow| flow["replier"] == json!({"address": addr, "port": 5353}));
+        let flows = shown["entries"].as_array().expect("a list");
+        let flow = flows.iter().find(|flow| flow["replier"] == json!(SocketAddr::new(addr, 5353)));
         let flow = flow.unwrap_or_else(|| panic!("no such flow in {shown}"));
-        assert_eq!(flow["opener"], json!({"address": own, "port": 4242}));
+        assert_eq!(flow["opener"], json!(SocketAddr::new(own, 4242)));
         assert_eq!((&flow["protocol"], &flow["state"]), (&json!("udp"), &json!("stream")), "{flow}");
         assert_eq!(flow["packets"], json!([3, 3]), "{flow}");
-        assert!(flow["expires_in_seconds"].as_u64() > Some(60), "{flow}");
+        assert!(flow["remains_seconds"].as_u64() > Some(60), "{flow}");
         let none = node.show("bpf ct --most 0").expect("shown");
-        assert_eq!(none["flows"], json!([]));
+        assert_eq!(none["entries"], json!([]));
         assert!(none["more"].as_u64() > Some(0), "{none}");
+    }
+    lab.close().expect("closed");
+}
+
+#[test]
+fn what_leaves_the_cluster_has_its_translation() {
+    let mut lab = Lab::build(Spec { nodes: 1, ..Spec::named("trans") }).expect("the lab is built");
+    lab.start().expect("started");
+    // The client's block is one of those to which the source stays unless somebody says otherwise.
+    let file = lab.node(0).state_dir().join("masquerade.yaml");
+    std::fs::write(&file, "nonMasqueradeCIDRs: [10.244.0.0/16]\n").expect("written");
+    let options = AgentOptions {
+        args: vec![format!("--ip-masq-config={}", file.display())],
+        ..AgentOptions::default()
+    };
+    lab.node_mut(0).stop_agent().expect("stopped");
+    lab.node_mut(0).start_agent_with(options).expect("started");
+    let node = lab.node(0);
+    let pod = node.add_pod("default", "a").expect("added");
+    for (own, client, wire) in
+        [(pod.v4(), Lab::CLIENT[0], node.addresses[0]), (pod.v6(), Lab::CLIENT[1], node.addresses[1])]
+    {
+        let client: IpAddr = client.parse().expect("an address");
+        let server = lab.client().run(|| Ok(UdpSocket::bind((client, 5353))?)).expect("bound");
+        server.set_read_timeout(Some(PATIENCE)).expect("set");
+        let socket = pod.namespace.run(|| Ok(UdpSocket::bind((own, 4242))?)).expect("bound");
+        socket.send_to(b"hello", (client, 5353)).expect("sent");
+        let (_, seen) = server.recv_from(&mut [0; 5]).expect("arrived");
+        assert_eq!(seen.ip(), wire);
+        let shown = node.show(&format!("bpf nat --address {own}")).expect("shown");
+        let entries = shown["entries"].as_array().expect("a list");
+        let entry = entries.iter().find(|entry| entry["remote"] == json!(SocketAddr::new(client, 5353)));
+        let entry = entry.unwrap_or_else(|| panic!("no such mapping in {shown}"));
+        assert_eq!((&entry["pod"], &entry["node"]), (&json!(SocketAddr::new(own, 4242)), &json!(seen)));
+        let shown = node.show(&format!("bpf ct --address {own}")).expect("shown");
+        let course = json!([format!("masqueraded={seen}")]);
+        assert!(
+            shown["entries"].as_array().expect("a list").iter().any(|flow| flow["course"] == course),
+            "{shown}"
+        );
     }
     lab.close().expect("closed");
 }

@@ -85,14 +85,20 @@ enum Bpf {
     /// What the datapath knows about prefixes elsewhere.
     Ipcache,
     /// Flows that the datapath remembers.
-    Ct {
-        /// Only flows of this address, also when it stands for a pod.
-        #[arg(long, value_name = "IP")]
-        address: Option<IpAddr>,
-        /// At most this many.
-        #[arg(long, value_name = "N", default_value_t = 10_000)]
-        most: usize,
-    },
+    Ct(Entries),
+    /// Which port of the node stands for which of a pod.
+    Nat(Entries),
+}
+
+/// Which entries to show.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Entries {
+    /// Only those of this address, also when it stands for a pod.
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    most: usize,
 }
 
 impl Command {
@@ -101,8 +107,8 @@ impl Command {
         match (self, form) {
             (Command::Metrics, Output::Json) => json!({"metrics": "samples"}),
             (Command::Metrics, Output::Table) => json!({"metrics": "text"}),
-            (Command::Bpf(Bpf::Ct { address, most }), _) => {
-                json!({"flows": {"address": address, "most": most}})
+            (Command::Bpf(Bpf::Ct(Entries { address, most }) | Bpf::Nat(Entries { address, most })), _) => {
+                json!({"flows": {"table": self.word(), "address": address, "most": most}})
             }
             _ => json!(self.word()),
         }
@@ -118,7 +124,8 @@ impl Command {
             Command::Route(Route::Changes) => "route_changes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
             Command::Bpf(Bpf::Ipcache) => "ipcache",
-            Command::Bpf(Bpf::Ct { .. }) => "ct",
+            Command::Bpf(Bpf::Ct(_)) => "ct",
+            Command::Bpf(Bpf::Nat(_)) => "nat",
             Command::Metrics => "metrics",
             Command::Monitor(_) => "monitor",
         }

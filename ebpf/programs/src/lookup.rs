@@ -19,7 +19,8 @@ use rhumb_ebpf_common::ct::TICK_SHIFT;
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
-    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote, UPLINKS, Uplink,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote,
+    UPLINKS, Uplink,
 };
 use rhumb_ebpf_common::nat::Probe;
 use rhumb_ebpf_common::{
@@ -193,7 +194,13 @@ pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
 /// Whether the node itself would take the answer to a packet that leaves with the source `port` and `addr`: by a socket or
 /// a host port of its own.
 #[inline(never)]
-pub(crate) fn is_taken<F: Family>(skb: Skb, ip: &Ip<F>, ports: &Ports, port: [u8; 2], addr: &Address) -> bool {
+pub(crate) fn is_taken<F: Family>(
+    skb: Skb,
+    ip: &Ip<F>,
+    ports: &Ports,
+    port: [u8; 2],
+    addr: &Address,
+) -> bool {
     let protocol = ports.protocol;
     if host_port(&HostPortKey { addr: *addr, port, protocol, padding: 0 }).is_some() {
         return true;

@@ -10,8 +10,8 @@ use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, ethernet};
 
 use crate::act::{self, Hop};
-use crate::packet::Skb;
 use crate::lookup::{self, Claim};
+use crate::packet::Skb;
 
 /// How often another port is looked for when the node itself uses the one found.
 const ROUNDS: u32 = 4;
@@ -35,7 +35,13 @@ pub(crate) fn leave<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, addr: F::Addr) 
 
 /// Takes a port for a flow, which is forgotten at `expires`.
 #[inline(always)]
-fn choose<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, source: &mut Known, expires: u32) -> Result<(), Reason> {
+fn choose<F: Hop>(
+    skb: Skb,
+    ip: &Ip<F>,
+    ports: &Ports,
+    source: &mut Known,
+    expires: u32,
+) -> Result<(), Reason> {
     let mut start = 0;
     for _ in 0..ROUNDS {
         match claim::<F>(ip, ports, source, start, expires) {
