@@ -29,7 +29,7 @@ use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::conf_file::{self, ConfFiles};
-use crate::desired::PodPrograms;
+use crate::desired::FilterPrograms;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::node::{Input, Node, Settings};
@@ -192,15 +192,17 @@ fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
     Ok(queue)
 }
 
-fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, PodPrograms)> {
+fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, FilterPrograms)> {
     let targets = datapath.targets()?;
-    let mut programs = PodPrograms::default();
+    let mut programs = FilterPrograms::default();
     let mut loaded = BTreeMap::new();
+    let has_tcx = rhumb_ebpf::has_tcx();
     for program in datapath.programs()? {
         match program.hook {
             Hook::FromPod => programs.from_pod = program.id,
             Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire => continue,
+            Hook::FromWire if has_tcx => continue,
+            Hook::FromWire => programs.from_wire = Some(program.id),
         }
         loaded.insert(program.id, Arc::new(program.fd));
     }

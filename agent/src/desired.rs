@@ -45,11 +45,13 @@ pub(crate) struct Surroundings {
     pub(crate) namespace: bool,
 }
 
-/// The kernel's numbers of the programs on the host's end of a pod's link.
+/// The kernel's numbers of the programs that stand as filters: on the host's end of a pod's link always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PodPrograms {
+pub(crate) struct FilterPrograms {
     pub(crate) from_pod: u32,
     pub(crate) to_pod: u32,
+    /// On uplinks where the kernel has no tcx; `None` where it has, and the program is attached by a link.
+    pub(crate) from_wire: Option<u32>,
 }
 
 /// What every endpoint of the node shares.
@@ -57,7 +59,7 @@ pub(crate) struct PodPrograms {
 pub(crate) struct Shared<'a> {
     /// Addresses of the node.
     pub(crate) addresses: &'a [IpAddr],
-    pub(crate) programs: PodPrograms,
+    pub(crate) programs: FilterPrograms,
 }
 
 impl Desired {
@@ -115,7 +117,7 @@ impl Desired {
         }
     }
 
-    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: PodPrograms) {
+    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: FilterPrograms) {
         let v4 = match endpoint.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,
@@ -171,15 +173,17 @@ impl Desired {
     }
 
     /// Adds what the node itself wants: forwarding, uplinks, and routes to other nodes' pods.
-    pub(crate) fn add_node(&mut self, tables: &Tables, node: &rhumb_model::NodeName) -> next_hop::Plan {
+    pub(crate) fn add_node(
+        &mut self,
+        tables: &Tables,
+        node: &rhumb_model::NodeName,
+        programs: FilterPrograms,
+    ) -> next_hop::Plan {
         for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             self.sysctls.insert(Sysctl(name.to_owned()), "1".to_owned());
         }
         for uplink in &tables.uplinks {
-            self.attachments.insert(
-                AttachPoint { ifname: uplink.ifname.clone(), hook: Hook::FromWire },
-                Attached { ifindex: uplink.ifindex },
-            );
+            self.add_uplink(uplink, programs);
         }
         let plan = next_hop::plan(&next_hop::PlanInput {
             own_pod_cidrs: tables.pod_cidrs_of(node),
@@ -190,6 +194,17 @@ impl Desired {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
         }
         plan
+    }
+
+    /// Adds the program on one uplink, in the form that this kernel has for it.
+    pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: FilterPrograms) {
+        let (ifname, ifindex) = (uplink.ifname.clone(), uplink.ifindex);
+        if let Some(program) = programs.from_wire {
+            let key = FilterKey { ifname, hook: FilterHook::Ingress };
+            self.filters.insert(key, Filter { ifindex, program });
+        } else {
+            self.attachments.insert(AttachPoint { ifname, hook: Hook::FromWire }, Attached { ifindex });
+        }
     }
 }
 
@@ -223,6 +238,8 @@ pub(crate) fn chained_ifindex(endpoint: &Endpoint) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rhumb_model::IfName;
+
     use super::*;
     use crate::endpoint::tests::endpoint;
 
@@ -233,7 +250,7 @@ mod tests {
         endpoint.port_mappings =
             vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
         let mut desired = Desired::default();
-        let programs = PodPrograms { from_pod: 11, to_pod: 12 };
+        let programs = FilterPrograms { from_pod: 11, to_pod: 12, from_wire: None };
         desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs });
         desired
     }
@@ -257,6 +274,22 @@ mod tests {
         let host =
             (desired.links.len(), desired.host_routes.len(), desired.pods.len(), desired.filters.len());
         assert_eq!(host, (1, 2, 2, 2));
+    }
+
+    #[test]
+    fn the_program_of_an_uplink_is_a_link_or_where_there_is_no_tcx_a_filter() {
+        let uplink =
+            Uplink { ifname: IfName::new("eth0").expect("valid"), ifindex: 3, mtu: 1500, addresses: vec![] };
+        let objects = |from_wire| {
+            let mut desired = Desired::default();
+            desired.add_uplink(&uplink, FilterPrograms { from_wire, ..FilterPrograms::default() });
+            desired
+        };
+        let (link, filter) = (objects(None), objects(Some(13)));
+        assert_eq!((link.attachments.len(), link.filters.len()), (1, 0));
+        let key = FilterKey { ifname: uplink.ifname.clone(), hook: FilterHook::Ingress };
+        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program: 13 })].into());
+        assert!(filter.attachments.is_empty());
     }
 
     #[test]

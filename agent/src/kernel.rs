@@ -15,7 +15,7 @@ use rhumb_routing::Filters;
 use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
 
 use crate::conf_file::ConfFiles;
-use crate::desired::Desired;
+use crate::desired::{Desired, FilterPrograms};
 
 /// The reconcilers of all targets.
 pub(crate) struct Kernel {
@@ -25,9 +25,9 @@ pub(crate) struct Kernel {
     pub(crate) routes: Reconciler<PodRoutes>,
     pub(crate) qdiscs: Reconciler<Qdiscs>,
     pub(crate) pod_links: Reconciler<PodLinks>,
-    /// Programs on the host's ends of pods' links.
+    /// Programs on the host's ends of pods' links, and on the uplinks where the kernel has no tcx.
     pub(crate) filters: Reconciler<Filters>,
-    /// Programs on the uplinks.
+    /// Programs on the uplinks where the kernel has tcx.
     pub(crate) attachments: Reconciler<Attachments>,
     pub(crate) host_routes: Reconciler<HostRoutes>,
     pub(crate) pods: Reconciler<Endpoints>,
@@ -196,6 +196,17 @@ impl Kernel {
             });
         });
         first
+    }
+
+    /// Observes anew which programs stand on uplinks.
+    pub(crate) async fn look_at_uplinks(&mut self, programs: FilterPrograms, now: Instant) {
+        if programs.from_wire.is_some() {
+            self.filters.invalidate();
+            self.filters.look(now).await;
+        } else {
+            self.attachments.invalidate();
+            self.attachments.look(now).await;
+        }
     }
 
     /// Observes what an endpoint needs on the host, where nothing is known.

@@ -31,7 +31,7 @@ use rhumb_routing::{Namespaces, Netlink};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
-use crate::desired::{Desired, PodPrograms, Shared, Surroundings, chained_ifindex};
+use crate::desired::{Desired, FilterPrograms, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
@@ -109,8 +109,8 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     /// Node addresses asked for by the flag.
     pub(crate) node_addresses: Vec<IpAddr>,
-    /// The programs of pods' links.
-    pub(crate) programs: PodPrograms,
+    /// The programs that are put as filters.
+    pub(crate) programs: FilterPrograms,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
 }

@@ -4,11 +4,11 @@
 //! ```text
 //!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
 //!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
-//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink
+//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink, where there is tcx
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
-//! new programs, each in one step. On the links of pods the programs stand as filters, which the agent puts: see
-//! [`Datapath::programs`]. Starting a pod loads nothing.
+//! new programs, each in one step. On the links of pods, and on uplinks where the kernel has no tcx ([`has_tcx`]), the
+//! programs stand as filters, which the agent puts: see [`Datapath::programs`]. Starting a pod loads nothing.
 #![warn(missing_docs)]
 
 mod attachments;
@@ -29,7 +29,7 @@ pub use counters::{Counter, CounterError};
 pub use datapath::{Config, Datapath, OpenError, Program, PurgeError, Targets};
 pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
-pub use features::{Feature, features};
+pub use features::{Feature, features, has_tcx};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
 pub use object::LoadError;
 pub use pod_links::{IfIndex, PodLink, PodLinks};

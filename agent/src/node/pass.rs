@@ -127,7 +127,7 @@ impl Node {
                 desired.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
             }
         }
-        let plan = desired.add_node(&self.tables, &self.settings.node);
+        let plan = desired.add_node(&self.tables, &self.settings.node, self.settings.programs);
         if self.route_problems != plan.problems {
             for problem in &plan.problems {
                 warn!(%problem, "pods of another node not reachable");
