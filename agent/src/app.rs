@@ -15,10 +15,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use rhumb_api::{DirStore, NodeStateStatus};
 use rhumb_cni::queue::{self, Queue};
-use rhumb_ebpf::{Datapath, Hook};
+use rhumb_ebpf::Datapath;
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
+use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
     Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
 };
@@ -29,9 +30,10 @@ use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::conf_file::{self, ConfFiles};
-use crate::desired::FilterPrograms;
+use crate::desired::Programs;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::masquerade::{self, Followed, Masquerade};
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
 use crate::{follow, local_socket, plugin_socket, publish};
@@ -73,6 +75,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
     let notices = Events::open(&host).await?;
+    let masquerade = read_masquerade(&args);
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -82,8 +85,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             node_addresses: args.node_address.clone(),
             programs,
             uplinks: args.uplink.clone(),
+            hold_down: HoldDown(args.route_hold_down),
         },
         ledger,
+        masquerade.clone(),
         kernel,
         namespaces,
         host,
@@ -97,6 +102,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
+    if let Some(file) = args.ip_masq_config.clone() {
+        tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
+    }
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
@@ -192,18 +200,13 @@ fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
     Ok(queue)
 }
 
-fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, FilterPrograms)> {
+fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, Programs)> {
     let targets = datapath.targets()?;
-    let mut programs = FilterPrograms::default();
-    let mut loaded = BTreeMap::new();
     let has_tcx = rhumb_ebpf::has_tcx();
-    for program in datapath.programs()? {
-        match program.hook {
-            Hook::FromPod => programs.from_pod = program.id,
-            Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire if has_tcx => continue,
-            Hook::FromWire => programs.from_wire = Some(program.id),
-        }
+    let mut programs = Programs::default();
+    let mut loaded = BTreeMap::new();
+    for program in datapath.programs()?.into_iter().filter(|it| Programs::is_filter(it.hook, has_tcx)) {
+        programs.filters.insert(program.hook, program.id);
         loaded.insert(program.id, Arc::new(program.fd));
     }
     let kernel = Kernel {
@@ -217,10 +220,20 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        ipcache: Reconciler::new(targets.ipcache),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
     };
     Ok((kernel, programs))
+}
+
+/// What the file about masquerading says. A bad one keeps no node from starting: what is usual holds until it is good.
+fn read_masquerade(args: &Args) -> Masquerade {
+    let Some(file) = &args.ip_masq_config else { return Masquerade::default() };
+    Masquerade::read(file).unwrap_or_else(|error| {
+        warn!(file = %file.display(), %error, "masquerading as usual");
+        Masquerade::default()
+    })
 }
 
 /// Listens at `path` in place of whoever listened there before; only root may connect.
@@ -237,12 +250,12 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Passes on that the node's links, addresses or routes changed. When the kernel's notices cannot be heard any more,
+/// Passes on that the node's links, addresses, routes or neighbours changed. When the kernel's notices cannot be heard any more,
 /// the regular refresh is what is left.
 async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
     loop {
-        match events.next().await {
-            Ok(_) => {}
+        let heard = match events.next().await {
+            Ok(heard) => heard,
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -250,8 +263,8 @@ async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
                 );
                 return;
             }
-        }
-        if inbox.send(Input::HostChanged).await.is_err() {
+        };
+        if inbox.send(Input::HostChanged(heard)).await.is_err() {
             return;
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use rhumb_model::{IfName, NodeName, PoolName};
 
+const LONGEST_HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
+
 /// The rhumb node agent: gives pods addresses, programs routes, and keeps the datapath.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "rhumb-agent", version)]
@@ -59,6 +61,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) cool_down: Duration,
 
+    /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;
+    /// doubled up to eight times when the way keeps going. May have a fraction.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = fraction)]
+    pub(crate) route_hold_down: Duration,
+
+    /// File in the format of ip-masq-agent that says where the source of pods' packets stays. Without it, or while
+    /// it is not there: private, reserved and link-local blocks.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ip_masq_config: Option<PathBuf>,
+
     /// Create the Node object of this node when there is none, as the kubelet does.
     #[arg(long)]
     pub(crate) register_node: bool,
@@ -70,4 +82,10 @@ pub(crate) struct Args {
 
 fn seconds(value: &str) -> Result<Duration, std::num::ParseIntError> {
     value.parse().map(Duration::from_secs)
+}
+
+fn fraction(value: &str) -> Result<Duration, String> {
+    let seconds: f64 = value.parse().map_err(|_| "want a number of seconds".to_owned())?;
+    let length = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if length > LONGEST_HOLD_DOWN { Err("want at most an hour".to_owned()) } else { Ok(length) }
 }

@@ -7,18 +7,17 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink,
+    PodLink, Remote, RemotePrefix,
 };
-use rhumb_model::{AttachmentKey, Family, Prefix};
+use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
+use rhumb_routing::plan::{self, Plan};
 use rhumb_routing::{
     Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
-    plan as next_hop,
 };
 use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
 use crate::endpoint::{Endpoint, Origin};
-use crate::tables::Tables;
 
 /// Desired state, one map per target.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -32,6 +31,7 @@ pub(crate) struct Desired {
     pub(crate) filters: BTreeMap<FilterKey, Filter>,
     pub(crate) attachments: BTreeMap<AttachPoint, Attached>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
+    pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
     pub(crate) host_ports: BTreeMap<HostPort, HostPortBackend>,
 }
@@ -45,13 +45,21 @@ pub(crate) struct Surroundings {
     pub(crate) namespace: bool,
 }
 
-/// The kernel's numbers of the programs that stand as filters: on the host's end of a pod's link always.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct FilterPrograms {
-    pub(crate) from_pod: u32,
-    pub(crate) to_pod: u32,
-    /// On uplinks where the kernel has no tcx; `None` where it has, and the program is attached by a link.
-    pub(crate) from_wire: Option<u32>,
+/// How each program is attached on this kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Programs {
+    /// Those that are put as filters, with the kernel's numbers of them; all others have tcx links.
+    pub(crate) filters: BTreeMap<Hook, u32>,
+}
+
+impl Programs {
+    /// Whether a program stands as a filter: on pods' links always, elsewhere where the kernel has no tcx.
+    pub(crate) fn is_filter(hook: Hook, has_tcx: bool) -> bool {
+        match hook {
+            Hook::FromPod | Hook::ToPod => true,
+            Hook::FromWire | Hook::FromTunnel | Hook::ToTunnel => !has_tcx,
+        }
+    }
 }
 
 /// What every endpoint of the node shares.
@@ -59,7 +67,7 @@ pub(crate) struct FilterPrograms {
 pub(crate) struct Shared<'a> {
     /// Addresses of the node.
     pub(crate) addresses: &'a [IpAddr],
-    pub(crate) programs: FilterPrograms,
+    pub(crate) programs: &'a Programs,
 }
 
 impl Desired {
@@ -117,7 +125,7 @@ impl Desired {
         }
     }
 
-    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: FilterPrograms) {
+    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: &Programs) {
         let v4 = match endpoint.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,
@@ -137,11 +145,25 @@ impl Desired {
                 host_ports: !endpoint.port_mappings.is_empty(),
             },
         );
-        let hooks = [(FilterHook::Ingress, programs.from_pod), (FilterHook::Egress, programs.to_pod)];
-        for (hook, program) in hooks {
-            self.filters
-                .insert(FilterKey { ifname: endpoint.host.clone(), hook }, Filter { ifindex, program });
+        for hook in [Hook::FromPod, Hook::ToPod] {
+            self.attach(&endpoint.host, ifindex, hook, programs);
         }
+    }
+
+    /// Adds a program at its hook of an interface, in the form that this kernel has for it.
+    fn attach(&mut self, ifname: &IfName, ifindex: u32, hook: Hook, programs: &Programs) {
+        let ifname = ifname.clone();
+        if let Some(program) = programs.filters.get(&hook) {
+            let key = FilterKey { ifname, hook: side(hook) };
+            self.filters.insert(key, Filter { ifindex, program: *program });
+        } else {
+            self.attachments.insert(AttachPoint { ifname, hook }, Attached { ifindex });
+        }
+    }
+
+    /// Adds what an uplink wants.
+    pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: &Programs) {
+        self.attach(&uplink.ifname, uplink.ifindex, Hook::FromWire, programs);
     }
 
     fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32) {
@@ -172,39 +194,26 @@ impl Desired {
         }
     }
 
-    /// Adds what the node itself wants: forwarding, uplinks, and routes to other nodes' pods.
-    pub(crate) fn add_node(
-        &mut self,
-        tables: &Tables,
-        node: &rhumb_model::NodeName,
-        programs: FilterPrograms,
-    ) -> next_hop::Plan {
+    /// Adds what the node itself wants: forwarding, uplinks, and the ways to other nodes' pods.
+    pub(crate) fn add_node(&mut self, uplinks: &[Uplink], programs: &Programs, ways: &Plan) {
         for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             self.sysctls.insert(Sysctl(name.to_owned()), "1".to_owned());
         }
-        for uplink in &tables.uplinks {
+        for uplink in uplinks {
             self.add_uplink(uplink, programs);
         }
-        let plan = next_hop::plan(&next_hop::PlanInput {
-            own_pod_cidrs: tables.pod_cidrs_of(node),
-            uplinks: tables.uplinks.iter().map(Uplink::reach).collect(),
-            nodes: tables.remote_nodes(node),
-        });
-        for (prefix, route) in &plan.routes {
+        for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
         }
-        plan
-    }
-
-    /// Adds the program on one uplink, in the form that this kernel has for it.
-    pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: FilterPrograms) {
-        let (ifname, ifindex) = (uplink.ifname.clone(), uplink.ifindex);
-        if let Some(program) = programs.from_wire {
-            let key = FilterKey { ifname, hook: FilterHook::Ingress };
-            self.filters.insert(key, Filter { ifindex, program });
-        } else {
-            self.attachments.insert(AttachPoint { ifname, hook: Hook::FromWire }, Attached { ifindex });
-        }
+        let entry = |remote: &plan::Remote| Remote {
+            tunnel: remote.tunnel,
+            identity: 0,
+            mtu: remote.mtu,
+            keep_source: remote.keep_source,
+            node: remote.node,
+        };
+        self.ipcache
+            .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));
     }
 }
 
@@ -213,6 +222,14 @@ fn leads_from(mapping: &PortMapping, addr: IpAddr) -> bool {
     mapping.host_ip.is_none_or(|wanted| {
         wanted == addr || (wanted.is_unspecified() && Family::of(wanted) == Family::of(addr))
     })
+}
+
+/// Which packets of an interface a program sees.
+fn side(hook: Hook) -> FilterHook {
+    match hook {
+        Hook::FromPod | Hook::FromWire | Hook::FromTunnel => FilterHook::Ingress,
+        Hook::ToPod | Hook::ToTunnel => FilterHook::Egress,
+    }
 }
 
 fn qdisc(attachment: &AttachmentKey, direction: Direction) -> QdiscKey {
@@ -238,20 +255,23 @@ pub(crate) fn chained_ifindex(endpoint: &Endpoint) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_model::IfName;
-
     use super::*;
     use crate::endpoint::tests::endpoint;
 
     const NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
+
+    fn programs(has_tcx: bool) -> Programs {
+        let filters = Hook::ALL.into_iter().filter(|hook| Programs::is_filter(*hook, has_tcx));
+        Programs { filters: filters.zip(11..).collect() }
+    }
 
     fn objects(around: Surroundings) -> Desired {
         let mut endpoint = endpoint("c1/eth0", &["10.1.0.5", "fd00::5"]);
         endpoint.port_mappings =
             vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
         let mut desired = Desired::default();
-        let programs = FilterPrograms { from_pod: 11, to_pod: 12, from_wire: None };
-        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs });
+        let programs = programs(true);
+        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs: &programs });
         desired
     }
 
@@ -277,18 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn the_program_of_an_uplink_is_a_link_or_where_there_is_no_tcx_a_filter() {
-        let uplink =
-            Uplink { ifname: IfName::new("eth0").expect("valid"), ifindex: 3, mtu: 1500, addresses: vec![] };
-        let objects = |from_wire| {
+    fn the_program_of_an_uplink_has_a_link_or_where_there_is_no_tcx_is_a_filter() {
+        let ifname = IfName::new("eth0").expect("valid");
+        let uplink = Uplink { ifname: ifname.clone(), ifindex: 3, mtu: 1500, addresses: vec![] };
+        let objects = |has_tcx| {
             let mut desired = Desired::default();
-            desired.add_uplink(&uplink, FilterPrograms { from_wire, ..FilterPrograms::default() });
+            desired.add_uplink(&uplink, &programs(has_tcx));
             desired
         };
-        let (link, filter) = (objects(None), objects(Some(13)));
+        let (link, filter) = (objects(true), objects(false));
         assert_eq!((link.attachments.len(), link.filters.len()), (1, 0));
-        let key = FilterKey { ifname: uplink.ifname.clone(), hook: FilterHook::Ingress };
-        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program: 13 })].into());
+        let key = FilterKey { ifname, hook: FilterHook::Ingress };
+        let program = programs(false).filters[&Hook::FromWire];
+        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program })].into());
         assert!(filter.attachments.is_empty());
     }
 

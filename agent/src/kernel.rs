@@ -2,20 +2,21 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → attachments → filters → pod links → qdiscs → host routes → links  (root to leaf)
+//!   remove:  pods → host ports → ipcache → host routes → attachments → filters → pod links → qdiscs
+//!            → pod addresses → pod routes → links                                                (root to leaf)
 //!   put:     sysctls → links → qdiscs → pod addresses → pod routes → pod links → filters
-//!            → attachments → host routes → pods → host ports                                     (leaf to root)
+//!            → attachments → host routes → ipcache → pods → host ports                           (leaf to root)
 //! ```
 
 use std::time::Instant;
 
-use rhumb_ebpf::{Attachments, Endpoints, HostPorts, PodLinks};
+use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
 use rhumb_routing::Filters;
 use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
 
 use crate::conf_file::ConfFiles;
-use crate::desired::{Desired, FilterPrograms};
+use crate::desired::{Desired, Programs};
 
 /// The reconcilers of all targets.
 pub(crate) struct Kernel {
@@ -30,6 +31,8 @@ pub(crate) struct Kernel {
     /// Programs on the uplinks where the kernel has tcx.
     pub(crate) attachments: Reconciler<Attachments>,
     pub(crate) host_routes: Reconciler<HostRoutes>,
+    /// What is behind addresses elsewhere.
+    pub(crate) ipcache: Reconciler<Ipcache>,
     pub(crate) pods: Reconciler<Endpoints>,
     pub(crate) host_ports: Reconciler<HostPorts>,
     /// Put by readiness, never removed by the agent: without it the runtime takes the node for not ready.
@@ -71,6 +74,7 @@ macro_rules! each {
         one!(filters);
         one!(attachments);
         one!(host_routes);
+        one!(ipcache);
         one!(pods);
         one!(host_ports);
     }};
@@ -87,13 +91,14 @@ impl Kernel {
         let mut sum = Outcome::default();
         add(&mut sum, self.pods.remove_stale(&desired.pods, now).await);
         add(&mut sum, self.host_ports.remove_stale(&desired.host_ports, now).await);
+        add(&mut sum, self.ipcache.remove_stale(&desired.ipcache, now).await);
+        add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
         add(&mut sum, self.attachments.remove_stale(&desired.attachments, now).await);
         add(&mut sum, self.filters.remove_stale(&desired.filters, now).await);
         add(&mut sum, self.pod_links.remove_stale(&desired.pod_links, now).await);
         add(&mut sum, self.qdiscs.remove_stale(&desired.qdiscs, now).await);
         add(&mut sum, self.addresses.remove_stale(&desired.addresses, now).await);
         add(&mut sum, self.routes.remove_stale(&desired.routes, now).await);
-        add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
         sum
     }
 
@@ -127,6 +132,7 @@ impl Kernel {
         add(&mut sum, self.filters.put_missing(&desired.filters, now).await);
         add(&mut sum, self.attachments.put_missing(&desired.attachments, now).await);
         add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
+        add(&mut sum, self.ipcache.put_missing(&desired.ipcache, now).await);
         add(&mut sum, self.pods.put_missing(&desired.pods, now).await);
         add(&mut sum, self.host_ports.put_missing(&desired.host_ports, now).await);
         sum
@@ -199,8 +205,8 @@ impl Kernel {
     }
 
     /// Observes anew which programs stand on uplinks.
-    pub(crate) async fn look_at_uplinks(&mut self, programs: FilterPrograms, now: Instant) {
-        if programs.from_wire.is_some() {
+    pub(crate) async fn look_at_uplinks(&mut self, programs: &Programs, now: Instant) {
+        if programs.filters.contains_key(&Hook::FromWire) {
             self.filters.invalidate();
             self.filters.look(now).await;
         } else {
@@ -216,15 +222,22 @@ impl Kernel {
         self.pod_links.look(now).await;
         self.filters.look(now).await;
         self.attachments.look(now).await;
-        self.host_routes.look(now).await;
+        self.look_at_ways(now).await;
         self.pods.look(now).await;
         self.host_ports.look(now).await;
+    }
+
+    /// Observes the ways to other nodes, where nothing is known.
+    pub(crate) async fn look_at_ways(&mut self, now: Instant) {
+        self.host_routes.look(now).await;
+        self.ipcache.look(now).await;
     }
 
     /// Looks at everything anew at the next pass.
     pub(crate) fn invalidate(&mut self) {
         self.sysctls.invalidate();
         self.host_routes.invalidate();
+        self.ipcache.invalidate();
         self.pods.invalidate();
         self.host_ports.invalidate();
         self.invalidate_links();

@@ -10,12 +10,14 @@ mod follow;
 mod kernel;
 mod ledger;
 mod local_socket;
+mod masquerade;
 mod metrics;
 mod node;
 mod plugin_socket;
 mod publish;
 mod ready;
 mod tables;
+mod ways;
 
 use std::process::ExitCode;
 

@@ -3,6 +3,7 @@
 
 use rhumb_ebpf::Counter;
 use rhumb_model::Family;
+use rhumb_routing::plan::Way;
 use serde::Serialize;
 
 use crate::kernel::TargetStatus;
@@ -56,6 +57,17 @@ pub(crate) fn collect(node: &Node, counters: &[Counter]) -> Vec<Sample> {
     }
     for target in &targets {
         add("rhumb_target_failing_objects", kind(target), count(target.failing.len()));
+    }
+    let mut ways = std::collections::BTreeMap::new();
+    for (_, choice) in node.ways.choices() {
+        *ways.entry(choice.way.as_ref().map_or("none", Way::word)).or_insert(0_u64) += 1;
+    }
+    for (way, prefixes) in ways {
+        add("rhumb_route_prefixes", vec![("way", way.to_owned())], prefixes);
+    }
+    for ([from, to, why], changes) in node.ways.history().counts() {
+        let labels = vec![("from", from.to_owned()), ("to", to.to_owned()), ("reason", why.to_owned())];
+        add("rhumb_route_changes_total", labels, changes);
     }
     add("rhumb_attachments", Vec::new(), count(node.ledger.endpoints().len()));
     add("rhumb_agent_resident_bytes", Vec::new(), resident_kib() * 1024);

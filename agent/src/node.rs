@@ -14,6 +14,7 @@
 mod add;
 mod check;
 mod del;
+mod fabric;
 mod pass;
 mod show;
 mod status;
@@ -26,19 +27,24 @@ use std::time::{Duration, Instant, SystemTime};
 use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
-use rhumb_routing::plan::Problem;
-use rhumb_routing::{Namespaces, Netlink};
+use rhumb_routing::plan::HoldDown;
+use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
-use crate::desired::{Desired, FilterPrograms, Shared, Surroundings, chained_ifindex};
+use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
-use crate::tables::Tables;
+use crate::masquerade::Masquerade;
+use crate::tables::{PoolRow, Tables};
+use crate::ways::Ways;
 
 pub(crate) use show::Show;
+
+/// Name of the link through which packets to other nodes are encapsulated.
+pub(crate) const TUNNEL: &str = "rhumb_vxlan";
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -80,8 +86,10 @@ pub(crate) enum Input {
     NodeConfigs(Update<NodeConfig>),
     NodeStates(Update<NodeState>),
     Pools(Update<PodPool>),
-    /// Links, addresses or routes of the node changed.
-    HostChanged,
+    /// Where the source of pods' packets stays.
+    Masquerade(Masquerade),
+    /// Links, addresses, routes or neighbours of the node changed.
+    HostChanged(Notices),
 }
 
 /// What the Pod object wishes for its addresses.
@@ -109,10 +117,12 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     /// Node addresses asked for by the flag.
     pub(crate) node_addresses: Vec<IpAddr>,
-    /// The programs that are put as filters.
-    pub(crate) programs: FilterPrograms,
+    /// How programs are attached.
+    pub(crate) programs: Programs,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
+    /// For how long a direct way has to be back before packets return to it.
+    pub(crate) hold_down: HoldDown,
 }
 
 /// All state of the node.
@@ -131,8 +141,9 @@ pub(crate) struct Node {
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
-    /// What the plan of routes to other nodes could not do.
-    route_problems: Vec<Problem>,
+    /// The ways to other nodes' pods.
+    pub(crate) ways: Ways,
+    fabric_times: fabric::FabricTimes,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
@@ -149,6 +160,7 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         ledger: Ledger,
+        masquerade: Masquerade,
         kernel: Kernel,
         namespaces: Namespaces,
         host: Netlink,
@@ -160,7 +172,7 @@ impl Node {
         Self {
             settings,
             ledger,
-            tables: Tables::default(),
+            tables: Tables::new(masquerade),
             kernel,
             namespaces,
             host,
@@ -170,7 +182,8 @@ impl Node {
             started: Instant::now(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
-            route_problems: Vec::new(),
+            ways: Ways::default(),
+            fabric_times: fabric::FabricTimes::new(Instant::now()),
             host_seen: false,
             reached: Revision::default(),
             pass_again: false,
@@ -185,7 +198,8 @@ impl Node {
         let mut refresh = Instant::now() + REFRESH;
         loop {
             self.pass().await;
-            let wake = self.kernel.next_retry().into_iter().chain(self.look_due).fold(refresh, Instant::min);
+            let due = self.kernel.next_retry().into_iter().chain(self.look_due).chain(self.ways_wake());
+            let wake = due.fold(refresh, Instant::min);
             let wake = if self.pass_again { Instant::now() } else { wake };
             let first = tokio::select! {
                 input = inbox.recv() => match input {
@@ -197,6 +211,7 @@ impl Node {
             if Instant::now() >= refresh {
                 refresh = Instant::now() + REFRESH;
                 self.look_due = Some(Instant::now());
+                self.fabric_times.changed(Instant::now());
                 self.kernel.invalidate();
             }
             let mut batch: Vec<Input> = first.into_iter().collect();
@@ -230,12 +245,25 @@ impl Node {
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),
                 Input::Pools(update) => self.take_pool(update),
-                Input::HostChanged => {
-                    self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
+                Input::Masquerade(masquerade) => {
+                    self.tables.masquerade = masquerade;
+                    self.tables.touch();
                 }
+                Input::HostChanged(notices) => self.host_changed(notices),
             }
         }
         self.write_adds(adds);
+    }
+
+    /// A way that goes is acted on at once; everything else may wait until the echoes are over.
+    fn host_changed(&mut self, notices: Notices) {
+        let now = Instant::now();
+        if notices.fabric || notices.links {
+            self.fabric_times.changed(now);
+        }
+        if notices.links || notices.addresses || notices.routes {
+            self.look_due.get_or_insert(now + NOTICES_SETTLE);
+        }
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
@@ -251,7 +279,7 @@ impl Node {
     }
 
     fn take_pool(&mut self, update: Update<PodPool>) {
-        fold(update, &mut self.tables.reserved, |pool| pool.spec.reserved.clone());
+        fold(update, &mut self.tables.pools, PoolRow::of);
         self.inputs_changed();
     }
 
@@ -274,7 +302,7 @@ impl Node {
 
     /// What every endpoint of the node shares.
     fn shared(&self) -> Shared<'_> {
-        Shared { addresses: &self.tables.own_addresses, programs: self.settings.programs }
+        Shared { addresses: &self.tables.own_addresses, programs: &self.settings.programs }
     }
 
     /// The objects of one endpoint.

@@ -28,7 +28,7 @@ pub use key::{ObjectKey, ResourceVersion};
 pub use kind::{FieldError, HasStatus, Kind, KindScope};
 pub use node_config::{NodeConfig, NodeConfigSpec, PodCidr};
 pub use node_state::{Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY};
-pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec};
+pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec, Routing, RoutingException, RoutingMode};
 pub use problem::Problem;
 pub use store::{List, Problems, Store, WatchEvent, WatchStream};
 

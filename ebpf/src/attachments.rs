@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs on interfaces by tcx: one pinned link per interface and hook. The agent uses it for uplinks.
+//! Programs on interfaces by tcx: one pinned link per interface and hook. The agent uses it for uplinks
+//! and for the tunnel.
 //!
 //! Ours are attached behind whatever others have attached, and let go on to whatever others attach later: what they
 //! watch they go on seeing, as long as the packet is left to the stack.
@@ -28,11 +29,15 @@ pub enum Hook {
     ToPod,
     /// What other machines send: ingress of an uplink.
     FromWire,
+    /// What other nodes send through the tunnel: ingress of its device.
+    FromTunnel,
+    /// What enters the tunnel: egress of its device.
+    ToTunnel,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::FromWire];
+    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::FromTunnel, Self::ToTunnel];
 
     /// The name, which is also that of the program.
     pub const fn as_str(self) -> &'static str {
@@ -40,13 +45,15 @@ impl Hook {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::FromWire => "from_wire",
+            Self::FromTunnel => "from_tunnel",
+            Self::ToTunnel => "to_tunnel",
         }
     }
 
     pub(crate) const fn side(self) -> TcAttachType {
         match self {
-            Self::FromPod | Self::FromWire => TcAttachType::Ingress,
-            Self::ToPod => TcAttachType::Egress,
+            Self::FromPod | Self::FromWire | Self::FromTunnel => TcAttachType::Ingress,
+            Self::ToPod | Self::ToTunnel => TcAttachType::Egress,
         }
     }
 }

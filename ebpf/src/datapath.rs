@@ -17,7 +17,7 @@ use crate::entries::EntryError;
 use crate::features::{Feature, features};
 use crate::object::{self, LoadError, MAPS};
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, PodLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -86,6 +86,10 @@ pub struct Targets {
     pub pod_links: PodLinks,
     /// Ports of the node that lead to pods.
     pub host_ports: HostPorts,
+    /// What is behind prefixes elsewhere, and how it is reached.
+    pub ipcache: Ipcache,
+    /// The tunnel that encapsulated packets enter.
+    pub tunnel_links: TunnelLinks,
     /// Programs on interfaces.
     pub attachments: Attachments,
 }
@@ -153,6 +157,8 @@ impl Datapath {
             endpoints: Endpoints::open(&self.maps)?,
             pod_links: PodLinks::open(&self.maps)?,
             host_ports: HostPorts::open(&self.maps)?,
+            ipcache: Ipcache::open(&self.maps)?,
+            tunnel_links: TunnelLinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
     }

@@ -29,7 +29,7 @@ pub fn features() -> Vec<Feature> {
             since: "6.6",
             lost: "whoever removes the clsact qdisc of an uplink removes our programs there until the agent looks again, \
                    and a filter of others before ours may keep packets from it",
-            instead: Some("filters of clsact on uplinks"),
+            instead: Some("filters of clsact on uplinks and on the tunnel"),
             present: has_tcx(),
         },
         Feature {
@@ -52,6 +52,13 @@ pub fn features() -> Vec<Feature> {
             lost: "the host's routes cannot be asked, so other nodes cannot be reached",
             instead: None,
             present: helper(BpfHelper::BPF_FUNC_fib_lookup),
+        },
+        Feature {
+            name: "bpf_skb_set_tunnel_key",
+            since: "5.19",
+            lost: "packets to nodes without another way cannot be encapsulated",
+            instead: None,
+            present: helper(BpfHelper::BPF_FUNC_skb_set_tunnel_key),
         },
         Feature {
             name: "bpf_csum_diff",

@@ -2,13 +2,14 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,counters}   written by the targets, read by the programs
-//!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire}          loaded once, attached many times
-//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink, where there is tcx
+//!  <bpffs>/v1/maps/{pods,links,host_ports,flows,ipcache,config,counters}   written by the targets, read by the programs
+//!  <bpffs>/v1/programs/{from_pod,to_pod,from_wire,from_tunnel,to_tunnel}   loaded once, attached many times
+//!  <bpffs>/v1/links/<hook>:<interface>                      one tcx link per uplink and for the tunnel, where there is tcx
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
-//! new programs, each in one step. On the links of pods, and on uplinks where the kernel has no tcx ([`has_tcx`]), the
-//! programs stand as filters, which the agent puts: see [`Datapath::programs`]. Starting a pod loads nothing.
+//! new programs, each in one step. On the links of pods, and everywhere where the kernel has no tcx
+//! ([`has_tcx`]), the programs stand as filters, which the agent puts: see [`Datapath::programs`]. Starting a pod loads
+//! nothing.
 #![warn(missing_docs)]
 
 mod attachments;
@@ -19,9 +20,11 @@ mod endpoints;
 mod entries;
 mod features;
 mod host_ports;
+mod ipcache;
 mod object;
 mod pod_links;
 mod trial;
+mod tunnel_links;
 
 pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
 pub use bpffs::BpffsError;
@@ -31,7 +34,10 @@ pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
 pub use features::{Feature, features, has_tcx};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
+pub use ipcache::{Ipcache, Remote, RemotePrefix};
 pub use object::LoadError;
 pub use pod_links::{IfIndex, PodLink, PodLinks};
+pub use rhumb_ebpf_common::layout::TUNNEL_MAC;
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
 pub use trial::{Code, Ran, Trial, TrialError};
+pub use tunnel_links::{TunnelLink, TunnelLinks};

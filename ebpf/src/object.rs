@@ -8,8 +8,8 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use rhumb_ebpf_common::layout::{
-    Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue, Link,
-    NO_PREALLOC,
+    Address, COUNTERS, Config, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
+    Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 
 use crate::Hook;
@@ -85,11 +85,13 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
 }
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 5] = [
+pub(crate) const MAPS: [(&str, Layout); 7] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("flows", layout::<FlowKey, Flow>(MapType::LruHash, FLOWS, 0)),
+    ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
+    ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
 ];
 

@@ -268,20 +268,21 @@ fn the_kernel_answers_what_it_answers_better() {
 }
 
 #[test]
-fn a_packet_larger_than_the_route_goes_to_the_kernel_and_a_segment_does_not() {
+fn a_packet_larger_than_the_route_is_answered_and_a_segment_counts_by_its_parts() {
     let node = Node::new();
     node.namespace.ip("link set wire mtu 1400");
     for (src, dst) in both((POD_A4, FAR4), (POD_A6, FAR6)) {
         let mut frame = Frame::tcp(src, dst, (1000, 80)).macs(HOST_A, MAC_A);
         frame.payload = vec![7; 1400];
-        assert_eq!(node.left(Hook::FromPod, node.pod_a, &frame.bytes()), Reason::TooBig);
+        let (reason, _) = node.sent(Hook::FromPod, node.pod_a, &frame.bytes());
+        assert_eq!(reason, Reason::AnsweredTooBig);
         let packet = frame.bytes();
         let trial = Trial { gso_size: 1200, ingress_ifindex: node.pod_a, ..Trial::new(&packet, node.pod_a) };
         let (reason, ran) = node.counted(Hook::FromPod, trial);
         assert_eq!((reason, ran.code), (Reason::ForwardedRemote, Code::Redirect));
         let trial = Trial { gso_size: 1390, ..trial };
         let (reason, ran) = node.counted(Hook::FromPod, trial);
-        assert_eq!((reason, ran.code), (Reason::TooBig, Code::Next));
+        assert_eq!((reason, ran.code), (Reason::AnsweredTooBig, Code::Redirect));
     }
 }
 

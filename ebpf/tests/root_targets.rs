@@ -14,7 +14,7 @@ use futures::executor::block_on;
 use ground::{Ground, Namespace, command};
 use rhumb_ebpf::{
     AttachPoint, Attached, Datapath, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    OpenError, PodLink,
+    OpenError, PodLink, Remote, RemotePrefix, TunnelLink,
 };
 use rhumb_model::{IfName, MacAddr, Target, law};
 
@@ -88,6 +88,45 @@ fn host_ports_are_lawful() {
         BTreeMap::new(),
     ];
     obeys(ground.targets().host_ports, &states);
+}
+
+#[test]
+fn the_ipcache_is_lawful() {
+    let ground = Ground::new();
+    let prefix = |text: &str| RemotePrefix(text.parse().expect("a prefix"));
+    let tunnel = |text: &str, mtu| Remote { tunnel: Some(addr(text)), mtu, identity: 7, ..Remote::default() };
+    let kept = Remote { keep_source: true, ..Remote::default() };
+    let states = [
+        [
+            (prefix("10.2.0.0/24"), tunnel("192.0.2.2", 1450)),
+            (prefix("10.2.0.0/16"), kept),
+            (prefix("fd00:2::/64"), tunnel("2001:db8::2", 1430)),
+            (prefix("192.0.2.2/32"), Remote { node: true, ..Remote::default() }),
+            (prefix("::/0"), kept),
+            (prefix("0.0.0.0/0"), Remote::default()),
+        ]
+        .into(),
+        [(prefix("10.2.0.0/24"), kept), (prefix("fd00:2::/64"), tunnel("192.0.2.2", 1450))].into(),
+        BTreeMap::new(),
+    ];
+    obeys(ground.targets().ipcache, &states);
+}
+
+#[test]
+fn tunnel_links_are_lawful() {
+    let ground = Ground::new();
+    let link = |port, v6: Option<&str>| TunnelLink {
+        port,
+        v4: v6.is_none().then_some([192, 0, 2, 1].into()),
+        v6: v6.map(|text| text.parse().expect("an address")),
+    };
+    let states = [
+        [(IfIndex(5), link(8472, None))].into(),
+        [(IfIndex(5), link(4789, Some("2001:db8::1")))].into(),
+        [(IfIndex(6), link(8472, None))].into(),
+        BTreeMap::new(),
+    ];
+    obeys(ground.targets().tunnel_links, &states);
 }
 
 fn point(ifname: &str, hook: Hook) -> AttachPoint {

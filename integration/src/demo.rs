@@ -150,6 +150,8 @@ fn tell_routes(lab: &Lab, paint: Paint, out: &mut impl Write) -> Result<()> {
             let way = match word("kind") {
                 "local" => format!("dev {}", word("dev")),
                 "direct" => format!("via {} dev {}", word("gateway"), word("dev")),
+                "fabric" => format!("the network's route via {}", word("via")),
+                "tunnel" => format!("tunnel to {}", word("gateway")),
                 "unreachable" => "own, unreachable unless a pod has it".to_owned(),
                 _ => "no way".to_owned(),
             };

@@ -288,8 +288,8 @@ impl FakeNamespace {
             }
             Change::RemoveRoute(route) => {
                 let mut resolved = self.resolved(place, route)?;
-                resolved.mtu = None;
-                let same = |there: &&Route| Route { mtu: None, ..(*there).clone() } == resolved;
+                (resolved.mtu, resolved.source) = (None, None);
+                let same = |there: &&Route| Route { mtu: None, source: None, ..(*there).clone() } == resolved;
                 let found = self.routes.iter().find(same).cloned();
                 let found = found.ok_or_else(|| refused(Errno::SRCH))?;
                 self.routes.remove(&found);

@@ -27,7 +27,12 @@ impl Uplink {
     /// Which addresses are neighbours on it.
     pub fn reach(&self) -> Reach {
         let on_link = self.addresses.iter().map(|address| Prefix::containing(address.ip(), address.prefix()));
-        Reach { ifname: self.ifname.clone(), on_link: on_link.collect() }
+        Reach {
+            ifname: self.ifname.clone(),
+            on_link: on_link.collect(),
+            addresses: self.addresses.iter().map(|address| address.ip()).collect(),
+            mtu: self.mtu,
+        }
     }
 }
 

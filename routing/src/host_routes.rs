@@ -12,6 +12,9 @@ use crate::routes::{RouteError, exchange, usual_metric};
 /// Metric of unreachable routes: any route of others to the same destination wins.
 const LAST_METRIC: u32 = 0xffff_0000;
 
+/// Metric of routes into a tunnel: any route of others to the same destination wins, and none is refused for it.
+const TUNNEL_METRIC: u32 = 0xfffe_0000;
+
 /// Where packets to a prefix go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRoute {
@@ -19,6 +22,15 @@ pub enum HostRoute {
     Device {
         /// Name of the link.
         ifname: IfName,
+    },
+    /// Into a tunnel, which knows where each packet goes, unless another program has a route to the prefix.
+    Tunnel {
+        /// Name of the tunnel's link.
+        ifname: IfName,
+        /// MTU in bytes.
+        mtu: u32,
+        /// Source of what the host itself sends; `None` lets the kernel choose.
+        source: Option<IpAddr>,
     },
     /// To a gateway.
     Via {
@@ -68,9 +80,13 @@ impl<K: Kernel> HostRoutes<K> {
         let [route] = routes else { return HostRoute::STRANGE };
         let usual = route.metric == usual_metric(prefix.family());
         match &route.next_hop {
-            NextHop::Link { ifname: Some(ifname), gateway: None, .. } if usual => {
-                HostRoute::Device { ifname: ifname.clone() }
-            }
+            NextHop::Link { ifname: Some(ifname), gateway: None, .. } => match route.mtu {
+                Some(mtu) if route.metric == TUNNEL_METRIC => {
+                    HostRoute::Tunnel { ifname: ifname.clone(), mtu, source: route.source }
+                }
+                None if usual => HostRoute::Device { ifname: ifname.clone() },
+                Some(_) | None => HostRoute::STRANGE,
+            },
             NextHop::Link { ifname: Some(ifname), gateway: Some(gateway), .. } if usual => HostRoute::Via {
                 gateway: *gateway,
                 ifname: (!self.unbound.contains(&prefix)).then(|| ifname.clone()),
@@ -99,18 +115,25 @@ impl<K: Kernel> HostRoutes<K> {
 }
 
 fn route(dst: Prefix, value: &HostRoute) -> Route {
+    let (mtu, source) = match value {
+        HostRoute::Tunnel { mtu, source, .. } => (Some(*mtu), *source),
+        HostRoute::Device { .. } | HostRoute::Via { .. } | HostRoute::Unreachable => (None, None),
+    };
     let (metric, next_hop) = match value {
         HostRoute::Device { ifname } => (
             usual_metric(dst.family()),
             NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false },
         ),
+        HostRoute::Tunnel { ifname, .. } => {
+            (TUNNEL_METRIC, NextHop::Link { ifname: Some(ifname.clone()), gateway: None, onlink: false })
+        }
         HostRoute::Via { gateway, ifname } => (
             usual_metric(dst.family()),
             NextHop::Link { ifname: ifname.clone(), gateway: Some(*gateway), onlink: false },
         ),
         HostRoute::Unreachable => (LAST_METRIC, NextHop::Unreachable),
     };
-    Route { dst, metric, next_hop, mtu: None, protocol: PROTOCOL }
+    Route { dst, metric, next_hop, mtu, source, protocol: PROTOCOL }
 }
 
 impl<K: Kernel> Target for HostRoutes<K> {

@@ -114,6 +114,8 @@ pub struct Route {
     pub next_hop: NextHop,
     /// MTU in bytes, where the route sets one.
     pub mtu: Option<u32>,
+    /// Source of what this host sends along it, where the route sets one.
+    pub source: Option<IpAddr>,
     /// Who added it (`RTA_PROTOCOL`).
     pub protocol: u8,
 }

@@ -2,11 +2,12 @@
 //! Kernel links, addresses, routes and queueing disciplines over netlink, and the next hop per prefix.
 //!
 //! ```text
-//!   plan (pure): pod CIDRs of other nodes ──► routes
+//!   plan (pure): pod CIDRs of other nodes, what the fabric offers ──► routes, entries of the datapath
 //!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
+pub mod fabric;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
 mod filters;

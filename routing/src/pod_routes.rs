@@ -90,7 +90,7 @@ impl<K: Kernel> PodRoutes<K> {
 fn route(key: &PodRoute, value: &PodNextHop, metric: u32) -> Route {
     let PodNextHop { gateway, mtu, onlink } = *value;
     let next_hop = NextHop::Link { ifname: Some(key.attachment.ifname.clone()), gateway, onlink };
-    Route { dst: key.dst, metric, next_hop, mtu, protocol: PROTOCOL }
+    Route { dst: key.dst, metric, next_hop, mtu, source: None, protocol: PROTOCOL }
 }
 
 fn next_hop(routes: &[Route]) -> PodNextHop {

@@ -31,6 +31,11 @@ fn device(ifname: &str) -> HostRoute {
     HostRoute::Device { ifname: name(ifname) }
 }
 
+fn tunnel(ifname: &str, mtu: u32, source: Option<&str>) -> HostRoute {
+    let source = source.map(|source| source.parse().expect("valid"));
+    HostRoute::Tunnel { ifname: name(ifname), mtu, source }
+}
+
 fn via(gateway: &str, ifname: Option<&str>) -> HostRoute {
     HostRoute::Via { gateway: gateway.parse().expect("valid"), ifname: ifname.map(name) }
 }
@@ -49,6 +54,9 @@ fn host_routes_obey_the_law_and_leave_foreign_ones_alone() {
                 (prefix("fd00::/64"), HostRoute::Unreachable),
                 (prefix("10.0.1.0/24"), via("192.168.1.2", None)),
                 (prefix("fd00:1::/64"), via("fd99::2", None)),
+                (prefix("10.0.2.0/24"), tunnel("uplink", 1450, Some("192.168.1.1"))),
+                (prefix("10.0.3.0/24"), tunnel("uplink", 1450, None)),
+                (prefix("fd00:2::/64"), tunnel("uplink", 1430, Some("fd99::1"))),
             ]
             .into(),
             [
@@ -58,11 +66,16 @@ fn host_routes_obey_the_law_and_leave_foreign_ones_alone() {
                 (prefix("fd00::/64"), via("fd99::3", Some("uplink"))),
                 (prefix("10.0.1.0/24"), HostRoute::Unreachable),
                 (prefix("fd00:1::/64"), HostRoute::Unreachable),
+                (prefix("10.0.2.0/24"), tunnel("far", 1400, None)),
+                (prefix("10.0.3.0/24"), via("192.168.1.2", None)),
+                (prefix("fd00:2::/64"), device("uplink")),
             ]
             .into(),
             [
                 (prefix("10.0.1.0/24"), via("192.168.1.4", Some("uplink"))),
                 (prefix("fd00:1::/64"), via("fd99::4", Some("uplink"))),
+                (prefix("10.0.3.0/24"), tunnel("uplink", 1450, None)),
+                (prefix("fd00:2::/64"), tunnel("uplink", 1430, None)),
             ]
             .into(),
             BTreeMap::new(),
@@ -202,7 +215,7 @@ fn an_overflow_of_notices_counts_as_a_change_of_everything() {
             .map(|at| format!("route add 10.{}.{}.0/24 dev uplink proto 114\n", 100 + at / 250, at % 250))
             .collect();
         lab.batch("host", &lines);
-        let everything = Notices { links: true, addresses: true, routes: true };
+        let everything = Notices { links: true, addresses: true, routes: true, fabric: true };
         while heard(&mut events).await != everything {}
     });
 }

@@ -14,8 +14,8 @@ const HEAD: &str = "\
 # Why a packet went where it went
 
 Every packet that a program of the datapath sees ends with exactly one reason, counted per program: `from_pod` (from a pod to the
-node), `to_pod` (from the node to a pod), `from_wire` (from an uplink to the node). `rhumb metrics` prints the counters. Numbers
-are never reused.
+node), `to_pod` (from the node to a pod), `from_wire` (from an uplink to the node), `from_tunnel` (out of the tunnel to the node),
+`to_tunnel` (from the node into the tunnel). `rhumb metrics` prints the counters. Numbers are never reused.
 ";
 
 /// A line of the table in `reason.rs`.

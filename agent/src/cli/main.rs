@@ -50,7 +50,7 @@ enum Command {
     Ip(List),
     /// Pod prefixes and the way to them.
     #[command(subcommand)]
-    Route(List),
+    Route(Route),
     /// Maps of the datapath.
     #[command(subcommand)]
     Bpf(Bpf),
@@ -62,6 +62,14 @@ enum Command {
 enum List {
     /// Lists them.
     List,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Route {
+    /// Lists them.
+    List,
+    /// The last times that packets to a prefix changed their way, the newest first.
+    Changes,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -77,7 +85,8 @@ impl Command {
             Command::Status => "status",
             Command::Pod(List::List) => "pods",
             Command::Ip(List::List) => "ips",
-            Command::Route(List::List) => "routes",
+            Command::Route(Route::List) => "routes",
+            Command::Route(Route::Changes) => "route_changes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
             Command::Metrics => "metrics",
         }

@@ -39,10 +39,24 @@ pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
             colour,
             &[
                 ("PREFIX", "prefix"),
-                ("WAY", "kind"),
-                ("GATEWAY", "gateway"),
-                ("LINK", "dev"),
                 ("NODE", "node"),
+                ("WAY", "kind"),
+                ("VIA", "via"),
+                ("LINK", "dev"),
+                ("SINCE", "since"),
+                ("REASON", "reason"),
+            ],
+        ),
+        "route_changes" => list(
+            answer,
+            colour,
+            &[
+                ("AGO", "ago"),
+                ("PREFIX", "prefix"),
+                ("NODE", "node"),
+                ("FROM", "from"),
+                ("TO", "to"),
+                ("REASON", "reason"),
             ],
         ),
         _ => list(
@@ -134,12 +148,15 @@ mod tests {
 
     #[test]
     fn an_answer_becomes_a_table() {
-        let answer = json!([{"prefix": "10.1.0.0/24", "kind": "direct", "gateway": "192.0.2.1", "dev": null, "node": "b"}]);
+        let answer = json!([{
+            "prefix": "10.1.0.0/24", "kind": "direct", "via": "192.0.2.1", "dev": null, "node": "b",
+            "since": "7s", "reason": "the node is a neighbour",
+        }]);
         let shown = render("routes", &answer, false);
-        assert_eq!(
-            shown,
-            "PREFIX       WAY     GATEWAY    LINK  NODE\n10.1.0.0/24  direct  192.0.2.1  -     b\n"
-        );
+        let lines: Vec<&str> = shown.lines().collect();
+        let head = "PREFIX       NODE  WAY     VIA        LINK  SINCE  REASON";
+        let row = "10.1.0.0/24  b     direct  192.0.2.1  -     7s     the node is a neighbour";
+        assert_eq!(lines, [head, row]);
     }
 
     #[test]

@@ -44,8 +44,10 @@ impl Node {
             // Nothing is put or removed before the node's own links were seen once.
             return;
         }
+        self.choose_ways().await;
         let revision = self.tables.revision();
         self.kernel.links.look(now).await;
+        self.kernel.look_at_ways(now).await;
         let desired = self.plan();
         let mut outcome = self.kernel.remove(&desired, now).await;
         self.removal_point("agent.del.after_endpoint");
@@ -120,36 +122,33 @@ impl Node {
         Ok(HostSeen { uplinks, addresses: addresses.iter().map(|network| network.ip()).collect(), chained })
     }
 
-    fn plan(&mut self) -> Desired {
+    fn plan(&self) -> Desired {
         let mut desired = Desired::default();
         for (key, endpoint) in self.ledger.endpoints() {
             if !matches!(self.pending.get(key), Some(Pending::Removing { .. })) {
                 desired.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
             }
         }
-        let plan = desired.add_node(&self.tables, &self.settings.node, self.settings.programs);
-        if self.route_problems != plan.problems {
-            for problem in &plan.problems {
-                warn!(%problem, "pods of another node not reachable");
-            }
-            self.route_problems = plan.problems;
-        }
+        desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
         if !self.tables.synced() {
-            self.keep_unknown_routes(&mut desired);
+            self.keep_unknown_ways(&mut desired);
         }
         desired
     }
 
-    /// Before every input was seen, routes to other nodes and for pod CIDRs stay as they are.
-    fn keep_unknown_routes(&self, desired: &mut Desired) {
+    /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are.
+    fn keep_unknown_ways(&self, desired: &mut Desired) {
         for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
             let keep = match route {
                 HostRoute::Device { .. } => false,
-                HostRoute::Via { .. } | HostRoute::Unreachable => true,
+                HostRoute::Via { .. } | HostRoute::Tunnel { .. } | HostRoute::Unreachable => true,
             };
             if keep {
                 desired.host_routes.entry(*prefix).or_insert_with(|| route.clone());
             }
+        }
+        for (prefix, remote) in self.kernel.ipcache.actual().into_iter().flatten() {
+            desired.ipcache.entry(*prefix).or_insert(*remote);
         }
     }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the command line asks, answered as JSON.
 
+use std::time::{Duration, Instant};
+
 use rhumb_ipam::State;
-use rhumb_model::{Family, Prefix};
+use rhumb_model::{Family, Prefix, Timestamp};
 use rhumb_routing::HostRoute;
-use rhumb_routing::plan::Problem;
+use rhumb_routing::plan::{Change, Event, Problem, Way};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,10 +14,11 @@ use super::status::NotReady;
 use super::{Node, Pending, wall_clock};
 use crate::endpoint::Endpoint;
 use crate::metrics;
+use crate::node::TUNNEL;
 
 /// A question of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Show {
     /// Readiness, pools and targets.
     Status,
@@ -25,6 +28,8 @@ pub(crate) enum Show {
     Ips,
     /// Pod prefixes and the way to them.
     Routes,
+    /// The last changes of ways.
+    RouteChanges,
     /// The datapath's endpoint map.
     Endpoints,
     /// Counters and gauges.
@@ -38,6 +43,7 @@ impl Node {
             Show::Pods => self.ledger.endpoints().values().map(|endpoint| self.show_pod(endpoint)).collect(),
             Show::Ips => self.show_ips(),
             Show::Routes => self.show_routes(),
+            Show::RouteChanges => self.show_route_changes(),
             Show::Endpoints => self.show_endpoints(),
             Show::Metrics => {
                 let counters = self.datapath.counters().unwrap_or_default();
@@ -113,27 +119,63 @@ impl Node {
         self.ledger.pool().entries(now).map(entry).collect()
     }
 
+    /// The ways to other nodes' pods as they were chosen, then the other routes of ours.
     fn show_routes(&self) -> Value {
-        let owner_of = |prefix: &Prefix| {
-            let nodes = self.tables.pod_cidrs.as_ref()?;
-            let owns = |cidrs: &Vec<_>| cidrs.iter().any(|(_, cidr): &(_, Prefix)| cidr.covers(*prefix));
-            nodes.iter().find(|(_, cidrs)| owns(cidrs)).map(|(name, _)| name.to_string())
-        };
-        let installed = self.kernel.host_routes.actual().into_iter().flatten().map(|(prefix, route)| {
-            let (kind, gateway, dev) = match route {
-                HostRoute::Device { ifname } => ("local", None, Some(ifname.to_string())),
-                HostRoute::Via { gateway, ifname } => {
-                    ("direct", Some(*gateway), ifname.as_ref().map(ToString::to_string))
+        let chosen = self.ways.choices().map(|(prefix, choice)| {
+            let (gateway, dev) = match &choice.way {
+                Some(Way::Neighbour(gateway) | Way::Fabric { gateway: Some(gateway), .. }) => {
+                    (Some(gateway.addr), Some(gateway.ifname.as_str()))
                 }
-                HostRoute::Unreachable => ("unreachable", None, None),
+                Some(Way::Tunnel { endpoint }) => (Some(*endpoint), Some(TUNNEL)),
+                Some(Way::Fabric { gateway: None, .. }) | None => (None, None),
             };
-            json!({"prefix": prefix, "kind": kind, "gateway": gateway, "dev": dev, "node": owner_of(prefix)})
+            let via = match &choice.way {
+                Some(Way::Fabric { route, gateway: None }) => Some(format!("route {route}")),
+                Some(_) | None => gateway.map(|gateway| gateway.to_string()),
+            };
+            json!({
+                "prefix": prefix, "kind": word(choice.way.as_ref()), "gateway": gateway, "dev": dev, "via": via,
+                "node": choice.node, "since_seconds": choice.since.elapsed().as_secs(),
+                "since": ago(choice.since.elapsed()), "why": choice.why.word(), "reason": choice.why.to_string(),
+                "returns_in_seconds": choice
+                    .returns_at(self.settings.hold_down)
+                    .map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()),
+            })
         });
-        let missing = self.route_problems.iter().map(|problem| {
-            let (Problem::NoDirectWay { node, prefix } | Problem::Overlap { node, prefix, .. }) = problem;
-            json!({"prefix": prefix, "kind": "none", "gateway": null, "dev": null, "node": node})
+        let others = self.kernel.host_routes.actual().into_iter().flatten().filter_map(|(prefix, route)| {
+            let (kind, dev) = match route {
+                HostRoute::Device { ifname } => ("local", Some(ifname.as_str())),
+                HostRoute::Unreachable => ("unreachable", None),
+                HostRoute::Via { .. } | HostRoute::Tunnel { .. } => return None,
+            };
+            Some(json!({
+                "prefix": prefix, "kind": kind, "gateway": null, "dev": dev, "via": dev,
+                "node": self.settings.node, "since": null, "reason": null,
+            }))
         });
-        installed.chain(missing).collect()
+        let refused = self.ways.plan().problems.iter().filter_map(|problem| match problem {
+            Problem::Overlap { node, prefix, .. } => Some(json!({
+                "prefix": prefix, "kind": "none", "gateway": null, "dev": null, "via": null,
+                "node": node, "since": null, "reason": problem.to_string(),
+            })),
+            Problem::NoWay { .. } => None,
+        });
+        chosen.chain(others).chain(refused).collect()
+    }
+
+    /// The last changes of ways, the newest first.
+    fn show_route_changes(&self) -> Value {
+        let change = |event: &Event| {
+            let Change { prefix, node, from, to, why } = &event.change;
+            let way = |way: &Option<Way>| way.as_ref().map(ToString::to_string);
+            json!({
+                "at": Timestamp::from(event.at), "ago": ago(event.at.elapsed().unwrap_or_default()),
+                "prefix": prefix, "node": node, "from": way(from), "to": way(to),
+                "from_kind": word(from.as_ref()), "to_kind": word(to.as_ref()),
+                "why": why.word(), "reason": why.to_string(),
+            })
+        };
+        self.ways.history().last().rev().map(change).collect()
     }
 
     fn show_endpoints(&self) -> Value {
@@ -167,5 +209,19 @@ impl Node {
                 })
             })
             .collect()
+    }
+}
+
+fn word(way: Option<&Way>) -> &'static str {
+    way.map_or("none", Way::word)
+}
+
+/// A length of time as people say it.
+fn ago(length: Duration) -> String {
+    match length.as_secs() {
+        seconds @ 0..=119 => format!("{seconds}s"),
+        seconds @ 120..=7199 => format!("{}m", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
     }
 }

@@ -64,7 +64,7 @@ impl Node {
         }
         for uplink in &self.tables.uplinks {
             let mut objects = Desired::default();
-            objects.add_uplink(uplink, self.settings.programs);
+            objects.add_uplink(uplink, &self.settings.programs);
             if !self.kernel.holds(&objects) {
                 reasons.push(NotReady::Detached(uplink.ifname.clone()));
             }
@@ -74,7 +74,7 @@ impl Node {
 
     /// STATUS: looks at the datapath anew.
     pub(super) async fn status(&mut self) -> Result<(), Refusal> {
-        self.kernel.look_at_uplinks(self.settings.programs, Instant::now()).await;
+        self.kernel.look_at_uplinks(&self.settings.programs, Instant::now()).await;
         let reasons = self.not_ready();
         if reasons.is_empty() {
             return Ok(());

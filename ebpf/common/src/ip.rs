@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! IPv4 and IPv6 headers, and what the datapath asks about them. Everything above is generic over [`Family`].
 
-use crate::layout::{Address, Link};
+use crate::layout::{Address, Link, same};
 use crate::{Bytes, Reason, ethernet};
 
 /// Protocol number of ICMPv6.
@@ -245,12 +245,6 @@ impl Family for V6 {
     fn is_link_local(addr: [u32; 4]) -> bool {
         u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
     }
-}
-
-/// Whether two addresses are the same; word by word, as comparing memory is a call in a program.
-#[inline(always)]
-pub(crate) fn same(a: &Address, b: &Address) -> bool {
-    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
 }
 
 #[inline(always)]

@@ -13,6 +13,8 @@ pub const VERSION: u32 = 1;
 pub const ENTRIES: u32 = 65_536;
 /// How many translated or stack-bound flows are remembered.
 pub const FLOWS: u32 = 65_536;
+/// How many prefixes the `ipcache` has room for.
+pub const PREFIXES: u32 = 65_536;
 /// How many counters there are.
 pub const COUNTERS: u32 = Reason::ROOM * Direction::ROOM;
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is made.
@@ -20,6 +22,18 @@ pub const NO_PREALLOC: u32 = 1;
 
 /// An address in 16 bytes, IPv4 as `::ffff:a.b.c.d`: four words, the bytes of each in wire order.
 pub type Address = [u32; 4];
+
+/// Whether two addresses are the same; word by word, as comparing memory is a call in a program.
+#[inline(always)]
+pub const fn same(a: &Address, b: &Address) -> bool {
+    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
+}
+
+/// Whether the address is one of IPv4.
+#[inline(always)]
+pub const fn is_v4(addr: &Address) -> bool {
+    addr[0] == 0 && addr[1] == 0 && addr[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}
 
 /// Value of `pods`: where a local pod is reached; the key is its [`Address`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +70,11 @@ impl Endpoint {
     }
 }
 
+/// Ethernet address of the tunnel on every node.
+pub const TUNNEL_MAC: [u8; 6] = [0x02, b'r', b'h', b'u', b'm', b'b'];
+/// Ethernet sender of every packet in the tunnel: a tunnel takes packets with its own address for its own.
+pub const TUNNEL_SENDER: [u8; 6] = [0x06, b'r', b'h', b'u', b'm', b'b'];
+
 /// The first twelve bytes of a frame.
 #[inline(always)]
 pub const fn ethernet(to: [u8; 6], from: [u8; 6]) -> [u32; 3] {
@@ -84,8 +103,10 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Address of the host end.
     pub host_mac: [u8; 6],
+    /// Identity of the pod; 0 when unknown.
+    pub identity: u32,
     /// Zero.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 8],
 }
 
 impl Link {
@@ -187,6 +208,89 @@ impl Flow {
     }
 }
 
+/// Key of `ipcache`: a prefix, of which the longest that holds an address counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// Length in bits of the 128, in host order: 96 more than an IPv4 prefix says.
+    pub length: u32,
+    /// The address; what is behind `length` bits does not count.
+    pub addr: Address,
+}
+
+impl PrefixKey {
+    /// The key that finds the longest prefix with `addr`.
+    #[inline(always)]
+    pub const fn host(addr: Address) -> Self {
+        Self { length: 128, addr }
+    }
+}
+
+/// Value of `ipcache`: what is where the prefix is, and how it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Remote {
+    /// Outer destination, of either family; zero when there is none.
+    pub tunnel: Address,
+    /// Identity of whoever has the addresses; 0 when unknown.
+    pub identity: u32,
+    /// Largest IP packet that the way takes; 0 when the route says.
+    pub mtu: u16,
+    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: u8,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+impl Remote {
+    /// Packets are encapsulated and sent to `tunnel`.
+    pub const TUNNEL: u8 = 1;
+    /// The source is never translated towards it.
+    pub const KEEP_SOURCE: u8 = 2;
+    /// An address of a node, not of a pod.
+    pub const NODE: u8 = 4;
+    /// The prefix is one of IPv6 that would hold all IPv4 addresses in their IPv6 form, for example `::/0`.
+    pub const V6_ONLY: u8 = 8;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// Value of `config`, which has one entry: what the programs have to know about the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Interface index of the tunnel in host order; 0 when there is none.
+    pub tunnel: u32,
+    /// UDP port of the tunnel in wire order; 0 when there is none.
+    pub tunnel_port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// Outer source towards IPv4 nodes, its bytes in wire order; 0 when the route says.
+    pub outer_v4: u32,
+    /// Outer source towards IPv6 nodes; zero when the route says.
+    pub outer_v6: Address,
+    /// Zero.
+    pub reserved: [u8; 36],
+}
+
+impl Config {
+    /// Without a tunnel.
+    pub const NONE: Self = Self {
+        tunnel: 0,
+        tunnel_port: [0; 2],
+        padding: [0; 2],
+        outer_v4: 0,
+        outer_v6: [0; 4],
+        reserved: [0; 36],
+    };
+}
+
 /// Value of `counters`, one per CPU; the key is [`Count::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -224,10 +328,13 @@ macro_rules! laid_out {
 
 laid_out! {
     Endpoint, 32, 4, flags at 4, ethernet at 8, reserved at 20;
-    Link, 48, 4, flags at 4, tracked at 5, v6 at 8, mac at 24, host_mac at 30, reserved at 36;
+    Link, 48, 4, flags at 4, tracked at 5, v6 at 8, mac at 24, host_mac at 30, identity at 36, reserved at 40;
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
+    PrefixKey, 20, 4, addr at 4;
+    Remote, 32, 4, identity at 16, mtu at 20, flags at 22, reserved at 24;
+    Config, 64, 4, tunnel_port at 4, outer_v4 at 8, outer_v6 at 12, reserved at 28;
     Count, 16, 8, bytes at 8;
 }

@@ -9,8 +9,10 @@
 
 mod bytes;
 mod checksum;
+pub mod icmp_error;
 mod ip;
 pub mod layout;
+pub mod mtu;
 mod neighbour;
 mod reason;
 mod route;

@@ -4,8 +4,8 @@
 use crate::Family;
 use crate::bytes::octets;
 use crate::checksum::{fold, sum};
-use crate::ip::{ICMPV6, same};
-use crate::layout::{Address, Link};
+use crate::ip::ICMPV6;
+use crate::layout::{Address, Link, same};
 use crate::{Bytes, Ip, Reason, Source, V6, ethernet};
 
 /// An ARP packet in its frame.
@@ -156,7 +156,7 @@ pub fn neighbour_discovery<B: Bytes + ?Sized>(
 }
 
 #[inline(always)]
-fn put<const L: usize, const N: usize>(frame: &mut [u8; L], at: usize, bytes: &[u8; N]) {
+pub(crate) fn put<const L: usize, const N: usize>(frame: &mut [u8; L], at: usize, bytes: &[u8; N]) {
     let mut index = 0;
     while index < N {
         frame[at + index] = bytes[index];

@@ -60,6 +60,8 @@ reasons! {
     5 AnsweredArp Redirect "answered_arp" "ARP request of a pod, answered on the spot."
     6 AnsweredNd Redirect "answered_nd" "Neighbour solicitation of a pod, answered on the spot."
     7 HostPortIn Redirect "host_port_in" "Addressed to a host port, translated and delivered to a pod of this node."
+    12 ForwardedTunnel Redirect "forwarded_tunnel" "Encapsulated and sent to the node of the receiver."
+    13 AnsweredTooBig Redirect "answered_too_big" "Larger than the way takes; the pod was told by ICMP how large packets may be."
 
     32 ToStack Next "to_stack" "Addressed to this node itself, or to nobody that the datapath knows."
     33 StackReturn Next "stack_return" "Answer of a flow that came through the host stack, which may have translated it."
@@ -76,6 +78,8 @@ reasons! {
     44 Delivered Next "delivered" "On its way to a pod from the node, or through its stack."
     45 DeliveredTracked Next "delivered_tracked" "Forwarded by the host stack to a pod; the answers will return through the stack."
     46 BackendAbsent Next "backend_absent" "Addressed to a host port whose pod is not there."
+    53 Encapsulated Next "encapsulated" "Routed into the tunnel by the host's stack; sent to the node of the receiver."
+    54 TunnelKeyed Next "tunnel_keyed" "On its way into the tunnel by a program, which said where to."
 
     80 Malformed Drop "malformed" "The headers contradict themselves or the length of the packet."
     81 SourceAddress Drop "source_address" "The pod used an address that is not its own."
@@ -87,6 +91,13 @@ reasons! {
     87 UnknownLink Drop "unknown_link" "The interface has no entry: no pod is known there."
     88 VlanTagged Drop "vlan_tagged" "VLAN tag from a pod."
     89 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet."
+    96 SpoofedTunnel Drop "spoofed_tunnel" "A pod's packet to the tunnel port of a node, or with IPv4 options to that port anywhere."
+    97 TunnelKey Drop "tunnel_key" "Came out of the tunnel without a word on who sent it."
+    98 TunnelSource Drop "tunnel_source" "Came through the tunnel from a node that does not have the source address."
+    99 TunnelDestination Drop "tunnel_destination" "Came through the tunnel, but is neither for a pod of this node nor for the node."
+    100 TunnelUnknown Drop "tunnel_unknown" "Routed into the tunnel, but no node is known that has the destination."
+    101 TunnelAbsent Drop "tunnel_absent" "To be encapsulated, but this node's tunnel is not there."
+    102 TunnelNotIp Drop "tunnel_not_ip" "Neither IPv4 nor IPv6, in the tunnel."
 }
 
 impl Reason {
@@ -109,11 +120,15 @@ pub enum Direction {
     ToPod = 1,
     /// From an uplink to the node.
     FromWire = 2,
+    /// Out of the tunnel to the node.
+    FromTunnel = 4,
+    /// From the node into the tunnel.
+    ToTunnel = 5,
 }
 
 impl Direction {
     /// Every direction, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::FromWire];
+    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::FromTunnel, Self::ToTunnel];
     /// How many numbers the counters have room for.
     pub const ROOM: u32 = 8;
 
@@ -123,6 +138,8 @@ impl Direction {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::FromWire => "from_wire",
+            Self::FromTunnel => "from_tunnel",
+            Self::ToTunnel => "to_tunnel",
         }
     }
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The only writers: what changes a packet or sends it somewhere.
 
+use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key as TunnelKey};
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_store_bytes,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_set_tunnel_key,
+    bpf_skb_store_bytes,
 };
 use rhumb_ebpf_common::ethernet::HEADER;
-use rhumb_ebpf_common::layout::Endpoint;
+use rhumb_ebpf_common::icmp_error::{self, Addressee};
+use rhumb_ebpf_common::layout::{self, Config, Endpoint, Remote};
 use rhumb_ebpf_common::{Family, Ip, Ports, Reason, V4, V6};
 
 use crate::lookup::Route;
@@ -14,6 +17,13 @@ use crate::packet::{Head, Skb};
 
 /// What `to_pod` reads in `tc_index` for a packet that a program of ours sent to the host end: not the host stack's.
 pub(crate) const REDIRECTED: u32 = 0x7268;
+/// As [`REDIRECTED`], and the source is to stay what it is.
+pub(crate) const REDIRECTED_KEEP: u32 = 0x7269;
+
+/// What packets in the tunnel are addressed by.
+const TUNNEL: [u32; 3] = layout::ethernet(layout::TUNNEL_MAC, layout::TUNNEL_SENDER);
+/// Hops that the outer packet may take.
+const OUTER_HOPS: u8 = 64;
 
 const PSEUDO_HEADER: u64 = 0x10;
 const MANGLED_ZERO: u64 = 0x20;
@@ -33,6 +43,9 @@ pub(crate) trait Hop: Family {
         to: Self::Addr,
         transport: Option<(u32, u64)>,
     ) -> Result<(), Reason>;
+
+    /// Puts before the frame, of which the quote is left, the headers that tell `pod` how large packets may be.
+    fn tell_mtu(skb: Skb, to: Addressee, pod: Self::Addr, mtu: u32, quote: u32) -> Result<(), Reason>;
 }
 
 impl Hop for V4 {
@@ -59,6 +72,12 @@ impl Hop for V4 {
         }
         // SAFETY: a helper call on the program's own context.
         done(unsafe { bpf_l3_csum_replace(skb.ctx, V4_CHECKSUM as u32, from, to, 4) })
+    }
+
+    #[inline(always)]
+    fn tell_mtu(skb: Skb, to: Addressee, pod: u32, mtu: u32, quote: u32) -> Result<(), Reason> {
+        let mtu = if mtu > 0xffff { 0xffff } else { mtu as u16 };
+        put_before(skb, &icmp_error::fragmentation_needed(to, pod, mtu, quote))
     }
 }
 
@@ -92,6 +111,11 @@ impl Hop for V6 {
         // SAFETY: a helper call on the program's own context.
         done(unsafe { bpf_l4_csum_replace(skb.ctx, at, 0, diff as u64, flags) })
     }
+
+    #[inline(always)]
+    fn tell_mtu(skb: Skb, to: Addressee, pod: [u32; 4], mtu: u32, quote: u32) -> Result<(), Reason> {
+        put_before(skb, &icmp_error::packet_too_big(to, pod, mtu, quote))
+    }
 }
 
 /// Delivers to a pod of this node; the packet's head is the one read before.
@@ -103,25 +127,25 @@ pub(crate) fn deliver<F: Hop>(skb: Skb, head: Head, endpoint: &Endpoint) -> Resu
         unsafe { bpf_redirect_peer(endpoint.ifindex, 0) };
         Ok(Reason::ForwardedLocal)
     } else {
-        redirect(skb, endpoint.ifindex);
+        redirect(skb, endpoint.ifindex, REDIRECTED);
         Ok(Reason::ForwardedShaped)
     }
 }
 
 /// Sends out of the interface that the routes name, to a neighbour that is known.
 #[inline(always)]
-pub(crate) fn send<F: Hop>(skb: Skb, head: Head, route: &Route) -> Result<Reason, Reason> {
+pub(crate) fn send<F: Hop>(skb: Skb, head: Head, route: &Route, mark: u32) -> Result<Reason, Reason> {
     forward::<F>(skb, head, route.ethernet())?;
-    redirect(skb, route.ifindex());
+    redirect(skb, route.ifindex(), mark);
     Ok(Reason::ForwardedRemote)
 }
 
 /// Sends out of the interface that the routes name, to a neighbour that the kernel finds out.
 #[inline(always)]
-pub(crate) fn resolve<F: Hop>(skb: Skb, head: Head, route: &Route) -> Result<Reason, Reason> {
+pub(crate) fn resolve<F: Hop>(skb: Skb, head: Head, route: &Route, mark: u32) -> Result<Reason, Reason> {
     forward::<F>(skb, head, route.ethernet())?;
     let mut neighbour = route.neighbour();
-    mark(skb);
+    set_mark(skb, mark);
     // SAFETY: the parameters are on our stack and as long as said; the kernel checks the interface.
     unsafe { bpf_redirect_neigh(route.ifindex(), &raw mut neighbour, size_of_val(&neighbour) as i32, 0) };
     Ok(Reason::ForwardedUnresolved)
@@ -130,13 +154,75 @@ pub(crate) fn resolve<F: Hop>(skb: Skb, head: Head, route: &Route) -> Result<Rea
 /// Sends `frame` back to the pod in place of the packet.
 #[inline(always)]
 pub(crate) fn answer<const N: usize>(skb: Skb, frame: &[u8; N], reason: Reason) -> Result<Reason, Reason> {
-    if skb.len() != N as u32 {
-        // SAFETY: a helper call on the program's own context.
-        done(unsafe { bpf_skb_change_tail(skb.ctx, N as u32, 0) })?;
-    }
+    cut(skb, N)?;
     store(skb, 0, frame)?;
-    redirect(skb, skb.ifindex());
+    return_to_pod(skb);
     Ok(reason)
+}
+
+/// Sends the frame, which became an answer, out of the interface that it came by.
+#[inline(always)]
+pub(crate) fn return_to_pod(skb: Skb) {
+    redirect(skb, skb.ifindex(), REDIRECTED);
+}
+
+/// Makes the frame `length` bytes long.
+#[inline(always)]
+pub(crate) fn cut(skb: Skb, length: usize) -> Result<(), Reason> {
+    if skb.len() == length as u32 {
+        return Ok(());
+    }
+    // SAFETY: a helper call on the program's own context.
+    done(unsafe { bpf_skb_change_tail(skb.ctx, length as u32, 0) })
+}
+
+/// Puts headers in the place of the Ethernet header.
+#[inline(always)]
+fn put_before<const N: usize>(skb: Skb, headers: &[u8; N]) -> Result<(), Reason> {
+    // SAFETY: a helper call on the program's own context.
+    done(unsafe { bpf_skb_change_head(skb.ctx, (N - HEADER) as u32, 0) })?;
+    store(skb, 0, headers)
+}
+
+/// Says which node the tunnel takes the packet to.
+#[inline(always)]
+pub(crate) fn set_tunnel_key(
+    skb: Skb,
+    remote: &Remote,
+    config: &Config,
+    identity: u32,
+) -> Result<(), Reason> {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut key: TunnelKey = unsafe { core::mem::zeroed() };
+    key.tunnel_id = identity & 0x00ff_ffff;
+    key.tunnel_ttl = OUTER_HOPS;
+    let flags = if layout::is_v4(&remote.tunnel) {
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote.tunnel[3]);
+        key.__bindgen_anon_3.local_ipv4 = u32::from_be(config.outer_v4);
+        // The packet inside has its own checksum; the one outside is optional for IPv4 alone (RFC 7348, section 5).
+        BPF_F_ZERO_CSUM_TX
+    } else {
+        key.__bindgen_anon_1.remote_ipv6 = remote.tunnel;
+        key.__bindgen_anon_3.local_ipv6 = config.outer_v6;
+        BPF_F_TUNINFO_IPV6
+    };
+    let size = size_of::<TunnelKey>() as u32;
+    // SAFETY: the key is on our stack and as long as said.
+    done(unsafe { bpf_skb_set_tunnel_key(skb.ctx, &raw mut key, size, u64::from(flags)) })
+}
+
+/// Sends a packet that has its tunnel key into the tunnel.
+#[inline(always)]
+pub(crate) fn enter_tunnel<F: Hop>(skb: Skb, head: Head, ifindex: u32) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, TUNNEL)?;
+    redirect(skb, ifindex, REDIRECTED_KEEP);
+    Ok(Reason::ForwardedTunnel)
+}
+
+/// Writes the addresses that packets in the tunnel have.
+#[inline(always)]
+pub(crate) fn address_tunnel<F: Hop>(head: Head) -> Result<(), Reason> {
+    address::<F>(head, TUNNEL)
 }
 
 /// Which side of a packet is translated.
@@ -189,15 +275,21 @@ pub(crate) fn take_mark(skb: Skb) -> bool {
     marked
 }
 
+/// Whether a program of ours sent the packet here.
 #[inline(always)]
-fn mark(skb: Skb) {
-    // SAFETY: the kernel passes a valid context for as long as the program runs.
-    unsafe { (*skb.ctx).tc_index = REDIRECTED };
+pub(crate) fn is_marked(skb: Skb) -> bool {
+    matches!(skb.tc_index(), REDIRECTED | REDIRECTED_KEEP)
 }
 
 #[inline(always)]
-fn redirect(skb: Skb, ifindex: u32) {
-    mark(skb);
+fn set_mark(skb: Skb, mark: u32) {
+    // SAFETY: the kernel passes a valid context for as long as the program runs.
+    unsafe { (*skb.ctx).tc_index = mark };
+}
+
+#[inline(always)]
+fn redirect(skb: Skb, ifindex: u32, mark: u32) {
+    set_mark(skb, mark);
     // SAFETY: a helper call; the kernel checks the interface.
     unsafe { bpf_redirect(ifindex, 0) };
 }
@@ -205,6 +297,14 @@ fn redirect(skb: Skb, ifindex: u32) {
 /// Counts the hop and writes the addresses of the next link.
 #[inline(always)]
 fn forward<F: Hop>(skb: Skb, head: Head, ethernet: [u32; 3]) -> Result<(), Reason> {
+    address::<F>(head, ethernet)?;
+    F::hop(skb, head);
+    Ok(())
+}
+
+/// Writes the addresses of the next link.
+#[inline(always)]
+fn address<F: Hop>(head: Head, ethernet: [u32; 3]) -> Result<(), Reason> {
     if head.data + HEADER + F::HEADER > head.end {
         return Err(Reason::Malformed);
     }
@@ -217,7 +317,6 @@ fn forward<F: Hop>(skb: Skb, head: Head, ethernet: [u32; 3]) -> Result<(), Reaso
     unsafe { words.byte_add(4).write(between) };
     // SAFETY: as above.
     unsafe { words.byte_add(8).write(from) };
-    F::hop(skb, head);
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::layout::Link;
+use rhumb_ebpf_common::layout::{Link, Remote};
 use rhumb_ebpf_common::{Direction, Family, Ip, Reason, Source, V4, V6, ethernet};
 use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
-use crate::{either, finish, host_port, lookup, remote};
+use crate::{either, finish, host_port, lookup, remote, too_big, tunnel};
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
@@ -99,7 +99,8 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
     }
     ip.may_leave()?;
     if ip.options {
-        return Err(Reason::IpOptions);
+        let reason = tunnel::check::<F>(skb);
+        return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
     if link.has_flows() {
         let reason = host_port::answer::<F>(skb);
@@ -112,10 +113,38 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint);
     }
-    match remote::send::<F>(skb) {
-        // Called from here and not from there: the stacks of nested calls add up (6.18: "combined stack size of 3
-        // calls is 560. Too large").
-        Reason::ToStack => Err(host_port::enter::<F>(skb)),
+    let remote = lookup::remote(&F::key(ip.dst));
+    if let Some(remote) = remote
+        && remote.has(Remote::NODE)
+    {
+        not_encapsulated::<F>(skb)?;
+    }
+    // What is called is called from here, one after the other: the stacks of nested calls add up (6.18: "combined
+    // stack size of 3 calls is 560. Too large").
+    if let Some(remote) = remote
+        && remote.has(Remote::TUNNEL)
+    {
+        return Err(match tunnel::send::<F>(skb, link, remote) {
+            Reason::TooBig => too_big::answer::<F>(skb, link, u32::from(remote.mtu)),
+            reason => reason,
+        });
+    }
+    let keep = matches!(remote, Some(remote) if remote.has(Remote::KEEP_SOURCE));
+    match remote::send::<F>(skb, if keep { act::REDIRECTED_KEEP } else { act::REDIRECTED }) {
+        Reason::ToStack => {
+            not_encapsulated::<F>(skb)?;
+            Err(host_port::enter::<F>(skb))
+        }
+        Reason::TooBig => Err(too_big::answer::<F>(skb, link, 0)),
+        reason => Err(reason),
+    }
+}
+
+/// Lets a packet to a node pass unless the pod encapsulated it itself.
+#[inline(always)]
+fn not_encapsulated<F: Hop>(skb: Skb) -> Result<(), Reason> {
+    match tunnel::check::<F>(skb) {
+        Reason::ToStack => Ok(()),
         reason => Err(reason),
     }
 }

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps, behind one function per question.
 
-use aya_ebpf::bindings::{bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour};
-use aya_ebpf::helpers::generated::bpf_fib_lookup;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
-use rhumb_ebpf_common::layout::{
-    self, Address, COUNTERS, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
-    Link, NO_PREALLOC,
+use aya_ebpf::bindings::{
+    BPF_F_TUNINFO_IPV6, bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour,
+    bpf_tunnel_key as TunnelKey,
 };
-use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, ethernet, segment_length};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_skb_get_tunnel_key};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use rhumb_ebpf_common::layout::{
+    self, Address, COUNTERS, Config, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey,
+    HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+};
+use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, V4, ethernet, segment_length};
 
 use crate::packet::Skb;
 
@@ -21,6 +25,10 @@ static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLO
 static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
 #[map(name = "flows")]
 static FLOW_TABLE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "ipcache")]
+static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, NO_PREALLOC);
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
@@ -74,6 +82,43 @@ pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
     }
 }
 
+/// What is at `addr`, by the longest prefix that holds it.
+#[inline(always)]
+pub(crate) fn remote(addr: &Address) -> Option<&'static Remote> {
+    let key = PrefixKey::host(*addr);
+    // SAFETY: both are a word and four more, without padding; the key asks for less alignment than ours has.
+    let key = unsafe { &*core::ptr::from_ref(&key).cast::<Key<Address>>() };
+    let remote = IPCACHE.get(key)?;
+    if remote.has(Remote::V6_ONLY) && layout::is_v4(addr) { None } else { Some(remote) }
+}
+
+/// What there is to know about the node.
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    const NONE: &Config = &Config::NONE;
+    CONFIG.get(0).unwrap_or(NONE)
+}
+
+/// Who encapsulated the packet that came out of a tunnel.
+#[inline(always)]
+pub(crate) fn tunnel_sender(skb: Skb) -> Option<Address> {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut key: TunnelKey = unsafe { core::mem::zeroed() };
+    let size = size_of::<TunnelKey>() as u32;
+    // SAFETY: the key is on our stack and as long as said.
+    if unsafe { bpf_skb_get_tunnel_key(skb.ctx, &raw mut key, size, 0) } == 0 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        let v4 = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+        return Some(V4::key(v4.to_be()));
+    }
+    // SAFETY: as above.
+    if unsafe { bpf_skb_get_tunnel_key(skb.ctx, &raw mut key, size, u64::from(BPF_F_TUNINFO_IPV6)) } == 0 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        return Some(unsafe { key.__bindgen_anon_1.remote_ipv6 });
+    }
+    None
+}
+
 /// Counts a packet.
 #[inline(always)]
 pub(crate) fn count(reason: Reason, direction: Direction, bytes: u32) {
@@ -95,6 +140,13 @@ impl Route {
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.params.ifindex
+    }
+
+    /// The MTU of the way, when the packet is larger.
+    #[inline(always)]
+    pub(crate) fn mtu(&self) -> u32 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        u32::from(unsafe { self.params.__bindgen_anon_1.mtu_result })
     }
 
     /// The first twelve bytes of a frame to the neighbour.
@@ -140,7 +192,7 @@ pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>) -> (Fib, Route) {
 
 /// Length of the headers that each packet of a segment will carry.
 #[inline(always)]
-fn headers<F: Family>(skb: Skb, ip: &Ip<F>) -> u32 {
+pub(crate) fn headers<F: Family>(skb: Skb, ip: &Ip<F>) -> u32 {
     const TCP: u8 = 6;
     if skb.gso_size() == 0 {
         return 0;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The kernel side: three programs, loaded once per node and attached many times.
+//! The kernel side: five programs, loaded once per node and attached many times.
 //!
 //! ```text
 //!             pod                                     uplink
 //!        eth0  │ ▲                                      │
-//!  host end    ▼ │ redirect_peer ◄── local pod ──┐      ▼
-//!         from_pod to_pod                        ├── from_wire
-//!              │   ▲                             │      │
-//!              │   └───────── host stack ◄───────┴──────┤
+//!  host end    ▼ │ redirect_peer ◄── local pod ──┬──────┼────────────┐
+//!         from_pod to_pod                        │      ▼            │
+//!              │   ▲                             ├── from_wire       │
+//!              │   └───────── host stack ◄───────┴──────┤            │
+//!              │                   └──────► to_tunnel   ├──► tunnel ─┴─ from_tunnel
+//!              ├── ipcache ──► redirect ──► to_tunnel ──┘
 //!              └── route lookup ──► redirect ──► uplink
 //! ```
 //! Each program parses once, looks up, asks `rhumb-ebpf-common` for the decision, and only then writes. A packet that
@@ -17,12 +19,16 @@
 
 mod act;
 mod from_pod;
+mod from_tunnel;
 mod from_wire;
 mod host_port;
 mod lookup;
 mod packet;
 mod remote;
 mod to_pod;
+mod to_tunnel;
+mod too_big;
+mod tunnel;
 
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
 use rhumb_ebpf_common::{Direction, Reason, Verdict};

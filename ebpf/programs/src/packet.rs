@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data};
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::{Bytes, Reason, ethernet};
 
@@ -134,6 +134,20 @@ impl Bytes for Skb {
 pub(crate) struct Head {
     pub(crate) data: usize,
     pub(crate) end: usize,
+}
+
+impl Head {
+    /// The sum of the `N` bytes at `offset` as words in the order of memory; 0 when they are not there.
+    #[inline(always)]
+    pub(crate) fn sum<const N: usize>(self, offset: usize) -> u32 {
+        if self.data + offset + N > self.end {
+            return 0;
+        }
+        let bytes = (self.data + offset) as *mut u32;
+        // SAFETY: checked against the end right above, as the verifier checks again; the helper only reads.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes, N as u32, 0) };
+        sum as u32
+    }
 }
 
 /// Reading directly: constant offsets only, as the verifier wants them.

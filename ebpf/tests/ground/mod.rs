@@ -139,6 +139,8 @@ impl Ground {
             Hook::FromPod => Direction::FromPod,
             Hook::ToPod => Direction::ToPod,
             Hook::FromWire => Direction::FromWire,
+            Hook::FromTunnel => Direction::FromTunnel,
+            Hook::ToTunnel => Direction::ToTunnel,
         };
         self.counters()
             .iter()

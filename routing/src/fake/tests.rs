@@ -65,7 +65,7 @@ fn kernel() -> FakeKernel {
 
 fn foreign_route(dst: &str, metric: u32) -> Route {
     let next_hop = NextHop::Link { ifname: Some(name("uplink")), gateway: None, onlink: false };
-    Route { dst: prefix(dst), metric, next_hop, mtu: None, protocol: 4 }
+    Route { dst: prefix(dst), metric, next_hop, mtu: None, source: None, protocol: 4 }
 }
 
 /// [`kernel`] with the pairs of both pods, and a foreign address and route beside them.
@@ -83,7 +83,8 @@ fn kernel_with_pairs() -> FakeKernel {
             };
             namespace.addresses.insert(address);
             let next_hop = NextHop::Link { ifname: Some(name("eth0")), gateway: None, onlink: false };
-            let route = Route { dst: prefix("172.16.0.0/16"), metric: 0, next_hop, mtu: None, protocol: 2 };
+            let dst = prefix("172.16.0.0/16");
+            let route = Route { dst, metric: 0, next_hop, mtu: None, source: None, protocol: 2 };
             namespace.routes.insert(route);
         });
     }
@@ -325,6 +326,11 @@ fn device(ifname: &str) -> HostRoute {
     HostRoute::Device { ifname: name(ifname) }
 }
 
+fn tunnel(mtu: u32, source: Option<&str>) -> HostRoute {
+    let source = source.map(|source| source.parse().expect("valid"));
+    HostRoute::Tunnel { ifname: name("uplink"), mtu, source }
+}
+
 fn via(gateway: &str, ifname: Option<&str>) -> HostRoute {
     HostRoute::Via { gateway: gateway.parse().expect("valid"), ifname: ifname.map(name) }
 }
@@ -337,12 +343,16 @@ fn host_routes_obey_the_law() {
             (prefix("10.0.0.5/32"), device("rh0")),
             (prefix("fd00::5/128"), device("rh0")),
             (prefix("10.0.1.0/24"), via("192.168.1.2", None)),
+            (prefix("10.0.2.0/24"), tunnel(1450, Some("192.168.1.1"))),
+            (prefix("fd00:2::/64"), tunnel(1430, None)),
         ]
         .into(),
         [
             (prefix("10.0.0.0/24"), via("192.168.1.3", Some("uplink"))),
             (prefix("10.0.0.5/32"), device("rh1")),
             (prefix("10.0.1.0/24"), HostRoute::Unreachable),
+            (prefix("10.0.2.0/24"), tunnel(1400, None)),
+            (prefix("fd00:2::/64"), device("uplink")),
         ]
         .into(),
         [(prefix("10.0.1.0/24"), via("192.168.1.2", Some("uplink")))].into(),
@@ -374,7 +384,7 @@ fn two_routes_of_ours_to_one_prefix_become_one() {
         let kernel = kernel_with_pairs();
         let dst = prefix("10.0.1.0/24");
         let next_hop = NextHop::Link { ifname: Some(name("rh0")), gateway: None, onlink: false };
-        let route = Route { dst, metric: 0, next_hop, mtu: None, protocol: PROTOCOL };
+        let route = Route { dst, metric: 0, next_hop, mtu: None, source: None, protocol: PROTOCOL };
         let last = Route { metric: 0xffff_0000, next_hop: NextHop::Unreachable, ..route.clone() };
         kernel.with(&Place::Host, |host| host.routes.extend([route, last]));
         let states = [[(dst, wanted)].into()];

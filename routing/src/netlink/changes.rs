@@ -127,6 +127,7 @@ fn told(known: &mut Indices<'_>, route: &Route) -> Talk<Result<route::Told, Kern
         gateway: None,
         onlink: false,
         mtu: route.mtu,
+        source: route.source,
         protocol: PROTOCOL,
     };
     match &route.next_hop {

@@ -5,18 +5,22 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::MulticastGroup;
 
 use super::changes::FIRST_INDEX;
+use super::fabric::Watch;
 use super::message::objects;
 use super::socket::{Listener, Listening, Overflow};
 use super::{Host, Netlink, Talk, address, link, on_own_thread, route};
 use crate::kernel::{KernelError, PROTOCOL, Place};
 use crate::links;
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Neigh,
 ];
 
 /// What changed on the host, by others than this process.
@@ -29,10 +33,12 @@ pub struct Notices {
     pub addresses: bool,
     /// A default route, or a route of rhumb, came, went or changed.
     pub routes: bool,
+    /// A route of others to a watched prefix, a rule, or whether a watched neighbour answers.
+    pub fabric: bool,
 }
 
 impl Notices {
-    const ALL: Notices = Notices { links: true, addresses: true, routes: true };
+    const ALL: Notices = Notices { links: true, addresses: true, routes: true, fabric: true };
 
     /// Whether nothing changed that concerns rhumb.
     pub fn is_empty(self) -> bool {
@@ -44,12 +50,13 @@ impl Notices {
             links: self.links || other.links,
             addresses: self.addresses || other.addresses,
             routes: self.routes || other.routes,
+            fabric: self.fabric || other.fabric,
         }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "what nobody here asks for is much, and more comes")]
-    fn of(object: &RouteNetlinkMessage) -> Notices {
-        let mut notices = Notices::default();
+    fn of(object: &RouteNetlinkMessage, watch: &Watch) -> Notices {
+        let mut notices = Notices { fabric: watch.concerns(object), ..Notices::default() };
         match object {
             RouteNetlinkMessage::NewLink(_) => {
                 notices.links = link::read(object).is_none_or(|link| {
@@ -103,7 +110,9 @@ impl Events {
             let host = &self.host;
             let heard = self.listening.receive(|datagram| {
                 objects(datagram, |header| !host.is_own_port(header.port_number))
-                    .fold(Notices::default(), |notices, object| notices.and(Notices::of(&object)))
+                    .fold(Notices::default(), |notices, object| {
+                        notices.and(Notices::of(&object, &host.watch))
+                    })
             });
             match heard.await {
                 Ok(Ok(notices)) if notices.is_empty() => {}

@@ -12,9 +12,12 @@ mod address;
 mod changes;
 mod delete;
 mod events;
+mod fabric;
 mod filter;
+mod foreign;
 mod link;
 mod message;
+mod neighbour;
 pub(crate) mod pods;
 mod qdisc;
 mod route;
@@ -56,6 +59,7 @@ pub struct Netlink {
 pub(crate) struct Host {
     namespace: Arc<OwnedFd>,
     sockets: Arc<Mutex<Sockets>>,
+    watch: fabric::Watch,
 }
 
 /// The sockets of the host.
@@ -149,7 +153,7 @@ impl Netlink {
     pub fn new(namespaces: Namespaces) -> Result<Self, KernelError> {
         let open = || {
             let namespace = Arc::new(OwnedFd::from(File::open("/proc/thread-self/ns/net")?));
-            let host = Host { namespace, sockets: Arc::default() };
+            let host = Host { namespace, sockets: Arc::default(), watch: fabric::Watch::default() };
             let socket = host.open()?;
             host.sockets().idle.push(socket);
             Ok(host)
@@ -292,7 +296,14 @@ fn named_route(told: &route::Told, name: impl Fn(u32) -> Option<IfName>) -> Rout
             NextHop::Link { ifname: told.ifindex.and_then(name), gateway: told.gateway, onlink: told.onlink }
         }
     };
-    Route { dst: told.dst, metric: told.metric, next_hop, mtu: told.mtu, protocol: told.protocol }
+    Route {
+        dst: told.dst,
+        metric: told.metric,
+        next_hop,
+        mtu: told.mtu,
+        source: told.source,
+        protocol: told.protocol,
+    }
 }
 
 fn named_address(told: &address::Told, ifname: &IfName) -> Address {
@@ -462,6 +473,7 @@ mod tests {
         for object in objects(datagram, |_| true) {
             drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
             drop((route::read(&object), route::default_carriers(&object)));
+            drop((foreign::read_route(&object), foreign::read_rule(&object), neighbour::read(&object)));
             assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
             assert!(link::read(&object).is_none() || filter::read_program(&object).is_none());
             assert!(qdisc::read(&object).is_none() || filter::read_classifier(&object).is_none());
@@ -476,7 +488,7 @@ mod tests {
 
         #[test]
         fn arbitrary_objects_are_read_without_harm(
-            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 36, 37, 44, 88]),
+            kind in prop::sample::select(vec![2_u16, 3, 16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 36, 37, 44, 88]),
             head in prop::sample::select(vec![0, 4, 8, 12, 16, 20]),
             family: u8,
             attributes in prop::collection::vec((0..70_u16, prop::collection::vec(0..20_u8, 0..40)), 0..5),
@@ -508,6 +520,7 @@ mod tests {
             gateway: Some("192.168.1.2".parse().expect("valid")),
             onlink: true,
             mtu: Some(1400),
+            source: Some("192.168.1.1".parse().expect("valid")),
             protocol: PROTOCOL,
         };
         assert_eq!(told(route::put(&route, 0), route::read), Some(route));

@@ -23,6 +23,7 @@ pub(crate) struct Told {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) onlink: bool,
     pub(crate) mtu: Option<u32>,
+    pub(crate) source: Option<IpAddr>,
     pub(crate) protocol: u8,
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn put(route: &Told, flags: u16) -> Message {
     if let Some(mtu) = route.mtu {
         about.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
+    about.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     request(RouteNetlinkMessage::NewRoute(about), flags)
 }
 
@@ -108,7 +110,8 @@ pub(crate) fn default_carriers(message: &RouteNetlinkMessage) -> Vec<u32> {
     several.flatten().map(|hop| hop.interface_index).chain(unicast).collect()
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+/// An address of either family.
+pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
@@ -139,6 +142,7 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
         gateway: None,
         onlink: header.flags.contains(RouteFlags::Onlink),
         mtu: None,
+        source: None,
         protocol: header.protocol.into(),
     };
     let mut table = u32::from(header.table);
@@ -149,6 +153,7 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
             }
             RouteAttribute::Oif(ifindex) => told.ifindex = Some(*ifindex),
             RouteAttribute::Gateway(gateway) => told.gateway = ip(gateway),
+            RouteAttribute::PrefSource(source) => told.source = ip(source),
             RouteAttribute::Priority(metric) => told.metric = *metric,
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Metrics(metrics) => {

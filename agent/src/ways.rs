@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The ways to the pods of other nodes: what is seen of the fabric, what was chosen, and what changed when.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+
+use rhumb_model::{Prefix, Revision};
+use rhumb_routing::fabric::Fabric;
+use rhumb_routing::plan::{Change, Choice, History, Memory, Plan, PlanInput, Problem, plan};
+use tracing::{debug, info, warn};
+
+/// What of the fabric matters: routes to these prefixes, and whether these addresses answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) prefixes: BTreeSet<Prefix>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+/// The ways, and what the next choice depends on.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    plan: Plan,
+    memory: Memory,
+    history: History,
+    /// The inputs of the plan; `None` before the first.
+    planned: Option<Revision>,
+    /// What the fabric was last seen to offer.
+    pub(crate) fabric: Fabric,
+    /// What it was looked at for.
+    pub(crate) watched: Watched,
+}
+
+impl Ways {
+    /// What is planned.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What is chosen for each prefix.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = (&Prefix, &Choice)> {
+        self.memory.0.iter()
+    }
+
+    /// The last changes, and how many there were.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// When another choice is due without another input.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.plan.next
+    }
+
+    /// Chooses anew where an input changed since, or a choice is due.
+    pub(crate) fn choose(&mut self, input: impl FnOnce(Fabric) -> PlanInput, rev: Revision, now: Instant) {
+        if self.planned == Some(rev) && self.plan.next.is_none_or(|next| now < next) {
+            return;
+        }
+        let (plan, memory) = plan(&input(self.fabric.clone()), &self.memory, now);
+        for change in &plan.changes {
+            tell(change);
+            self.history.note(change.clone(), SystemTime::now());
+        }
+        if self.plan.problems != plan.problems {
+            plan.problems.iter().for_each(complain);
+        }
+        (self.plan, self.memory, self.planned) = (plan, memory, Some(rev));
+    }
+}
+
+/// The first way to a prefix is nothing that a person would look for.
+fn tell(Change { prefix, node, from, to, why }: &Change) {
+    let word = |way: &Option<_>| way.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let (before, after) = (word(from), word(to));
+    if from.is_none() {
+        debug!(%prefix, %node, to = after, reason = %why, "way chosen");
+    } else {
+        info!(%prefix, %node, from = before, to = after, reason = %why, "way changed");
+    }
+}
+
+fn complain(problem: &Problem) {
+    warn!(%problem, "pods of another node not reachable");
+}

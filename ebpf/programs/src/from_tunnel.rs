@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! What other nodes send through the tunnel: tcx ingress of its device.
+//!
+//! The tunnel is no way through this node: what is neither for its pods nor for itself ends here.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use rhumb_ebpf_common::layout::{Address, Remote, same};
+use rhumb_ebpf_common::{Direction, Fib, Reason, V4, V6, ethernet};
+
+use crate::act::{self, Hop};
+use crate::packet::{IPV4, IPV6, Skb};
+use crate::{either, finish, lookup};
+
+#[classifier]
+pub fn from_tunnel(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let bytes = skb.len();
+    finish(either(run(skb)), Direction::FromTunnel, bytes)
+}
+
+#[inline(always)]
+fn run(skb: Skb) -> Result<Reason, Reason> {
+    match skb.protocol() {
+        IPV4 => ip::<V4>(skb),
+        IPV6 => ip::<V6>(skb),
+        _ => Err(Reason::TunnelNotIp),
+    }
+}
+
+#[inline(always)]
+fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let sender = lookup::tunnel_sender(skb).ok_or(Reason::TunnelKey)?;
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    let ip = F::parse(&head, skb.len())?;
+    if !sends_for(&sender, &F::key(ip.src)) {
+        return Err(Reason::TunnelSource);
+    }
+    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
+        if ip.options {
+            return Err(Reason::IpOptions);
+        }
+        ip.may_hop()?;
+        return act::deliver::<F>(skb, head, endpoint);
+    }
+    let (fib, _) = lookup::route(skb, &ip);
+    Err(if fib == Fib::Here { Reason::ToStack } else { Reason::TunnelDestination })
+}
+
+/// Whether the node that encapsulated a packet may do so for its source.
+///
+/// Where the way back is no tunnel, the entry names no node: the sender may still take the tunnel, as nodes change
+/// ways one after the other, and it is enough that it is one of them and the source is not from here.
+#[inline(always)]
+fn sends_for(sender: &Address, source: &Address) -> bool {
+    match lookup::remote(source) {
+        Some(from) if from.has(Remote::TUNNEL) => same(&from.tunnel, sender),
+        Some(_) => {
+            lookup::remote(sender).is_some_and(|node| node.has(Remote::NODE))
+                && lookup::endpoint(source).is_none()
+        }
+        None => false,
+    }
+}

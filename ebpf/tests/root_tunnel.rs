@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets on their way into the tunnel, and those that are too large for their way: packet in, verdict, packet out,
+//! counters.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+mod ground;
+
+use std::net::IpAddr;
+
+use futures::executor::block_on;
+use ground::frame::{Frame, UDP, checksum, icmp6, ip};
+use ground::{Ground, Namespace};
+use rhumb_ebpf::{
+    Code, Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Ran, Reason, Remote, RemotePrefix, TUNNEL_MAC,
+    Targets, Trial, TunnelLink,
+};
+use rhumb_model::{MacAddr, Target as _};
+
+const POD: (&str, &str) = ("10.1.0.2", "fd00:1::2");
+const NODE: (&str, &str) = ("192.0.2.1", "2001:db8::1");
+/// Pods of a node behind the tunnel, and that node.
+const FAR: (&str, &str) = ("10.2.0.9", "fd00:2::9");
+const FAR_NODE: (&str, &str) = ("198.51.100.2", "2001:db8:9::2");
+/// A node whose pods are reached directly.
+const NEAR_NODE: (&str, &str) = ("192.0.2.9", "2001:db8::9");
+const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0xa, 1];
+const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0xa, 2];
+const SENDER: [u8; 6] = *b"\x06rhumb";
+const PORT: u16 = 8472;
+const MTU: u16 = 1400;
+const QUOTE: usize = 512;
+
+/// A node with a pod, an uplink and a tunnel.
+struct Node {
+    namespace: Namespace,
+    ground: Ground,
+    targets: Targets,
+    pod: u32,
+    tunnel: u32,
+}
+
+impl Node {
+    fn new() -> Self {
+        let namespace = Namespace::new();
+        for (name, mac) in [("hosta", HOST_MAC), ("wire", [2, 0, 0, 0, 0xe, 1])] {
+            let mac = MacAddr::new(mac).expect("unicast");
+            namespace.ip(&format!("link add {name} address {mac} type veth peer name {name}-p"));
+            namespace.ip(&format!("link set {name} up"));
+            namespace.ip(&format!("link set {name}-p up"));
+        }
+        let mac = MacAddr::new(TUNNEL_MAC).expect("unicast");
+        namespace.ip(&format!("link add tunnel address {mac} type vxlan dstport {PORT} external"));
+        namespace.ip("link set tunnel up");
+        namespace.sysctl("net/ipv4/ip_forward", "1");
+        namespace.sysctl("net/ipv6/conf/all/forwarding", "1");
+        namespace.ip(&format!("address add {}/24 dev wire", NODE.0));
+        namespace.ip(&format!("address add {}/64 dev wire nodad", NODE.1));
+        for (gateway, far) in [("192.0.2.254", "198.51.100.0/24"), ("2001:db8::fe", "2001:db8:9::/64")] {
+            namespace.ip(&format!("neighbour add {gateway} lladdr 02:00:00:00:0e:02 dev wire nud permanent"));
+            namespace.ip(&format!("route add {far} via {gateway}"));
+        }
+        let ground = Ground::new();
+        let targets = ground.targets();
+        let [pod, tunnel] = ["hosta", "tunnel"].map(|name| namespace.ifindex(name));
+        let mut node = Self { namespace, ground, targets, pod, tunnel };
+        node.entries();
+        node
+    }
+
+    fn entries(&mut self) {
+        let (mac, host_mac) =
+            (MacAddr::new(POD_MAC).expect("unicast"), MacAddr::new(HOST_MAC).expect("unicast"));
+        let link = PodLink {
+            v4: Some(POD.0.parse().expect("an address")),
+            v6: Some(POD.1.parse().expect("an address")),
+            mac,
+            host_mac,
+            chained: false,
+            host_ports: false,
+        };
+        block_on(self.targets.pod_links.put(&IfIndex(self.pod), &link)).expect("put");
+        for addr in [POD.0, POD.1] {
+            let endpoint = Endpoint { ifindex: self.pod, mac, host_mac, shaped: false };
+            block_on(self.targets.endpoints.put(&EndpointAddr(address(addr)), &endpoint)).expect("put");
+        }
+        self.tunnel_link(Some(self.tunnel));
+        for (prefix, node) in [("10.2.0.0/24", FAR_NODE.0), ("fd00:2::/64", FAR_NODE.1)] {
+            let remote =
+                Remote { tunnel: Some(address(node)), mtu: MTU, keep_source: true, ..Remote::default() };
+            self.remote(prefix, remote);
+            self.remote(&host(node), Remote { node: true, ..remote });
+        }
+        for (prefix, node) in [("10.3.0.0/24", NEAR_NODE.0), ("fd00:3::/64", NEAR_NODE.1)] {
+            let kept = Remote { keep_source: true, ..Remote::default() };
+            self.remote(prefix, kept);
+            self.remote(&host(node), Remote { node: true, ..kept });
+        }
+    }
+
+    fn tunnel_link(&mut self, ifindex: Option<u32>) {
+        let before = block_on(self.targets.tunnel_links.observe()).expect("observed");
+        for key in before.keys() {
+            block_on(self.targets.tunnel_links.remove(key)).expect("removed");
+        }
+        if let Some(ifindex) = ifindex {
+            let link = TunnelLink { port: PORT, v4: None, v6: None };
+            block_on(self.targets.tunnel_links.put(&IfIndex(ifindex), &link)).expect("put");
+        }
+    }
+
+    fn remote(&mut self, prefix: &str, remote: Remote) {
+        let key = RemotePrefix(prefix.parse().expect("a prefix"));
+        block_on(self.targets.ipcache.put(&key, &remote)).expect("put");
+    }
+
+    /// Runs the packet, and checks that exactly one counter moved, by one packet and its bytes.
+    fn run(&self, hook: Hook, trial: Trial<'_>) -> (Reason, Ran) {
+        let before = self.ground.counters();
+        let ran =
+            self.namespace.inside(|| self.ground.datapath().run(hook, &trial).expect("the kernel runs it"));
+        let moved: Vec<_> =
+            self.ground.counters().into_iter().filter(|counter| !before.contains(counter)).collect();
+        let [counter] = moved[..] else { panic!("not one counter moved: {moved:?}") };
+        let old =
+            before.iter().find(|old| (old.reason, old.direction) == (counter.reason, counter.direction));
+        let (packets, bytes) = old.map_or((0, 0), |old| (old.packets, old.bytes));
+        assert_eq!((counter.packets - packets, counter.bytes - bytes), (1, trial.packet.len() as u64));
+        (counter.reason, ran)
+    }
+
+    fn send(&self, packet: &[u8]) -> (Reason, Ran) {
+        self.run(Hook::FromPod, Trial { ingress_ifindex: self.pod, ..Trial::new(packet, self.pod) })
+    }
+
+    /// A packet of the pod that stays what it is.
+    fn refused(&self, packet: &[u8]) -> (Reason, Code) {
+        let (reason, ran) = self.send(packet);
+        assert_eq!(ran.packet, packet, "{reason:?}");
+        (reason, ran.code)
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// The prefix that is one address.
+fn host(text: &str) -> String {
+    rhumb_model::Prefix::host(address(text)).to_string()
+}
+
+/// Both families of a pair of places.
+fn both(
+    from: (&'static str, &'static str),
+    to: (&'static str, &'static str),
+) -> [(&'static str, &'static str); 2] {
+    [(from.0, to.0), (from.1, to.1)]
+}
+
+fn large(frame: Frame, payload: usize) -> Frame {
+    Frame { payload: vec![7; payload], ..frame }.macs(HOST_MAC, POD_MAC)
+}
+
+/// The same packet without the bit that forbids cutting it up.
+fn without_df(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[20] = 0;
+    packet[24..26].copy_from_slice(&[0, 0]);
+    let sum = checksum(&packet[14..34]).to_be_bytes();
+    packet[24..26].copy_from_slice(&sum);
+    packet
+}
+
+/// What tells the pod that `packet` is larger than `mtu`.
+fn told(packet: &[u8], mtu: u16) -> Vec<u8> {
+    let quote = &packet[14..14 + QUOTE];
+    if packet[12..14] == [8, 0] {
+        let mut message = [&[3, 4, 0, 0, 0, 0][..], &mtu.to_be_bytes(), quote].concat();
+        let sum = checksum(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+        let mut frame = ip(POD_MAC, HOST_MAC, address("169.254.1.1"), address(POD.0), 64, 1, &message);
+        frame[15] = 0xc0;
+        frame[18..20].copy_from_slice(&[0, 0]);
+        frame[24..26].copy_from_slice(&[0, 0]);
+        let sum = checksum(&frame[14..34]).to_be_bytes();
+        frame[24..26].copy_from_slice(&sum);
+        frame
+    } else {
+        let message = [&[2, 0, 0, 0][..], &u32::from(mtu).to_be_bytes(), quote].concat();
+        icmp6(POD_MAC, HOST_MAC, "fe80::1", POD.1, 64, &message)
+    }
+}
+
+#[test]
+fn a_packet_for_pods_behind_the_tunnel_enters_it_with_one_hop_less() {
+    let node = Node::new();
+    for (src, dst) in both(POD, FAR) {
+        for frame in [Frame::udp(src, dst, (1000, 53)), Frame::tcp(src, dst, (1000, 80))] {
+            let frame = frame.macs(HOST_MAC, POD_MAC);
+            let (reason, ran) = node.send(&frame.bytes());
+            assert_eq!((reason, ran.code), (Reason::ForwardedTunnel, Code::Redirect));
+            assert_eq!(ran.packet, frame.macs(TUNNEL_MAC, SENDER).hops(63).bytes());
+        }
+    }
+}
+
+#[test]
+fn either_family_goes_over_either_underlay() {
+    let mut node = Node::new();
+    node.remote("10.2.0.0/24", Remote { tunnel: Some(address(FAR_NODE.1)), mtu: MTU, ..Remote::default() });
+    node.remote("fd00:2::/64", Remote { tunnel: Some(address(FAR_NODE.0)), mtu: MTU, ..Remote::default() });
+    for (src, dst) in both(POD, FAR) {
+        let frame = Frame::udp(src, dst, (1000, 53)).macs(HOST_MAC, POD_MAC);
+        let (reason, ran) = node.send(&frame.bytes());
+        assert_eq!((reason, ran.code), (Reason::ForwardedTunnel, Code::Redirect));
+    }
+}
+
+#[test]
+fn the_longest_prefix_says_the_way() {
+    let mut node = Node::new();
+    node.remote("10.2.0.9/32", Remote { keep_source: true, ..Remote::default() });
+    node.namespace.ip("route add 10.2.0.0/24 via 192.0.2.254");
+    let direct = Frame::udp(POD.0, FAR.0, (1, 2)).macs(HOST_MAC, POD_MAC).bytes();
+    assert_eq!(node.send(&direct).0, Reason::ForwardedRemote);
+    let tunnelled = Frame::udp(POD.0, "10.2.0.10", (1, 2)).macs(HOST_MAC, POD_MAC).bytes();
+    assert_eq!(node.send(&tunnelled).0, Reason::ForwardedTunnel);
+}
+
+#[test]
+fn a_packet_without_a_hop_left_is_left_to_the_kernel_and_not_encapsulated() {
+    let node = Node::new();
+    for (src, dst) in both(POD, FAR) {
+        let frame = Frame::udp(src, dst, (1, 2)).macs(HOST_MAC, POD_MAC).hops(1);
+        assert_eq!(node.refused(&frame.bytes()), (Reason::TimeExceeded, Code::Next));
+    }
+}
+
+#[test]
+fn without_a_tunnel_nothing_is_encapsulated() {
+    let mut node = Node::new();
+    node.tunnel_link(None);
+    for (src, dst) in both(POD, FAR) {
+        let frame = Frame::udp(src, dst, (1, 2)).macs(HOST_MAC, POD_MAC);
+        assert_eq!(node.refused(&frame.bytes()), (Reason::TunnelAbsent, Code::Drop));
+    }
+}
+
+#[test]
+fn a_packet_that_does_not_fit_the_tunnel_is_answered() {
+    let node = Node::new();
+    for (src, dst) in both(POD, FAR) {
+        let headers = if src.contains(':') { 40 + 20 } else { 20 + 20 };
+        let fitting = large(Frame::tcp(src, dst, (1, 80)), usize::from(MTU) - headers);
+        assert_eq!(node.send(&fitting.bytes()).0, Reason::ForwardedTunnel);
+        let packet = large(Frame::tcp(src, dst, (1, 80)), usize::from(MTU) - headers + 1).bytes();
+        let (reason, ran) = node.send(&packet);
+        assert_eq!((reason, ran.code), (Reason::AnsweredTooBig, Code::Redirect));
+        assert_eq!(ran.packet, told(&packet, MTU));
+    }
+}
+
+#[test]
+fn a_packet_that_does_not_fit_the_route_is_answered() {
+    let node = Node::new();
+    node.namespace.ip("link set wire mtu 1340");
+    for (src, dst) in both(POD, ("198.51.100.77", "2001:db8:9::77")) {
+        let packet = large(Frame::udp(src, dst, (1, 80)), 1400).bytes();
+        let (reason, ran) = node.send(&packet);
+        assert_eq!((reason, ran.code), (Reason::AnsweredTooBig, Code::Redirect));
+        assert_eq!(ran.packet, told(&packet, 1340));
+    }
+}
+
+#[test]
+fn what_may_be_cut_up_is_left_to_the_kernel() {
+    let node = Node::new();
+    for dst in [FAR.0, "198.51.100.77"] {
+        let packet = without_df(large(Frame::udp(POD.0, dst, (1, 80)), 2000).bytes());
+        assert_eq!(node.refused(&packet), (Reason::TooBig, Code::Next));
+    }
+}
+
+#[test]
+fn a_segment_counts_by_what_it_is_cut_into() {
+    let node = Node::new();
+    for (src, dst) in both(POD, FAR) {
+        let packet = large(Frame::tcp(src, dst, (1, 80)), 2800).bytes();
+        let trial = Trial { ingress_ifindex: node.pod, ..Trial::new(&packet, node.pod) };
+        let fitting = Trial { gso_size: u32::from(MTU) - 60, ..trial };
+        assert_eq!(node.run(Hook::FromPod, fitting).0, Reason::ForwardedTunnel);
+        let (reason, ran) = node.run(Hook::FromPod, Trial { gso_size: u32::from(MTU), ..trial });
+        assert_eq!(reason, Reason::AnsweredTooBig);
+        assert_eq!(ran.packet, told(&packet, MTU));
+    }
+}
+
+#[test]
+fn an_error_that_is_too_large_is_not_answered() {
+    let node = Node::new();
+    let v4 = ip(HOST_MAC, POD_MAC, address(POD.0), address(FAR.0), 64, 1, &[3; 1500]);
+    let v6 = icmp6(HOST_MAC, POD_MAC, POD.1, FAR.1, 64, &[1; 1500]);
+    for packet in [v4, v6] {
+        assert_eq!(node.refused(&packet), (Reason::TooBig, Code::Next));
+    }
+}
+
+#[test]
+fn a_pod_cannot_encapsulate_for_itself() {
+    let node = Node::new();
+    for (own, far, near) in [(NODE.0, FAR_NODE.0, NEAR_NODE.0), (NODE.1, FAR_NODE.1, NEAR_NODE.1)] {
+        let src = if own.contains(':') { POD.1 } else { POD.0 };
+        for dst in [own, far, near] {
+            let spoofed = Frame::udp(src, dst, (4000, PORT)).macs(HOST_MAC, POD_MAC).bytes();
+            assert_eq!(node.refused(&spoofed), (Reason::SpoofedTunnel, Code::Drop), "{dst}");
+            for other in [Frame::udp(src, dst, (PORT, 53)), Frame::tcp(src, dst, (4000, PORT))] {
+                let reason = node.send(&other.macs(HOST_MAC, POD_MAC).bytes()).0;
+                assert_ne!(reason.verdict(), rhumb_ebpf::Verdict::Drop, "{dst}");
+            }
+        }
+    }
+    let elsewhere = Frame::udp(POD.0, "198.51.100.77", (4000, PORT)).macs(HOST_MAC, POD_MAC).bytes();
+    assert_eq!(node.send(&elsewhere).0, Reason::ForwardedRemote, "the tunnel of others");
+}
+
+#[test]
+fn options_and_extensions_hide_no_encapsulation() {
+    let node = Node::new();
+    let udp = [&4000u16.to_be_bytes()[..], &PORT.to_be_bytes(), &[0, 20, 0, 0], &[0; 12]].concat();
+    let mut options = ip(HOST_MAC, POD_MAC, address(POD.0), address(FAR_NODE.0), 64, UDP, &udp);
+    options.splice(34..34, [1, 1, 1, 1]);
+    options[14] = 0x46;
+    options[17] += 4;
+    assert_eq!(node.refused(&options), (Reason::SpoofedTunnel, Code::Drop));
+    options[41] += 1;
+    assert_eq!(node.refused(&options), (Reason::IpOptions, Code::Next));
+    let behind = [&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &udp].concat();
+    let extended = ip(HOST_MAC, POD_MAC, address(POD.1), address(FAR_NODE.1), 64, 60, &behind);
+    assert_eq!(node.refused(&extended), (Reason::SpoofedTunnel, Code::Drop));
+    let endless = [[60, 0, 1, 4, 0, 0, 0, 0].repeat(8), udp].concat();
+    let endless = ip(HOST_MAC, POD_MAC, address(POD.1), address(FAR_NODE.1), 64, 60, &endless);
+    assert_eq!(node.refused(&endless), (Reason::Malformed, Code::Drop));
+}
+
+#[test]
+fn what_the_stack_routes_into_the_tunnel_is_told_where_to() {
+    let node = Node::new();
+    for (src, dst) in both(NODE, FAR) {
+        let frame = Frame::tcp(src, dst, (1, 80)).macs(TUNNEL_MAC, TUNNEL_MAC);
+        let (reason, ran) = node.run(Hook::ToTunnel, Trial::new(&frame.bytes(), node.tunnel));
+        assert_eq!((reason, ran.code), (Reason::Encapsulated, Code::Next));
+        assert_eq!(ran.packet, frame.macs(TUNNEL_MAC, SENDER).bytes());
+    }
+    for (src, dst) in
+        both(NODE, ("10.3.0.9", "fd00:3::9")).into_iter().chain(both(NODE, ("10.9.0.9", "ff02::1")))
+    {
+        let packet = Frame::udp(src, dst, (1, 80)).macs(TUNNEL_MAC, TUNNEL_MAC).bytes();
+        let (reason, ran) = node.run(Hook::ToTunnel, Trial::new(&packet, node.tunnel));
+        assert_eq!((reason, ran.code, ran.packet), (Reason::TunnelUnknown, Code::Drop, packet), "{dst}");
+    }
+    let mut arp = vec![0; 60];
+    arp[12..14].copy_from_slice(&[8, 6]);
+    assert_eq!(node.run(Hook::ToTunnel, Trial::new(&arp, node.tunnel)).0, Reason::TunnelNotIp);
+}
+
+#[test]
+fn what_has_no_tunnel_key_did_not_come_through_a_tunnel() {
+    let node = Node::new();
+    for (src, dst) in both(FAR, POD) {
+        let packet = Frame::tcp(src, dst, (1, 80)).macs(TUNNEL_MAC, SENDER).bytes();
+        let trial = Trial { ingress_ifindex: node.tunnel, ..Trial::new(&packet, node.tunnel) };
+        let (reason, ran) = node.run(Hook::FromTunnel, trial);
+        assert_eq!((reason, ran.code), (Reason::TunnelKey, Code::Drop));
+    }
+    let mut arp = vec![0; 60];
+    arp[12..14].copy_from_slice(&[8, 6]);
+    assert_eq!(node.run(Hook::FromTunnel, Trial::new(&arp, node.tunnel)).0, Reason::TunnelNotIp);
+}
