@@ -147,6 +147,8 @@ pub(crate) struct Node {
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
+    /// Whether nothing of an earlier version's datapath is left to be taken over.
+    migrated: bool,
     /// Something that waits can be settled by another pass at once.
     pass_again: bool,
     /// When the node's own links, addresses and routes are to be looked at again.
@@ -186,6 +188,7 @@ impl Node {
             fabric_times: fabric::FabricTimes::new(Instant::now()),
             host_seen: false,
             reached: Revision::default(),
+            migrated: false,
             pass_again: false,
             look_due: Some(Instant::now()),
             announced_ready: false,

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use aya::pin::PinError;
 use aya::programs::SchedClassifier;
-use rhumb_ebpf_common::layout::VERSION;
-use tracing::{debug, info};
+use rhumb_ebpf_common::layout::{FLOWS, VERSION};
+use tracing::{debug, info, warn};
 
 use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
 use crate::features::{Feature, features};
+use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::trial::{self, Ran, Trial, TrialError};
 use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
@@ -25,6 +26,19 @@ pub struct Config {
     /// A directory of our own on a BPF file system, for example `/sys/fs/bpf/rhumb`; it is made when it is absent, and
     /// the file system mounted at its parent. No part of the name below the mount may contain a dot.
     pub bpffs: PathBuf,
+    /// How many flows are remembered, and how many of them masqueraded. The memory is taken at once: about 320 bytes for
+    /// each.
+    pub flows: u32,
+}
+
+impl Config {
+    /// How many flows are remembered unless somebody says otherwise: 41 MiB.
+    pub const FLOWS: u32 = FLOWS;
+
+    /// A datapath in the directory `bpffs`, as large as it is by default.
+    pub fn new(bpffs: PathBuf) -> Self {
+        Self { bpffs, flows: Self::FLOWS }
+    }
 }
 
 /// Why the datapath cannot be opened.
@@ -60,6 +74,9 @@ pub enum OpenError {
     /// An existing attachment cannot be taken over.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The state of another layout cannot be taken over.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
     /// A map cannot be opened.
     #[error(transparent)]
     Entry(#[from] EntryError),
@@ -112,6 +129,7 @@ pub struct Datapath {
     maps: PathBuf,
     programs: PathBuf,
     links: PathBuf,
+    migration: Migration,
     counters: Counters,
 }
 
@@ -137,15 +155,29 @@ impl Datapath {
         for directory in [&maps, &programs, &links] {
             bpffs::make(directory)?;
         }
-        let mut object = object::load(&maps)?;
+        let migration = Migration::new(&config.bpffs, &maps, &links);
+        migration.prepare(config.flows)?;
+        let mut object = object::load(&maps, config.flows)?;
+        migration.carry()?;
         for hook in Hook::ALL {
             let program = object::program(&mut object, hook)?;
+            take_over(program, hook, &migration.old_links())?;
             take_over(program, hook, &links)?;
             replace_pin(program, hook, &programs)?;
         }
+        migration.move_links()?;
         info!(dir = %config.bpffs.display(), "datapath loaded");
         let counters = Counters::open(&maps)?;
-        Ok(Self { root: config.bpffs.clone(), maps, programs, links, counters })
+        Ok(Self { root: config.bpffs.clone(), maps, programs, links, migration, counters })
+    }
+
+    /// Ends what [`Datapath::open`] began when it found another layout of the maps, or maps of another size. To be called
+    /// when no program from before runs any more; does nothing when there is nothing to end.
+    ///
+    /// # Errors
+    /// [`MigrateError`] says what could not be carried over or removed; calling again goes on.
+    pub fn finish_migration(&self) -> Result<(), MigrateError> {
+        self.migration.finish()
     }
 
     /// Hands out the targets; each call opens them anew.
@@ -247,6 +279,9 @@ impl Datapath {
         for (name, _) in MAPS {
             note(remove(&self.maps.join(name)));
         }
+        if let Err(error) = self.migration.finish() {
+            warn!(%error, "state of an earlier version stays");
+        }
         let version = self.root.join(format!("v{VERSION}"));
         for directory in [&self.links, &self.programs, &self.maps, &version, &self.root] {
             note(remove_if_empty(directory));
@@ -257,6 +292,9 @@ impl Datapath {
 
 /// Lets every pinned link of `hook` run `program`.
 fn take_over(program: &mut SchedClassifier, hook: Hook, links: &Path) -> Result<(), AttachError> {
+    if !links.exists() {
+        return Ok(());
+    }
     for point in attachments::list(links)?.into_iter().filter(|point| point.hook == hook) {
         let Some(pin) = attachments::pinned(links, &point)? else { continue };
         if !attachments::repoint(program, &point, pin)? {

@@ -8,8 +8,8 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use rhumb_ebpf_common::layout::{
-    Address, COUNTERS, Config, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey, HostPortValue,
-    Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+    Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
+    HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 
 use crate::Hook;
@@ -85,19 +85,26 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
 }
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 7] = [
+pub(crate) const MAPS: [(&str, Layout); 8] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
-    ("flows", layout::<FlowKey, Flow>(MapType::LruHash, FLOWS, 0)),
+    ("ct", layout::<CtKey, Ct>(MapType::LruHash, FLOWS, 0)),
+    ("fragments", layout::<FragmentKey, Fragment>(MapType::LruHash, FRAGMENTS, 0)),
     ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
     ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
 ];
 
+/// The maps whose size the configuration says.
+pub(crate) const SIZED: [&str; 1] = ["ct"];
+
 /// Refuses pinned maps that these programs cannot use.
-pub(crate) fn check_pinned(maps: &Path) -> Result<(), LoadError> {
-    for (name, needed) in MAPS {
+pub(crate) fn check_pinned(maps: &Path, flows: u32) -> Result<(), LoadError> {
+    for (name, mut needed) in MAPS {
+        if SIZED.contains(&name) {
+            needed.entries = flows;
+        }
         let path = maps.join(name);
         if !path.exists() {
             continue;
@@ -122,13 +129,16 @@ pub(crate) fn check_pinned(maps: &Path) -> Result<(), LoadError> {
 }
 
 /// Loads the programs; maps are those pinned in `maps`, or made and pinned there.
-pub(crate) fn load(maps: &Path) -> Result<Ebpf, LoadError> {
-    check_pinned(maps)?;
+pub(crate) fn load(maps: &Path, flows: u32) -> Result<Ebpf, LoadError> {
+    check_pinned(maps, flows)?;
     let mut loader = EbpfLoader::new();
     // The programs follow no kernel structures, so the kernel's own type information is not read.
     loader.btf(None);
     for (name, _) in MAPS {
         loader.map_pin_path(name, maps.join(name));
+    }
+    for name in SIZED {
+        loader.map_max_entries(name, flows);
     }
     let mut object = loader.load(OBJECT).map_err(|error| LoadError::Maps(Box::new(error)))?;
     for hook in Hook::ALL {

@@ -63,11 +63,7 @@ impl Target for PodLinks {
     }
 
     async fn put(&mut self, key: &IfIndex, value: &PodLink) -> Result<(), EntryError> {
-        let mut link = write(value);
-        // The kernel side's own mark. Should it be set between this look and the write, the next packet through the
-        // host stack sets it again.
-        link.tracked = self.entries.get(&key.0)?.map_or(0, |old| old.tracked);
-        self.entries.put(key, &key.0, &link)
+        self.entries.put(key, &key.0, &write(value))
     }
 
     async fn remove(&mut self, key: &IfIndex) -> Result<(), EntryError> {

@@ -163,7 +163,7 @@ fn an_attachment_that_was_forced_off_is_absent_and_comes_back() {
         let mut attachments = ground.targets().attachments;
         let value = attached(&namespace, "two");
         block_on(attachments.put(&key, &value)).expect("put");
-        let pin = ground.config.bpffs.join("v1/links/from_wire:two");
+        let pin = ground.config.bpffs.join("v2/links/from_wire:two");
         let pin = pin.to_str().expect("text");
         let shown = command("bpftool", &["link", "show", "pinned", pin]);
         let id = shown.split(':').next().expect("an id");
@@ -240,7 +240,7 @@ fn a_link_whose_interface_is_gone_does_not_stop_the_next_start() {
         block_on(attachments.put(&point("two", Hook::ToPod), &attached(&namespace, "two"))).expect("put");
         namespace.ip("link del two");
         ground.reopen();
-        let links = std::fs::read_dir(ground.config.bpffs.join("v1/links")).expect("there").count();
+        let links = std::fs::read_dir(ground.config.bpffs.join("v2/links")).expect("there").count();
         assert_eq!(links, 0);
     });
 }
@@ -249,7 +249,7 @@ fn a_link_whose_interface_is_gone_does_not_stop_the_next_start() {
 fn a_map_of_another_layout_is_refused_by_name() {
     let mut ground = Ground::new();
     ground.datapath = None;
-    let pin = ground.config.bpffs.join("v1/maps/pods");
+    let pin = ground.config.bpffs.join("v2/maps/pods");
     std::fs::remove_file(&pin).expect("removed");
     let other = pin.to_str().expect("text");
     command(
@@ -258,7 +258,7 @@ fn a_map_of_another_layout_is_refused_by_name() {
     );
     let error = Datapath::open(&ground.config).expect_err("refused");
     assert!(matches!(error, OpenError::Load(_)), "{error}");
-    assert!(error.to_string().contains("v1/maps/pods has another layout"), "{error}");
+    assert!(error.to_string().contains("v2/maps/pods has another layout"), "{error}");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn purging_removes_ours_and_nothing_else() {
     namespace.inside(|| {
         let mut attachments = ground.targets().attachments;
         block_on(attachments.put(&point("two", Hook::ToPod), &attached(&namespace, "two"))).expect("put");
-        let foreign = ground.config.bpffs.join("v1/maps/foreign");
+        let foreign = ground.config.bpffs.join("v2/maps/foreign");
         let text = foreign.to_str().expect("text");
         command(
             "bpftool",
@@ -275,8 +275,8 @@ fn purging_removes_ours_and_nothing_else() {
         );
         ground.datapath.take().expect("open").purge().expect("purged");
         assert!(foreign.exists());
-        assert!(!ground.config.bpffs.join("v1/links").exists());
-        assert!(!ground.config.bpffs.join("v1/programs").exists());
+        assert!(!ground.config.bpffs.join("v2/links").exists());
+        assert!(!ground.config.bpffs.join("v2/programs").exists());
         std::fs::remove_file(foreign).expect("removed");
         ground.reopen();
         ground.datapath.take().expect("open").purge().expect("purged");

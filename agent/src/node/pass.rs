@@ -68,10 +68,26 @@ impl Node {
         }
         if outcome.failed + outcome.waiting == 0 {
             self.reached = revision;
+            self.finish_migration();
         }
         self.settle_adds();
         self.settle_removals();
         self.announce().await;
+    }
+
+    /// After a pass without a failure, every pod's filter runs the programs of this version.
+    fn finish_migration(&mut self) {
+        if !self.migrated {
+            match self.datapath.finish_migration() {
+                Ok(()) => self.migrated = true,
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "state of an earlier version not taken over"
+                    );
+                }
+            }
+        }
     }
 
     /// Reads the node's own links and addresses.

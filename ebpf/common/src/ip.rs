@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! IPv4 and IPv6 headers, and what the datapath asks about them. Everything above is generic over [`Family`].
 
-use crate::layout::{Address, Link, same};
+use core::cmp::Ordering;
+
+use crate::layout::{Address, Link, Uplink, same};
 use crate::{Bytes, Reason, ethernet};
 
 /// Protocol number of ICMPv6.
@@ -26,6 +28,10 @@ pub struct Ip<F: Family> {
     pub options: bool,
     /// Whether it is a fragment without the first bytes of the payload (IPv4; IPv6 says so in an extension header).
     pub later_fragment: bool,
+    /// Whether more fragments follow (IPv4, as above).
+    pub more_fragments: bool,
+    /// What all fragments of a datagram have in common, as it is in the packet (IPv4, as above).
+    pub id: u32,
 }
 
 /// Whose address the source is.
@@ -67,6 +73,15 @@ pub trait Family: Copy {
     /// Whose the source address is.
     fn source(addr: Self::Addr, link: &Link) -> Source;
 
+    /// Reads protocol, sender and receiver of an IP header without options that begins at `at`.
+    fn quoted<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<(u8, Self::Addr, Self::Addr)>;
+
+    /// How two addresses are ordered in the key of a flow.
+    fn order(a: Self::Addr, b: Self::Addr) -> Ordering;
+
+    /// The address that packets of this family take on an uplink.
+    fn masquerade(uplink: &Uplink) -> Option<Self::Addr>;
+
     /// Whether the address is a group or broadcast address.
     fn is_group(addr: Self::Addr) -> bool;
 
@@ -75,6 +90,12 @@ pub trait Family: Copy {
 }
 
 impl<F: Family> Ip<F> {
+    /// Whether it is one of several fragments (IPv4; IPv6 says so in an extension header).
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.later_fragment || self.more_fragments
+    }
+
     /// Whether the packet may be forwarded once more.
     ///
     /// # Errors
@@ -137,6 +158,8 @@ impl Family for V4 {
             class: u32::from_ne_bytes([byte(first >> 16), 0, 0, 0]),
             options: header > 20,
             later_fragment: second & 0x1fff != 0,
+            more_fragments: second & 0x2000 != 0,
+            id: (second >> 16).to_be(),
         })
     }
 
@@ -156,6 +179,27 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn quoted<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<(u8, u32, u32)> {
+        let [first, second, third, src, dst] = frame.words(at)?;
+        let later_fragment = u32::from_be(second) & 0x1fff != 0;
+        (u32::from_be(first) >> 24 == 0x45 && !later_fragment).then_some((
+            byte(u32::from_be(third) >> 16),
+            src,
+            dst,
+        ))
+    }
+
+    #[inline(always)]
+    fn order(a: u32, b: u32) -> Ordering {
+        a.cmp(&b)
+    }
+
+    #[inline(always)]
+    fn masquerade(uplink: &Uplink) -> Option<u32> {
+        uplink.has(Uplink::HAS_V4).then_some(uplink.v4)
+    }
+
+    #[inline(always)]
     fn is_group(addr: u32) -> bool {
         u32::from_be(addr) >> 28 == 0xe || addr == u32::MAX
     }
@@ -168,6 +212,13 @@ impl Family for V4 {
 }
 
 impl V4 {
+    /// Whether an address out of a map is of this family.
+    #[inline(always)]
+    pub fn is_key(addr: &Address) -> bool {
+        let [a, b, c, _] = Self::key(0);
+        addr[0] == a && addr[1] == b && addr[2] == c
+    }
+
     /// The header's checksum, as it is in the packet, after one hop was counted (RFC 1141).
     #[inline(always)]
     pub fn checksum_after_hop(checksum: u16) -> u16 {
@@ -212,6 +263,8 @@ impl Family for V6 {
             class: first & u32::from_be_bytes([0x0f, 0xff, 0xff, 0xff]).to_be(),
             options: false,
             later_fragment: false,
+            more_fragments: false,
+            id: 0,
         })
     }
 
@@ -234,6 +287,34 @@ impl Family for V6 {
         } else {
             Source::Foreign
         }
+    }
+
+    #[inline(always)]
+    fn quoted<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<(u8, [u32; 4], [u32; 4])> {
+        let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = frame.words(at)?;
+        (u32::from_be(first) >> 28 == 6).then_some((
+            byte(u32::from_be(second) >> 8),
+            [s0, s1, s2, s3],
+            [d0, d1, d2, d3],
+        ))
+    }
+
+    #[inline(always)]
+    fn order(a: [u32; 4], b: [u32; 4]) -> Ordering {
+        if a[0] != b[0] {
+            a[0].cmp(&b[0])
+        } else if a[1] != b[1] {
+            a[1].cmp(&b[1])
+        } else if a[2] != b[2] {
+            a[2].cmp(&b[2])
+        } else {
+            a[3].cmp(&b[3])
+        }
+    }
+
+    #[inline(always)]
+    fn masquerade(uplink: &Uplink) -> Option<[u32; 4]> {
+        uplink.has(Uplink::HAS_V6).then_some(uplink.v6)
     }
 
     #[inline(always)]

@@ -7,12 +7,17 @@
 use crate::{Direction, Reason};
 
 /// Version of the layouts, part of the directory that maps are pinned in.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many pods, links and host ports one node can have.
 pub const ENTRIES: u32 = 65_536;
-/// How many translated or stack-bound flows are remembered.
-pub const FLOWS: u32 = 65_536;
+/// How many flows are remembered, unless the loader is told otherwise: twice what one node address can carry to one
+/// destination.
+pub const FLOWS: u32 = 131_072;
+/// How many datagrams in fragments are followed at a time.
+pub const FRAGMENTS: u32 = 8_192;
+/// How many interfaces packets can leave the node by.
+pub const UPLINKS: u32 = 1_024;
 /// How many prefixes the `ipcache` has room for.
 pub const PREFIXES: u32 = 65_536;
 /// How many counters there are.
@@ -93,10 +98,8 @@ pub struct Link {
     pub v4: u32,
     /// [`Link::HAS_V4`], [`Link::HAS_V6`], [`Link::CHAINED`], [`Link::HOST_PORTS`].
     pub flags: u8,
-    /// 1 when flows came through the host stack; written by `to_pod` alone.
-    pub tracked: u8,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// Not read; programs of layout version 1 wrote the first byte.
+    pub padding: [u8; 3],
     /// The pod's IPv6 address.
     pub v6: Address,
     /// Address of the pod's interface.
@@ -123,12 +126,6 @@ impl Link {
     #[inline(always)]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
-    }
-
-    /// Whether a packet of the pod may belong to a remembered flow.
-    #[inline(always)]
-    pub const fn has_flows(&self) -> bool {
-        self.flags & Self::HOST_PORTS != 0 || self.tracked != 0
     }
 }
 
@@ -158,7 +155,175 @@ pub struct HostPortValue {
     pub reserved: [u8; 6],
 }
 
-/// Key of `flows`: a flow as the pod's own packets show it.
+/// Key of `ct`: a flow, the same for the packets of both directions. The side with the lower address is first, or with
+/// the lower port where both have one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct CtKey {
+    /// Address of the low side.
+    pub low: Address,
+    /// Address of the high side.
+    pub high: Address,
+    /// Port of the low side in wire order; the identifier of an ICMP echo.
+    pub low_port: [u8; 2],
+    /// Port of the high side in wire order; the identifier of an ICMP echo.
+    pub high_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `ct`. What every packet reads shares a cache line with the key; what it counts has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ct {
+    /// The tick at which the flow is forgotten (`ct::TICK_SHIFT`).
+    pub expires: u32,
+    /// The tick from which on a packet moves `expires`.
+    pub refresh: u32,
+    /// A state of `ct::state`.
+    pub state: u8,
+    /// [`Ct::OPENER_HIGH`] and those after it.
+    pub flags: u8,
+    /// With an address in `nat_addr`: the port, in wire order.
+    pub nat_port: [u8; 2],
+    /// The address that the other side knows the pod by, when it is not the pod's.
+    pub nat_addr: Address,
+    /// Interface that the flow is masqueraded on.
+    pub uplink: u32,
+    /// Identity of the peer; 0 is unknown.
+    pub identity: u32,
+    /// Revision of the policy that let the flow; 0 is none.
+    pub policy: u32,
+    /// The service that the opener called; 0 is none.
+    pub service: u32,
+    /// The tick of the first packet.
+    pub created: u32,
+    /// Packets from the opener, and to it. Counts of packets that two CPUs handle at once may get lost.
+    pub packets: [u64; 2],
+    /// Bytes from the opener, and to it.
+    pub bytes: [u64; 2],
+    /// Zero.
+    pub reserved: [u8; 24],
+}
+
+impl Ct {
+    /// The high side sent the first packet.
+    pub const OPENER_HIGH: u8 = 1;
+    /// Packets of the low side came through the host stack and return through it.
+    pub const STACK_LOW: u8 = 2;
+    /// Packets of the high side came through the host stack and return through it.
+    pub const STACK_HIGH: u8 = 4;
+    /// The flow came to a host port: answers take `nat_addr` and `nat_port` as their source.
+    pub const HOST_PORT: u8 = 8;
+    /// The flow is masqueraded: the opener's packets take `nat_addr` and `nat_port` as their source.
+    pub const MASQUERADED: u8 = 16;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// Key of `nat`: what an answer to a translated packet looks like on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct NatKey {
+    /// Address of the other side.
+    pub remote: Address,
+    /// Address of the node.
+    pub node: Address,
+    /// The other side's port in wire order; the node's port for an ICMP echo.
+    pub remote_port: [u8; 2],
+    /// The node's port in wire order.
+    pub node_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `nat`: who the answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Nat {
+    /// Address of the pod.
+    pub pod: Address,
+    /// The pod's port in wire order.
+    pub pod_port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// The tick at which the mapping is forgotten if its flow is.
+    pub expires: u32,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// Key of `fragments`: a datagram in several packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender.
+    pub src: Address,
+    /// Receiver.
+    pub dst: Address,
+    /// The datagram's identification, as it is in the packet.
+    pub id: u32,
+    /// Number of what is in the datagram.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Value of `fragments`: what the first fragment said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Fragment {
+    /// Sender's port in wire order.
+    pub src_port: [u8; 2],
+    /// Receiver's port in wire order.
+    pub dst_port: [u8; 2],
+    /// IP protocol number behind all extension headers.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+    /// The tick at which the mark is forgotten.
+    pub expires: u32,
+}
+
+/// Value of `uplinks`: the addresses that packets of pods take when they leave by an interface; the key is its index in
+/// host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Uplink {
+    /// The node's IPv4 address there, its bytes in wire order.
+    pub v4: u32,
+    /// [`Uplink::HAS_V4`], [`Uplink::HAS_V6`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+    /// The node's IPv6 address there.
+    pub v6: Address,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+impl Uplink {
+    /// `v4` is set.
+    pub const HAS_V4: u8 = 1;
+    /// `v6` is set.
+    pub const HAS_V6: u8 = 2;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// Key of `flows`, which version 1 had in the place of `ct`: a flow as the pod's own packets show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct FlowKey {
@@ -176,7 +341,7 @@ pub struct FlowKey {
     pub padding: [u8; 3],
 }
 
-/// Value of `flows`: what the pod's answers need.
+/// Value of `flows` of version 1: what the pod's answers need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Flow {
@@ -195,17 +360,6 @@ impl Flow {
     pub const STACK: u8 = 1;
     /// Came to a host port; `addr` and `port` become the source of the answers.
     pub const HOST_PORT: u8 = 2;
-
-    /// A flow that the host stack forwarded.
-    pub const fn stack() -> Self {
-        Self { addr: [0; 4], port: [0; 2], kind: Self::STACK, reserved: [0; 13] }
-    }
-
-    /// A flow to the host port `port` at `addr`.
-    #[inline(always)]
-    pub const fn host_port(addr: Address, port: [u8; 2]) -> Self {
-        Self { addr, port, kind: Self::HOST_PORT, reserved: [0; 13] }
-    }
 }
 
 /// Key of `ipcache`: a prefix, of which the longest that holds an address counts.
@@ -328,9 +482,16 @@ macro_rules! laid_out {
 
 laid_out! {
     Endpoint, 32, 4, flags at 4, ethernet at 8, reserved at 20;
-    Link, 48, 4, flags at 4, tracked at 5, v6 at 8, mac at 24, host_mac at 30, identity at 36, reserved at 40;
+    Link, 48, 4, flags at 4, v6 at 8, mac at 24, host_mac at 30, identity at 36, reserved at 40;
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
+    CtKey, 40, 4, high at 16, low_port at 32, high_port at 34, protocol at 36;
+    Ct, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, reserved at 80;
+    NatKey, 40, 4, node at 16, remote_port at 32, node_port at 34, protocol at 36;
+    Nat, 32, 4, pod_port at 16, expires at 20, reserved at 24;
+    FragmentKey, 40, 4, dst at 16, id at 32, protocol at 36;
+    Fragment, 12, 4, dst_port at 2, protocol at 4, expires at 8;
+    Uplink, 32, 4, flags at 4, v6 at 8, reserved at 24;
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
     PrefixKey, 20, 4, addr at 4;

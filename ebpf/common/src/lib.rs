@@ -9,10 +9,13 @@
 
 mod bytes;
 mod checksum;
+pub mod ct;
+mod icmp;
 pub mod icmp_error;
 mod ip;
 pub mod layout;
 pub mod mtu;
+pub mod nat;
 mod neighbour;
 mod reason;
 mod route;
@@ -20,8 +23,9 @@ mod transport;
 
 pub use bytes::{Bytes, ethernet};
 pub use checksum::fold;
+pub use icmp::{Quote, is_error, quote};
 pub use ip::{Family, Ip, Source, V4, V6};
 pub use neighbour::{Arp, ArpFrame, NdFrame, Solicitation, arp, is_discovery, neighbour_discovery};
 pub use reason::{Direction, Reason, Verdict};
 pub use route::{Fib, segment_length};
-pub use transport::{Ports, ports};
+pub use transport::{Part, Ports, SCTP, TCP, UDP, plain_ports, ports};

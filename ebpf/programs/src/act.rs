@@ -234,7 +234,8 @@ pub(crate) enum Side {
     Destination,
 }
 
-/// Replaces address and port of one side, and says so in the checksums.
+/// Replaces address and port of one side, and says so in the checksums. A later fragment has no port to replace, and
+/// its datagram's checksum is in the first one.
 #[inline(always)]
 pub(crate) fn translate<F: Hop>(
     skb: Skb,
@@ -245,9 +246,13 @@ pub(crate) fn translate<F: Hop>(
     port: [u8; 2],
 ) -> Result<(), Reason> {
     let (old, old_port, addr_at, port_at) = match side {
-        Side::Source => (ip.src, ports.src, F::SOURCE, ports.offset),
-        Side::Destination => (ip.dst, ports.dst, F::SOURCE + F::ADDRESS, ports.offset + 2),
+        Side::Source => (ip.src, ports.src, F::SOURCE, 0),
+        Side::Destination => (ip.dst, ports.dst, F::SOURCE + F::ADDRESS, 2),
     };
+    if ports.is_later_fragment() {
+        F::checksum(skb, old, addr, None)?;
+        return store(skb, addr_at, &addr);
+    }
     let transport = match ports.checksum() {
         Some(at) => {
             let flags = if ports.zero_is_none() { MANGLED_ZERO } else { 0 };
@@ -255,13 +260,13 @@ pub(crate) fn translate<F: Hop>(
             let (from, to) = (u64::from(u16::from_ne_bytes(old_port)), u64::from(u16::from_ne_bytes(port)));
             // SAFETY: a helper call on the program's own context.
             done(unsafe { bpf_l4_csum_replace(skb.ctx, at, from, to, flags | 2) })?;
-            Some((at, flags))
+            ports.covers_addresses().then_some((at, flags))
         }
         None => None,
     };
     F::checksum(skb, old, addr, transport)?;
     store(skb, addr_at, &addr)?;
-    store(skb, port_at, &port)
+    store(skb, ports.offset + if ports.is_echo() { 4 } else { port_at }, &port)
 }
 
 /// Takes the mark of [`REDIRECTED`] off and says whether it was there.

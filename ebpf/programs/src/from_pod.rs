@@ -4,11 +4,12 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::{Link, Remote};
-use rhumb_ebpf_common::{Direction, Family, Ip, Reason, Source, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, ethernet};
 use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
+use crate::track::{self, Course};
 use crate::{either, finish, host_port, lookup, remote, too_big, tunnel};
 
 #[classifier]
@@ -99,15 +100,18 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
     }
     ip.may_leave()?;
     if ip.options {
-        let reason = tunnel::check::<F>(skb);
+        let reason = tunnel::check(skb);
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
-    if link.has_flows() {
-        let reason = host_port::answer::<F>(skb);
-        if reason != Reason::ForwardedRemote {
-            return Err(reason);
+    let mut ports = Ports::NONE;
+    match track::follow::<F>(skb, head, &ip, &mut ports) {
+        Course::Straight | Course::Unknown => {}
+        Course::Malformed => return Err(Reason::Malformed),
+        Course::Stack => return Err(Reason::StackReturn),
+        Course::HostPort => {
+            host_port::answer::<F>(skb, &ip, &ports)?;
+            head = skb.head(ethernet::HEADER + F::HEADER)?;
         }
-        head = skb.head(ethernet::HEADER + F::HEADER)?;
     }
     if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
         ip.may_hop()?;
@@ -117,7 +121,7 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
     if let Some(remote) = remote
         && remote.has(Remote::NODE)
     {
-        not_encapsulated::<F>(skb)?;
+        not_encapsulated(&ports)?;
     }
     // What is called is called from here, one after the other: the stacks of nested calls add up (6.18: "combined
     // stack size of 3 calls is 560. Too large").
@@ -132,8 +136,8 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
     let keep = matches!(remote, Some(remote) if remote.has(Remote::KEEP_SOURCE));
     match remote::send::<F>(skb, if keep { act::REDIRECTED_KEEP } else { act::REDIRECTED }) {
         Reason::ToStack => {
-            not_encapsulated::<F>(skb)?;
-            Err(host_port::enter::<F>(skb))
+            not_encapsulated(&ports)?;
+            host_port::enter::<F>(skb, &ip, &ports)
         }
         Reason::TooBig => Err(too_big::answer::<F>(skb, link, 0)),
         reason => Err(reason),
@@ -142,9 +146,6 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
 
 /// Lets a packet to a node pass unless the pod encapsulated it itself.
 #[inline(always)]
-fn not_encapsulated<F: Hop>(skb: Skb) -> Result<(), Reason> {
-    match tunnel::check::<F>(skb) {
-        Reason::ToStack => Ok(()),
-        reason => Err(reason),
-    }
+fn not_encapsulated(ports: &Ports) -> Result<(), Reason> {
+    if tunnel::is_spoofed(ports) { Err(Reason::SpoofedTunnel) } else { Ok(()) }
 }

@@ -6,11 +6,11 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::{Address, Remote, same};
-use rhumb_ebpf_common::{Direction, Fib, Reason, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::packet::{IPV4, IPV6, Skb};
-use crate::{either, finish, lookup};
+use crate::{either, finish, lookup, track};
 
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
@@ -41,17 +41,28 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
             return Err(Reason::IpOptions);
         }
         ip.may_hop()?;
+        // What the flow asks for is for the pod's own packets.
+        let mut ports = Ports::NONE;
+        let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return act::deliver::<F>(skb, head, endpoint);
     }
-    let (fib, _) = lookup::route(skb, &ip);
-    Err(if fib == Fib::Here { Reason::ToStack } else { Reason::TunnelDestination })
+    Err(if is_for_node::<F>(skb, &ip) { Reason::ToStack } else { Reason::TunnelDestination })
+}
+
+/// Whether the host's rules and routes say that a packet is at its end.
+///
+/// A function of its own: the stacks of nested calls add up, and older kernels round each of them up to 32 bytes (6.1:
+/// "combined stack size of 5 calls is 544. Too large").
+#[inline(never)]
+fn is_for_node<F: Hop>(skb: Skb, ip: &Ip<F>) -> bool {
+    lookup::route(skb, ip).0 == Fib::Here
 }
 
 /// Whether the node that encapsulated a packet may do so for its source.
 ///
 /// Where the way back is no tunnel, the entry names no node: the sender may still take the tunnel, as nodes change
 /// ways one after the other, and it is enough that it is one of them and the source is not from here.
-#[inline(always)]
+#[inline(never)]
 fn sends_for(sender: &Address, source: &Address) -> bool {
     match lookup::remote(source) {
         Some(from) if from.has(Remote::TUNNEL) => same(&from.tunnel, sender),

@@ -3,11 +3,11 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::{Direction, Reason, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::packet::{IPV4, IPV6, Skb};
-use crate::{either, finish, host_port, lookup};
+use crate::{either, finish, host_port, lookup, track};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -39,9 +39,13 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     if ip.options {
         return Err(Reason::IpOptions);
     }
+    let mut ports = Ports::NONE;
     if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
         ip.may_hop()?;
+        // What the flow asks for is for the pod's own packets.
+        let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return act::deliver::<F>(skb, head, endpoint);
     }
-    Err(host_port::enter::<F>(skb))
+    let _course = track::any_ports::<F>(skb, &ip, &mut ports);
+    host_port::enter::<F>(skb, &ip, &ports)
 }

@@ -5,13 +5,14 @@ use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour,
     bpf_tunnel_key as TunnelKey,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_skb_get_tunnel_key};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use rhumb_ebpf_common::ct::TICK_SHIFT;
 use rhumb_ebpf_common::layout::{
-    self, Address, COUNTERS, Config, Count, ENTRIES, Endpoint, FLOWS, Flow, FlowKey, HostPortKey,
-    HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+    self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
 };
 use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, V4, ethernet, segment_length};
 
@@ -23,8 +24,10 @@ static PODS: HashMap<Address, Endpoint> = HashMap::with_max_entries(ENTRIES, NO_
 static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
 #[map(name = "host_ports")]
 static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
-#[map(name = "flows")]
-static FLOW_TABLE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "ct")]
+static CT_TABLE: LruHashMap<CtKey, Ct> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "fragments")]
+static FRAGMENT_TABLE: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS, 0);
 #[map(name = "ipcache")]
 static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, NO_PREALLOC);
 #[map(name = "config")]
@@ -46,18 +49,6 @@ pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
     unsafe { LINKS.get(ifindex) }
 }
 
-/// Lets `from_pod` look for flows of the pod behind `ifindex` from now on.
-#[inline(always)]
-pub(crate) fn set_tracked(ifindex: u32) {
-    if let Some(link) = LINKS.get_ptr_mut(ifindex) {
-        // SAFETY: the element lives as long as the program runs; a byte store does not tear.
-        let tracked = unsafe { &mut (*link).tracked };
-        if *tracked == 0 {
-            *tracked = 1;
-        }
-    }
-}
-
 /// The pod behind a host port.
 #[inline(always)]
 pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
@@ -65,21 +56,41 @@ pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
     unsafe { HOST_PORTS.get(key) }
 }
 
+/// The tick that it is now.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: a helper call without arguments.
+    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+    (nanoseconds >> TICK_SHIFT) as u32
+}
+
 /// What is remembered of a flow.
 #[inline(always)]
-pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
-    // SAFETY: the element may be reused for another flow while it is copied; the copy then serves one packet wrongly.
-    unsafe { FLOW_TABLE.get(key) }.copied()
+pub(crate) fn ct(key: &CtKey) -> Option<&'static mut Ct> {
+    let flow = CT_TABLE.get_ptr_mut(key)?;
+    // SAFETY: the map's memory stays, and holds integers only. Two CPUs may write one flow at a time: each field is
+    // written whole, and what is lost is a count. Should the element be given to another flow meanwhile, that one
+    // may have a wrong time.
+    Some(unsafe { &mut *flow })
 }
 
 /// Remembers a flow; when the table cannot take it, the flow does without.
 #[inline(always)]
-pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
-    let known = self::flow(key)
-        .is_some_and(|old| (old.kind, old.port, old.addr) == (flow.kind, flow.port, flow.addr));
-    if !known {
-        let _refused = FLOW_TABLE.insert(key, flow, 0);
-    }
+pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
+    let _refused = CT_TABLE.insert(key, flow, 0);
+}
+
+/// What the first fragment of a datagram said.
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<Fragment> {
+    // SAFETY: the element may be reused for another datagram while it is copied; one packet is taken wrongly then.
+    unsafe { FRAGMENT_TABLE.get(key) }.copied()
+}
+
+/// Remembers what the first fragment of a datagram says.
+#[inline(always)]
+pub(crate) fn put_fragment(key: &FragmentKey, fragment: &Fragment) {
+    let _refused = FRAGMENT_TABLE.insert(key, fragment, 0);
 }
 
 /// What is at `addr`, by the longest prefix that holds it.

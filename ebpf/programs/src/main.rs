@@ -28,6 +28,7 @@ mod remote;
 mod to_pod;
 mod to_tunnel;
 mod too_big;
+mod track;
 mod tunnel;
 
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};

@@ -3,11 +3,12 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::layout::{Flow, FlowKey};
-use rhumb_ebpf_common::{Direction, Family, Reason, V4, V6, ports};
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
 
+use crate::act::{self, Hop};
 use crate::packet::{IPV4, IPV6, Skb};
-use crate::{act, either, finish, lookup};
+use crate::track::{self, Course};
+use crate::{either, finish};
 
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
@@ -18,32 +19,27 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
     // What a program of ours redirected here, for the queue of the host end, never was in the host stack.
-    if act::take_mark(skb) || skb.ingress_ifindex() == 0 {
+    if act::take_mark(skb) {
         return Ok(Reason::Delivered);
     }
     match skb.protocol() {
-        IPV4 => track::<V4>(skb),
-        IPV6 => track::<V6>(skb),
+        IPV4 => note::<V4>(skb),
+        IPV6 => note::<V6>(skb),
         _ => Ok(Reason::Delivered),
     }
 }
 
-/// Remembers a flow that the host stack forwarded, and perhaps translated, so that its answers return the same way.
+/// Takes note of the flow. Packets of one that the host stack forwarded, and perhaps translated, are to return the same
+/// way.
 #[inline(always)]
-fn track<F: Family>(skb: Skb) -> Result<Reason, Reason> {
-    let ip = F::parse(&skb, skb.len())?;
-    let Ok(Some(ports)) = ports(&skb, &ip) else {
+fn note<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    let ip = F::parse(&head, skb.len())?;
+    let mut ports = Ports::NONE;
+    let course = track::follow::<F>(skb, head, &ip, &mut ports);
+    if matches!(course, Course::Unknown | Course::Malformed) || skb.ingress_ifindex() == 0 {
         return Ok(Reason::Delivered);
-    };
-    let key = FlowKey {
-        pod: F::key(ip.dst),
-        peer: F::key(ip.src),
-        pod_port: ports.dst,
-        peer_port: ports.src,
-        protocol: ports.protocol,
-        padding: [0; 3],
-    };
-    lookup::remember(&key, &Flow::stack());
-    lookup::set_tracked(skb.ifindex());
+    }
+    track::divert::<F>(&ip, &ports);
     Ok(Reason::DeliveredTracked)
 }

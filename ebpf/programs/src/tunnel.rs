@@ -2,13 +2,11 @@
 //! The way into the tunnel, for pods' packets.
 
 use rhumb_ebpf_common::layout::{Link, Remote};
-use rhumb_ebpf_common::{Bytes as _, Reason, ethernet, mtu, ports};
+use rhumb_ebpf_common::{Bytes as _, Family as _, Ports, Reason, UDP, V4, ethernet, mtu};
 
 use crate::act::{self, Hop};
 use crate::packet::Skb;
 use crate::{either, lookup};
-
-const UDP: u8 = 17;
 
 /// Encapsulates a packet for the node that has its destination; [`Reason::TooBig`] when it does not fit.
 #[inline(never)]
@@ -33,34 +31,32 @@ fn encapsulate<F: Hop>(skb: Skb, link: &Link, remote: &Remote) -> Result<Reason,
     act::enter_tunnel::<F>(skb, head, config.tunnel)
 }
 
-/// Refuses what a pod encapsulated itself: a packet to the tunnel port. [`Reason::ToStack`] when it is none.
+/// Whether a pod encapsulated the packet itself: whether these are the ports of one to the tunnel.
+#[inline(always)]
+pub(crate) fn is_spoofed(ports: &Ports) -> bool {
+    ports.protocol == UDP && ports.dst == lookup::config().tunnel_port && ports.dst != [0; 2]
+}
+
+/// Refuses what a pod encapsulated itself behind IPv4 options: a packet to the tunnel port. [`Reason::ToStack`] when it is none.
 ///
 /// Later fragments say no port; without their first one they come to nothing.
 #[inline(never)]
-pub(crate) fn check<F: Hop>(skb: Skb) -> Reason {
-    either(refuse::<F>(skb))
+pub(crate) fn check(skb: Skb) -> Reason {
+    either(refuse(skb))
 }
 
 #[inline(always)]
-fn refuse<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+fn refuse(skb: Skb) -> Result<Reason, Reason> {
     let tunnel_port = lookup::config().tunnel_port;
     if tunnel_port == [0; 2] {
         return Ok(Reason::ToStack);
     }
-    let ip = F::parse(&skb, skb.len())?;
-    let port = if F::HEADER == 20 {
-        if ip.protocol != UDP || ip.later_fragment {
-            return Ok(Reason::ToStack);
-        }
-        let [first] = skb.read(ethernet::HEADER).ok_or(Reason::Malformed)?;
-        let header = usize::from(first & 0x0f) * 4;
-        skb.read(ethernet::HEADER + header + 2).ok_or(Reason::Malformed)?
-    } else {
-        match ports(&skb, &ip) {
-            Ok(Some(ports)) if ports.protocol == UDP => ports.dst,
-            Ok(_) | Err(Reason::Fragment) => return Ok(Reason::ToStack),
-            Err(reason) => return Err(reason),
-        }
-    };
+    let ip = V4::parse(&skb, skb.len())?;
+    if ip.protocol != UDP || ip.later_fragment {
+        return Ok(Reason::ToStack);
+    }
+    let [first] = skb.read(ethernet::HEADER).ok_or(Reason::Malformed)?;
+    let header = usize::from(first & 0x0f) * 4;
+    let port: [u8; 2] = skb.read(ethernet::HEADER + header + 2).ok_or(Reason::Malformed)?;
     if port == tunnel_port { Err(Reason::SpoofedTunnel) } else { Ok(Reason::ToStack) }
 }

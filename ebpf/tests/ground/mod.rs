@@ -108,7 +108,7 @@ impl Ground {
     pub(crate) fn new() -> Self {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let bpffs = PathBuf::from(format!("/sys/fs/bpf/rhebpf{}-{serial}", std::process::id()));
-        let mut ground = Self { datapath: None, config: Config { bpffs } };
+        let mut ground = Self { datapath: None, config: Config { bpffs, flows: 4_096 } };
         ground.reopen();
         ground
     }

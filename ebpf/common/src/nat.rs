@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! Which port of the node stands for a pod's, and how its answers are found.
+
+use crate::Family;
+use crate::layout::{Address, CtKey, Nat, NatKey};
+use crate::{Ports, SCTP};
+
+/// The lowest port that is given; those below belong to services of the node.
+pub const LOWEST: u16 = 1_024;
+/// How many ports there are to give, for each address of the node, other side and protocol.
+pub const PORTS: u32 = 65_536 - LOWEST as u32;
+/// How many ports are tried. With 60,000 of the ports taken, one flow in 500,000 finds none of so many free.
+pub const PROBES: u32 = 192;
+
+/// The ports that a flow may take, in the order in which they are tried: its own, then a series without a pattern, so
+/// that pods that count up from one port do not meet again; the same whenever the flow asks, and another for each flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// The pod's port.
+    source: u16,
+    /// What the series is made from.
+    hash: u32,
+}
+
+impl Probe {
+    /// The series of the flow whose own packets have `ports` from `pod` to `remote`.
+    #[inline(always)]
+    pub fn new(pod: &Address, remote: &Address, ports: &Ports) -> Self {
+        let [a, b] = ports.src;
+        let [c, d] = ports.dst;
+        let mut hash = mix(0x9e37_79b9 ^ u32::from(ports.protocol), u32::from_be_bytes([a, b, c, d]));
+        let mut at = 0;
+        while at < 4 {
+            hash = mix(mix(hash, pod[at]), remote[at]);
+            at += 1;
+        }
+        Self { source: u16::from_be_bytes(ports.src), hash }
+    }
+
+    /// The port to try at `attempt`, in wire order.
+    #[inline(always)]
+    pub fn port(&self, attempt: u32) -> [u8; 2] {
+        if attempt == 0 && self.source >= LOWEST {
+            return self.source.to_be_bytes();
+        }
+        let at = mix(self.hash, attempt) % PORTS;
+        let [_, _, high, low] = (at + LOWEST as u32).to_be_bytes();
+        [high, low]
+    }
+}
+
+/// How many ports a flow may try: the checksum of SCTP covers its ports, and no helper of the kernel computes it.
+#[inline(always)]
+pub const fn probes(protocol: u8) -> u32 {
+    if protocol == SCTP { 1 } else { PROBES }
+}
+
+/// One step of a hash (the finalizer of `MurmurHash3`).
+#[inline(always)]
+const fn mix(hash: u32, word: u32) -> u32 {
+    let mut h = hash.rotate_left(5) ^ word;
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}
+
+impl NatKey {
+    /// What the answer to a packet to `remote` looks like, when the packet left as `node` with `port`.
+    ///
+    /// The answer to an echo has the number of the question as both its ports.
+    #[inline(always)]
+    pub fn of_sent<F: Family>(remote: F::Addr, node: F::Addr, ports: &Ports, port: [u8; 2]) -> Self {
+        let remote_port = if ports.is_echo() { port } else { ports.dst };
+        Self {
+            remote: F::key(remote),
+            node: F::key(node),
+            remote_port,
+            node_port: port,
+            protocol: ports.protocol,
+            padding: [0; 3],
+        }
+    }
+
+    /// The key of a packet that came from the wire.
+    #[inline(always)]
+    pub fn of_received<F: Family>(remote: F::Addr, node: F::Addr, ports: &Ports) -> Self {
+        Self {
+            remote: F::key(remote),
+            node: F::key(node),
+            remote_port: ports.src,
+            node_port: ports.dst,
+            protocol: ports.protocol,
+            padding: [0; 3],
+        }
+    }
+
+    /// The other side's port as the flow of the pod behind `nat` has it.
+    #[inline(always)]
+    pub const fn peer_port(&self, nat: &Nat) -> [u8; 2] {
+        if self.is_echo() { nat.pod_port } else { self.remote_port }
+    }
+
+    const fn is_echo(&self) -> bool {
+        matches!(self.protocol, crate::transport::ICMP | crate::ip::ICMPV6)
+    }
+
+    /// The key of the flow of the pod behind `nat`.
+    pub fn flow(&self, nat: &Nat) -> CtKey {
+        let (pod, peer) = ((nat.pod, nat.pod_port), (self.remote, self.peer_port(nat)));
+        CtKey::of_sides(pod, peer, self.protocol).0
+    }
+}
+
+impl Nat {
+    /// Whether it belongs to the pod with this address and port.
+    #[inline(always)]
+    pub fn is_of(&self, pod: &Address, port: [u8; 2]) -> bool {
+        crate::layout::same(&self.pod, pod) && self.pod_port == port
+    }
+}
+
+#[cfg(test)]
+mod tests;
