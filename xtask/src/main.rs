@@ -79,7 +79,7 @@ enum Command {
     },
     /// Try the datapath on the oldest kernel, Debian's 6.1, in a virtual machine
     Vm {
-        /// Which checks; all of them when absent
+        /// Which checks, each as a whole; when absent, as much as takes about two minutes
         checks: Vec<String>,
     },
     /// Fuzz the parsers of foreign bytes (needs rustup nightly and cargo-fuzz)
