@@ -21,25 +21,29 @@ use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
 use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
-    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls,
+    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::Args;
+use crate::args::{Args, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::Programs;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
+use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
+
+/// Watchers of packets that wait to be taken in, at once.
+const WATCHERS: usize = 4;
 
 /// A store that is not there is looked for again after this time.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -70,6 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
+    let (events, pressure) = (datapath.events()?, datapath.pressure());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -86,6 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             programs,
             uplinks: args.uplink.clone(),
             hold_down: HoldDown(args.route_hold_down),
+            tunnel_port: (args.tunnel == Tunnel::Auto).then_some(args.tunnel_port),
         },
         ledger,
         masquerade.clone(),
@@ -101,7 +107,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let store = Rc::new(OnceCell::new());
     let mut tasks = JoinSet::new();
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone()));
+    let (watchers, joins) = mpsc::channel(WATCHERS);
+    let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
+    tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
@@ -211,6 +221,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
     }
     let kernel = Kernel {
         sysctls: Reconciler::new(Sysctls::default()),
+        tunnels: Reconciler::new(Tunnels::new(host.clone())),
         links: Reconciler::new(Links::new(host.clone())),
         addresses: Reconciler::new(PodAddresses::new(host.clone())),
         routes: Reconciler::new(PodRoutes::new(host.clone())),
@@ -220,6 +231,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),

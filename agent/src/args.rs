@@ -7,6 +7,15 @@ use std::time::Duration;
 use clap::Parser;
 use rhumb_model::{IfName, NodeName, PoolName};
 
+use crate::metrics;
+
+/// Whether there is a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tunnel {
+    Auto,
+    Off,
+}
+
 const LONGEST_HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
 
 /// The rhumb node agent: gives pods addresses, programs routes, and keeps the datapath.
@@ -61,6 +70,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) cool_down: Duration,
 
+    /// Whether packets to other nodes may be encapsulated: `auto` as the pools' policies say, `off` never.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) tunnel: Tunnel,
+
+    /// UDP port of the tunnel (VXLAN); the same on every node.
+    #[arg(long, value_name = "PORT", default_value = "8472", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) tunnel_port: u16,
+
     /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;
     /// doubled up to eight times when the way keeps going. May have a fraction.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = fraction)]
@@ -70,6 +87,10 @@ pub(crate) struct Args {
     /// it is not there: private, reserved and link-local blocks.
     #[arg(long, value_name = "FILE")]
     pub(crate) ip_masq_config: Option<PathBuf>,
+
+    /// Address and port at which Prometheus gets metrics, over HTTP at the path /metrics; empty: nowhere.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7268")]
+    pub(crate) metrics_address: metrics::Address,
 
     /// Create the Node object of this node when there is none, as the kubelet does.
     #[arg(long)]

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink, Remote, RemotePrefix,
+    PodLink, Remote, RemotePrefix, TunnelLink,
 };
 use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
 use rhumb_routing::plan::{self, Plan};
 use rhumb_routing::{
     Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
+    TunnelSpec,
 };
 use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
@@ -23,6 +24,7 @@ use crate::endpoint::{Endpoint, Origin};
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Desired {
     pub(crate) sysctls: BTreeMap<Sysctl, String>,
+    pub(crate) tunnels: BTreeMap<IfName, TunnelSpec>,
     pub(crate) links: BTreeMap<AttachmentKey, LinkSpec>,
     pub(crate) addresses: BTreeMap<PodAddress, ()>,
     pub(crate) routes: BTreeMap<PodRoute, PodNextHop>,
@@ -30,6 +32,7 @@ pub(crate) struct Desired {
     pub(crate) pod_links: BTreeMap<IfIndex, PodLink>,
     pub(crate) filters: BTreeMap<FilterKey, Filter>,
     pub(crate) attachments: BTreeMap<AttachPoint, Attached>,
+    pub(crate) tunnel_links: BTreeMap<IfIndex, TunnelLink>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
     pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
@@ -151,7 +154,7 @@ impl Desired {
     }
 
     /// Adds a program at its hook of an interface, in the form that this kernel has for it.
-    fn attach(&mut self, ifname: &IfName, ifindex: u32, hook: Hook, programs: &Programs) {
+    pub(crate) fn attach(&mut self, ifname: &IfName, ifindex: u32, hook: Hook, programs: &Programs) {
         let ifname = ifname.clone();
         if let Some(program) = programs.filters.get(&hook) {
             let key = FilterKey { ifname, hook: side(hook) };
@@ -254,13 +257,13 @@ pub(crate) fn chained_ifindex(endpoint: &Endpoint) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::endpoint::tests::endpoint;
 
     const NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
 
-    fn programs(has_tcx: bool) -> Programs {
+    pub(crate) fn programs(has_tcx: bool) -> Programs {
         let filters = Hook::ALL.into_iter().filter(|hook| Programs::is_filter(*hook, has_tcx));
         Programs { filters: filters.zip(11..).collect() }
     }

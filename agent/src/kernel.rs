@@ -2,18 +2,20 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → ipcache → host routes → attachments → filters → pod links → qdiscs
-//!            → pod addresses → pod routes → links                                                (root to leaf)
-//!   put:     sysctls → links → qdiscs → pod addresses → pod routes → pod links → filters
-//!            → attachments → host routes → ipcache → pods → host ports                           (leaf to root)
+//!   remove:  pods → host ports → ipcache → host routes → tunnel links → attachments → filters → pod links
+//!            → qdiscs → pod addresses → pod routes → links, tunnels                              (root to leaf)
+//!   put:     sysctls → tunnels → links → qdiscs → pod addresses → pod routes → pod links → filters
+//!            → attachments → tunnel links → host routes → ipcache → pods → host ports            (leaf to root)
 //! ```
 
 use std::time::Instant;
 
-use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks};
+use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
 use rhumb_routing::Filters;
-use rhumb_routing::{Direction, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls};
+use rhumb_routing::{
+    Direction, HostRoute, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
+};
 
 use crate::conf_file::ConfFiles;
 use crate::desired::{Desired, Programs};
@@ -21,6 +23,8 @@ use crate::desired::{Desired, Programs};
 /// The reconcilers of all targets.
 pub(crate) struct Kernel {
     pub(crate) sysctls: Reconciler<Sysctls>,
+    /// The device through which packets are encapsulated.
+    pub(crate) tunnels: Reconciler<Tunnels>,
     pub(crate) links: Reconciler<Links>,
     pub(crate) addresses: Reconciler<PodAddresses>,
     pub(crate) routes: Reconciler<PodRoutes>,
@@ -30,6 +34,8 @@ pub(crate) struct Kernel {
     pub(crate) filters: Reconciler<Filters>,
     /// Programs on the uplinks where the kernel has tcx.
     pub(crate) attachments: Reconciler<Attachments>,
+    /// What the datapath knows of the tunnel.
+    pub(crate) tunnel_links: Reconciler<TunnelLinks>,
     pub(crate) host_routes: Reconciler<HostRoutes>,
     /// What is behind addresses elsewhere.
     pub(crate) ipcache: Reconciler<Ipcache>,
@@ -66,6 +72,7 @@ macro_rules! each {
             }};
         }
         one!(sysctls);
+        one!(tunnels);
         one!(links);
         one!(qdiscs);
         one!(addresses);
@@ -73,6 +80,7 @@ macro_rules! each {
         one!(pod_links);
         one!(filters);
         one!(attachments);
+        one!(tunnel_links);
         one!(host_routes);
         one!(ipcache);
         one!(pods);
@@ -93,6 +101,7 @@ impl Kernel {
         add(&mut sum, self.host_ports.remove_stale(&desired.host_ports, now).await);
         add(&mut sum, self.ipcache.remove_stale(&desired.ipcache, now).await);
         add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
+        add(&mut sum, self.tunnel_links.remove_stale(&desired.tunnel_links, now).await);
         add(&mut sum, self.attachments.remove_stale(&desired.attachments, now).await);
         add(&mut sum, self.filters.remove_stale(&desired.filters, now).await);
         add(&mut sum, self.pod_links.remove_stale(&desired.pod_links, now).await);
@@ -104,14 +113,31 @@ impl Kernel {
 
     /// Removes links that nobody wants; after everything that hangs on them.
     pub(crate) async fn remove_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
-        self.links.remove_stale(&desired.links, now).await
+        let mut sum = self.links.remove_stale(&desired.links, now).await;
+        add(&mut sum, self.tunnels.remove_stale(&desired.tunnels, now).await);
+        sum
     }
 
     /// Puts what everything else stands on.
     pub(crate) async fn put_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
         let mut sum = self.sysctls.put_missing(&desired.sysctls, now).await;
+        add(&mut sum, self.put_tunnels(desired, now).await);
         add(&mut sum, self.links.put_missing(&desired.links, now).await);
         sum
+    }
+
+    /// A device that was made anew has lost its routes and programs.
+    async fn put_tunnels(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let indices = |kernel: &Self| -> Vec<Option<u32>> {
+            desired.tunnels.keys().map(|name| kernel.tunnels.target().ifindex(name)).collect()
+        };
+        let before = indices(self);
+        let outcome = self.tunnels.put_missing(&desired.tunnels, now).await;
+        if indices(self) != before {
+            self.host_routes.invalidate();
+            self.attachments.invalidate();
+        }
+        outcome
     }
 
     /// Puts what a pod sees: its limits, addresses and routes.
@@ -131,6 +157,7 @@ impl Kernel {
         let mut sum = self.pod_links.put_missing(&desired.pod_links, now).await;
         add(&mut sum, self.filters.put_missing(&desired.filters, now).await);
         add(&mut sum, self.attachments.put_missing(&desired.attachments, now).await);
+        add(&mut sum, self.tunnel_links.put_missing(&desired.tunnel_links, now).await);
         add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
         add(&mut sum, self.ipcache.put_missing(&desired.ipcache, now).await);
         add(&mut sum, self.pods.put_missing(&desired.pods, now).await);
@@ -229,8 +256,23 @@ impl Kernel {
 
     /// Observes the ways to other nodes, where nothing is known.
     pub(crate) async fn look_at_ways(&mut self, now: Instant) {
+        self.tunnels.look(now).await;
+        self.tunnel_links.look(now).await;
+        self.attachments.look(now).await;
         self.host_routes.look(now).await;
         self.ipcache.look(now).await;
+    }
+
+    /// Whether a packet can still be sent into the tunnel.
+    pub(crate) fn uses_tunnel(&self) -> bool {
+        let routes = self.host_routes.actual().into_iter().flatten();
+        let remotes = self.ipcache.actual().into_iter().flatten();
+        let into = |route: &HostRoute| match route {
+            HostRoute::Tunnel { .. } => true,
+            HostRoute::Device { .. } | HostRoute::Via { .. } | HostRoute::Unreachable => false,
+        };
+        routes.map(|(_, route)| route).any(into)
+            || remotes.map(|(_, remote)| remote).any(|remote| remote.tunnel.is_some())
     }
 
     /// Looks at everything anew at the next pass.
@@ -245,6 +287,8 @@ impl Kernel {
 
     /// Looks anew at links and what hangs on them.
     pub(crate) fn invalidate_links(&mut self) {
+        self.tunnels.invalidate();
+        self.tunnel_links.invalidate();
         self.links.invalidate();
         self.qdiscs.invalidate();
         self.pod_links.invalidate();

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the command line is heard: a line with a JSON string that names what to show, answered by a JSON document.
+//! Where the command line is heard: a line with a JSON string that names what to show, answered by a JSON document; or
+//! a line with an object that says which packets to tell of, answered by lines of JSON until one side has enough.
 
+use std::rc::Rc;
 use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -9,46 +14,129 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::metrics::Scraper;
+use crate::monitor::{Join, LINES, Request};
 use crate::node::{Input, Show};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "rhumb.sock";
 
-const LONGEST_QUESTION: u64 = 256;
+const LONGEST_QUESTION: u64 = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
 const MOST_AT_ONCE: usize = 16;
+const MOST_WATCHERS: usize = 16;
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Question {
+    Show(Show),
+    Metrics { metrics: Form },
+    Monitor { monitor: Request },
+}
+
+/// How metrics are told.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    /// As a list of samples.
+    Samples,
+    /// As Prometheus reads them.
+    Text,
+}
 
 /// Serves until the node's loop is gone.
-pub(crate) async fn serve(listener: UnixListener, inbox: mpsc::Sender<Input>) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    inbox: mpsc::Sender<Input>,
+    scraper: Rc<Scraper>,
+    joins: mpsc::Sender<Join>,
+) {
     let mut calls = JoinSet::new();
+    let mut watchers = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if calls.len() < MOST_AT_ONCE => match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone())));
+                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone(), Rc::clone(&scraper))));
                 }
                 Err(error) => warn!(%error, "connection not accepted"),
             },
-            Some(_) = calls.join_next() => {}
+            Some(ended) = calls.join_next() => {
+                let Ok(Ok(Some((stream, request)))) = ended else { continue };
+                // One too many is hung up on.
+                if watchers.len() < MOST_WATCHERS {
+                    watchers.spawn_local(tell(stream, request, joins.clone()));
+                }
+            }
+            Some(_) = watchers.join_next() => {}
             () = inbox.closed() => return,
         }
     }
 }
 
-async fn call(stream: UnixStream, inbox: mpsc::Sender<Input>) {
-    if let Err(error) = converse(stream, inbox).await {
+/// Answers a question; whoever wants to watch is given back.
+async fn call(
+    stream: UnixStream,
+    inbox: mpsc::Sender<Input>,
+    scraper: Rc<Scraper>,
+) -> Option<(UnixStream, Request)> {
+    converse(stream, inbox, &scraper).await.unwrap_or_else(|error| {
         debug!(%error, "question of the command line not answered");
-    }
+        None
+    })
 }
 
-async fn converse(stream: UnixStream, inbox: mpsc::Sender<Input>) -> std::io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    inbox: mpsc::Sender<Input>,
+    scraper: &Scraper,
+) -> std::io::Result<Option<(UnixStream, Request)>> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(LONGEST_QUESTION).read_line(&mut line).await?;
-    let what: Show = serde_json::from_str(&line)?;
-    let (reply, answer) = oneshot::channel();
-    let gone = || std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-    inbox.send(Input::Show { what, reply }).await.map_err(|_| gone())?;
-    let document = answer.await.map_err(|_| gone())?;
-    stream.write_all(document.to_string().as_bytes()).await
+    let document = match serde_json::from_str(&line)? {
+        Question::Show(what) => {
+            let (reply, answer) = oneshot::channel();
+            inbox.send(Input::Show { what, reply }).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        }
+        Question::Metrics { metrics: Form::Samples } => json!(scraper.samples().await.ok_or_else(gone)?),
+        Question::Metrics { metrics: Form::Text } => json!(scraper.text().await.ok_or_else(gone)?),
+        Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), monitor))),
+    };
+    stream.write_all(document.to_string().as_bytes()).await?;
+    Ok(None)
+}
+
+/// Passes lines on until there are no more or nobody reads them.
+async fn tell(mut stream: UnixStream, request: Request, joins: mpsc::Sender<Join>) {
+    let (lines, mut heard) = mpsc::channel(LINES);
+    if joins.send(Join { request, lines }).await.is_err() {
+        return;
+    }
+    let (mut read, mut write) = stream.split();
+    let mut nothing = [0; 1];
+    loop {
+        let line: Rc<str> = tokio::select! {
+            line = heard.recv() => match line {
+                Some(line) => line,
+                None => return,
+            },
+            // A watcher says nothing more; the end of its side is the end.
+            _ = read.read(&mut nothing) => return,
+        };
+        let line = format!("{line}\n");
+        let written = tokio::select! {
+            written = write.write_all(line.as_bytes()) => written,
+            _ = read.read(&mut nothing) => return,
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+fn gone() -> std::io::Error {
+    std::io::ErrorKind::ConnectionAborted.into()
 }

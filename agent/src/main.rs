@@ -7,16 +7,19 @@ mod conf_file;
 mod desired;
 mod endpoint;
 mod follow;
+mod heap;
 mod kernel;
 mod ledger;
 mod local_socket;
 mod masquerade;
 mod metrics;
+mod monitor;
 mod node;
 mod plugin_socket;
 mod publish;
 mod ready;
 mod tables;
+mod tunnel;
 mod ways;
 
 use std::process::ExitCode;
@@ -28,7 +31,7 @@ use tracing_subscriber::EnvFilter;
 const BLOCKING_THREADS: usize = 16;
 
 fn main() -> ExitCode {
-    share_one_heap();
+    heap::share();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -51,17 +54,3 @@ fn start() -> anyhow::Result<()> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, app::run(args))
 }
-
-/// Lets all threads take memory from one heap. Threads that wait for the kernel would otherwise each keep, in a heap
-/// of their own, the most that they ever needed.
-#[cfg(target_env = "gnu")]
-fn share_one_heap() {
-    // SAFETY: no other thread is there yet that could be taking memory.
-    #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
-    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    debug_assert_eq!(set, 1, "every glibc knows this option");
-}
-
-/// Other C libraries have one heap anyway.
-#[cfg(not(target_env = "gnu"))]
-fn share_one_heap() {}

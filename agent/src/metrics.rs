@@ -1,37 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counters and gauges of the node.
+//!
+//! ```text
+//!   Prometheus ── GET /metrics ─► server ─┐             ┌─ loop: counters, targets, leases, registry
+//!   rhumb metrics ─► local socket ────────┴─► scraper ──┤
+//!                                                       └─ how full maps are, counted at most every 10 s
+//! ```
 
-use rhumb_ebpf::Counter;
+mod catalogue;
+mod process;
+mod registry;
+mod scraper;
+mod server;
+mod text;
+
+use std::time::SystemTime;
+
+use rhumb_ebpf::{Counter, MapUse, Untold, Verdict};
 use rhumb_model::Family;
 use rhumb_routing::plan::Way;
-use serde::Serialize;
 
 use crate::kernel::TargetStatus;
 use crate::node::Node;
+pub(crate) use catalogue::{Kind, Metric, RECONCILE_COUNT};
+pub(crate) use process::resident_kib;
+pub(crate) use registry::{Registry, Sample};
+pub(crate) use scraper::Scraper;
+pub(crate) use server::{Address, serve};
 
-/// One sample, in the terms of the Prometheus text format.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Sample {
-    pub(crate) name: &'static str,
-    pub(crate) labels: Vec<(&'static str, String)>,
-    pub(crate) value: u64,
-}
+use catalogue::*;
 
 /// Everything there is to count.
-pub(crate) fn collect(node: &Node, counters: &[Counter]) -> Vec<Sample> {
+pub(crate) fn collect(node: &Node, counters: &[Counter], maps: &[MapUse], untold: &[Untold]) -> Vec<Sample> {
     let mut samples = Vec::new();
-    let mut add = |name, labels, value| samples.push(Sample { name, labels, value });
-    let counted: Vec<&Counter> = counters.iter().filter(|counter| counter.packets > 0).collect();
-    let labels = |counter: &Counter| {
-        vec![("reason", counter.reason.text().to_owned()), ("direction", counter.direction.text().to_owned())]
-    };
-    for counter in &counted {
-        add("rhumb_datapath_packets_total", labels(counter), counter.packets);
+    add_packets(&mut samples, counters);
+    for Untold { reason, limited, full } in untold {
+        for (cause, value) in [("rate", limited), ("full", full)] {
+            let labels = [("reason", reason.text()), ("cause", cause)];
+            samples.push(Sample::new(&EVENT_LOST, &labels, *value));
+        }
     }
-    for counter in &counted {
-        add("rhumb_datapath_bytes_total", labels(counter), counter.bytes);
-    }
-    let now = std::time::SystemTime::now().into();
+    add_maps(&mut samples, maps);
+    let now = SystemTime::now().into();
     for family in Family::BOTH {
         let usage = node.ledger.pool().usage(family, now);
         let states = [
@@ -42,45 +52,63 @@ pub(crate) fn collect(node: &Node, counters: &[Counter]) -> Vec<Sample> {
             ("draining", usage.draining),
         ];
         for (state, value) in states {
-            let labels = vec![
-                ("pool", node.settings.pool.to_string()),
-                ("family", family.to_string()),
-                ("state", state.to_owned()),
-            ];
-            add("rhumb_ipam_addresses", labels, value);
+            let (pool, family) = (node.settings.pool.to_string(), family.to_string());
+            let labels = [("pool", pool.as_str()), ("family", &family), ("state", state)];
+            samples.push(Sample::new(&IPAM_ADDRESSES, &labels, value));
         }
     }
     let targets = node.kernel.status();
-    let kind = |target: &TargetStatus| vec![("kind", target.kind.to_owned())];
-    for target in &targets {
-        add("rhumb_target_objects", kind(target), count(target.objects));
-    }
-    for target in &targets {
-        add("rhumb_target_failing_objects", kind(target), count(target.failing.len()));
-    }
+    let label = |target: &TargetStatus| [("target", target.kind)];
+    samples.extend(
+        targets.iter().map(|target| Sample::new(&RECONCILE_OBJECTS, &label(target), count(target.objects))),
+    );
+    samples.extend(
+        targets
+            .iter()
+            .map(|target| Sample::new(&RECONCILE_FAILING, &label(target), count(target.failing.len()))),
+    );
     let mut ways = std::collections::BTreeMap::new();
     for (_, choice) in node.ways.choices() {
         *ways.entry(choice.way.as_ref().map_or("none", Way::word)).or_insert(0_u64) += 1;
     }
-    for (way, prefixes) in ways {
-        add("rhumb_route_prefixes", vec![("way", way.to_owned())], prefixes);
-    }
+    samples.extend(
+        ways.into_iter().map(|(way, prefixes)| Sample::new(&ROUTE_PREFIXES, &[("way", way)], prefixes)),
+    );
     for ([from, to, why], changes) in node.ways.history().counts() {
-        let labels = vec![("from", from.to_owned()), ("to", to.to_owned()), ("reason", why.to_owned())];
-        add("rhumb_route_changes_total", labels, changes);
+        samples.push(Sample::new(&ROUTE_CHANGES, &[("from", from), ("to", to), ("reason", why)], changes));
     }
-    add("rhumb_attachments", Vec::new(), count(node.ledger.endpoints().len()));
-    add("rhumb_agent_resident_bytes", Vec::new(), resident_kib() * 1024);
+    samples.push(Sample::new(&ATTACHMENTS, &[], count(node.ledger.endpoints().len())));
+    samples.push(Sample::new(&AGENT_READY, &[], u64::from(node.is_ready())));
+    let name = node.settings.node.to_string();
+    let info = [("node", name.as_str()), ("version", env!("CARGO_PKG_VERSION"))];
+    samples.push(Sample::new(&AGENT_INFO, &info, 1));
+    samples.extend(node.registry.samples());
+    samples.extend(process::samples());
     samples
+}
+
+fn add_packets(samples: &mut Vec<Sample>, counters: &[Counter]) {
+    let labels =
+        |counter: &Counter| [("reason", counter.reason.text()), ("direction", counter.direction.text())];
+    for (packets, bytes, dropped) in
+        [(&DROP_COUNT, &DROP_BYTES, true), (&FORWARD_COUNT, &FORWARD_BYTES, false)]
+    {
+        let own = || counters.iter().filter(|counter| (counter.reason.verdict() == Verdict::Drop) == dropped);
+        samples.extend(own().map(|counter| Sample::new(packets, &labels(counter), counter.packets)));
+        samples.extend(own().map(|counter| Sample::new(bytes, &labels(counter), counter.bytes)));
+    }
+}
+
+fn add_maps(samples: &mut Vec<Sample>, maps: &[MapUse]) {
+    let label = |map: &MapUse| [("map", map.map)];
+    samples.extend(maps.iter().map(|map| Sample::new(&MAP_ENTRIES, &label(map), u64::from(map.entries))));
+    samples.extend(maps.iter().map(|map| Sample::new(&MAP_CAPACITY, &label(map), u64::from(map.capacity))));
+    samples.extend(maps.iter().map(|map| {
+        let pressure = f64::from(map.entries) / f64::from(map.capacity.max(1));
+        Sample::new(&MAP_PRESSURE, &label(map), pressure)
+    }));
 }
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// Resident memory of this process in KiB, as the kernel counts it; 0 where it does not say.
-pub(crate) fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

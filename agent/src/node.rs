@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
+use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{Namespaces, Netlink, Notices};
@@ -38,13 +39,12 @@ use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::Masquerade;
+use crate::metrics::{Registry, Sample};
+use crate::monitor::Names;
 use crate::tables::{PoolRow, Tables};
 use crate::ways::Ways;
 
 pub(crate) use show::Show;
-
-/// Name of the link through which packets to other nodes are encapsulated.
-pub(crate) const TUNNEL: &str = "rhumb_vxlan";
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -82,6 +82,15 @@ pub(crate) enum Input {
     Show {
         what: Show,
         reply: oneshot::Sender<serde_json::Value>,
+    },
+    /// Counters and gauges; `maps` says how full those of the datapath are.
+    Metrics {
+        maps: Vec<MapUse>,
+        reply: oneshot::Sender<Vec<Sample>>,
+    },
+    /// What the pods of this node are called, for packet events.
+    Names {
+        reply: oneshot::Sender<Names>,
     },
     NodeConfigs(Update<NodeConfig>),
     NodeStates(Update<NodeState>),
@@ -123,6 +132,8 @@ pub(crate) struct Settings {
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
     /// For how long a direct way has to be back before packets return to it.
     pub(crate) hold_down: HoldDown,
+    /// UDP port of the tunnel; `None` is no tunnel.
+    pub(crate) tunnel_port: Option<u16>,
 }
 
 /// All state of the node.
@@ -138,6 +149,8 @@ pub(crate) struct Node {
     pub(crate) conf_files: BTreeMap<ConfFileName, String>,
     pub(crate) publication: watch::Sender<NodeStateStatus>,
     pub(crate) started: Instant,
+    /// Counts of what happens here.
+    pub(crate) registry: Registry,
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
@@ -182,6 +195,7 @@ impl Node {
             conf_files,
             publication,
             started: Instant::now(),
+            registry: Registry::default(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
             ways: Ways::default(),
@@ -245,6 +259,8 @@ impl Node {
                     drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
                 }
                 Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::Metrics { maps, reply } => drop(reply.send(self.samples(&maps))),
+                Input::Names { reply } => drop(reply.send(self.names())),
                 Input::NodeConfigs(update) => self.take_node_config(update),
                 Input::NodeStates(update) => self.take_node_state(update),
                 Input::Pools(update) => self.take_pool(update),
@@ -313,6 +329,21 @@ impl Node {
         let mut objects = Desired::default();
         objects.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
         objects
+    }
+
+    /// What the pods of this node are called; attachments without a pod go by their key.
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        for endpoint in self.ledger.endpoints().values() {
+            let name = endpoint.pod.as_ref().map_or_else(|| endpoint.key.to_string(), ToString::to_string);
+            if let Some(ifindex) = self.surroundings(endpoint).ifindex {
+                names.links.insert(ifindex, (endpoint.host.to_string(), name.clone()));
+            }
+            for address in &endpoint.addresses {
+                names.pods.insert(address.address.ip(), name.clone());
+            }
+        }
+        names
     }
 
     fn forget_namespace(&mut self, key: &AttachmentKey) {

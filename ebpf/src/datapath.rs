@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,13 @@ use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
+use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
+use crate::pressure::Pressure;
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, Remote, RemotePrefix, TunnelLinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -222,6 +225,35 @@ impl Datapath {
     /// [`CounterError`] when the kernel does not give them.
     pub fn counters(&self) -> Result<Vec<Counter>, CounterError> {
         self.counters.read()
+    }
+
+    /// What the programs tell of single packets.
+    ///
+    /// # Errors
+    /// [`EventError::Open`] names the map that cannot be opened.
+    pub fn events(&self) -> Result<Events, EventError> {
+        Events::open(&self.maps)
+    }
+
+    /// Packets that the programs did not tell of, by reason.
+    ///
+    /// # Errors
+    /// [`EventError`] when the kernel does not give them.
+    pub fn untold(&self) -> Result<Vec<Untold>, EventError> {
+        events::untold(&self.maps)
+    }
+
+    /// Counts how full the maps are.
+    pub fn pressure(&self) -> Pressure {
+        Pressure::new(&self.maps)
+    }
+
+    /// What the datapath knows about addresses elsewhere, as the kernel has it now.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give it.
+    pub fn ipcache(&self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
+        Ipcache::open(&self.maps)?.read()
     }
 
     /// Runs a program on a packet in memory.

@@ -56,6 +56,17 @@ impl Ipcache {
             .map_err(|source| EntryError::Open { map: MAP, source: Box::new(source) })?;
         Ok(Self { map })
     }
+
+    /// All prefixes with what is behind them.
+    pub(crate) fn read(&self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
+        let mut all = BTreeMap::new();
+        for entry in self.map.iter() {
+            let (key, value) =
+                entry.map_err(|source| EntryError::Read { map: MAP, source: Box::new(source) })?;
+            all.insert(read_key(&key), read(&value));
+        }
+        Ok(all)
+    }
 }
 
 impl Target for Ipcache {
@@ -68,13 +79,7 @@ impl Target for Ipcache {
     }
 
     async fn observe(&mut self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
-        let mut all = BTreeMap::new();
-        for entry in self.map.iter() {
-            let (key, value) =
-                entry.map_err(|source| EntryError::Read { map: MAP, source: Box::new(source) })?;
-            all.insert(read_key(&key), read(&value));
-        }
-        Ok(all)
+        self.read()
     }
 
     async fn put(&mut self, key: &RemotePrefix, value: &Remote) -> Result<(), EntryError> {

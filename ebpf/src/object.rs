@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use rhumb_ebpf_common::Reason;
+use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
     Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
     HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
@@ -65,10 +67,10 @@ pub enum LoadError {
 /// What two versions of a map must agree on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layout {
-    kind: MapType,
+    pub(crate) kind: MapType,
     key: u32,
     value: u32,
-    entries: u32,
+    pub(crate) entries: u32,
     flags: u32,
 }
 
@@ -84,8 +86,13 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
     Layout { kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries, flags }
 }
 
+/// The pin of the value that says what somebody wants to hear of packets.
+pub(crate) const WATCH: &str = "watch";
+/// Its name in the object: that of a section, as it is a variable there.
+const WATCH_SECTION: &str = ".bss.watch";
+
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 8] = [
+pub(crate) const MAPS: [(&str, Layout); 11] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
@@ -94,6 +101,9 @@ pub(crate) const MAPS: [(&str, Layout); 8] = [
     ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
     ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
+    ("events", layout::<(), ()>(MapType::RingBuf, RING, 0)),
+    ("event_limits", layout::<u32, Limit>(MapType::PerCpuArray, Reason::ROOM, 0)),
+    (WATCH, layout::<u32, Watch>(MapType::Array, 1, 0)),
 ];
 
 /// The maps whose size the configuration says.
@@ -135,7 +145,7 @@ pub(crate) fn load(maps: &Path, flows: u32) -> Result<Ebpf, LoadError> {
     // The programs follow no kernel structures, so the kernel's own type information is not read.
     loader.btf(None);
     for (name, _) in MAPS {
-        loader.map_pin_path(name, maps.join(name));
+        loader.map_pin_path(if name == WATCH { WATCH_SECTION } else { name }, maps.join(name));
     }
     for name in SIZED {
         loader.map_max_entries(name, flows);

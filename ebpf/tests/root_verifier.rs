@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use ground::frame::Frame;
 use ground::{Ground, Namespace};
-use rhumb_ebpf::{Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Trial};
+use rhumb_ebpf::{Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Reason, Trial, Wish, boot_clock};
 use rhumb_model::{MacAddr, Target as _};
 use rustix::system::uname;
 
@@ -131,5 +131,22 @@ fn a_packet_costs_no_more_than_a_few_lookups() {
             println!("{hook} {src}: {cost:?}");
             assert!(cost < BLUNDER, "{hook} {src}: {cost:?}");
         }
+        let mut events = ground.datapath().events().expect("opened");
+        let spoofed = Frame::tcp(dst, dst, (1, 80)).hops(255).bytes();
+        let watching = boot_clock() + Duration::from_secs(60);
+        for (what, frame, wish) in [
+            ("dropped", &spoofed, None),
+            ("told", &packet, Some(Wish::default())),
+            ("watched, not wanted", &packet, Some(Wish { addrs: Vec::new(), reason: Some(Reason::ToStack) })),
+        ] {
+            events.watch(wish.as_ref(), watching).expect("written");
+            let trial = Trial::new(frame, ifindex);
+            let cost = namespace
+                .inside(|| ground.datapath().cost(Hook::FromPod, &trial, 400).expect("the kernel runs it"));
+            println!("{} {src}, {what}: {cost:?}", Hook::FromPod);
+            assert!(cost < BLUNDER, "{src}, {what}: {cost:?}");
+            while events.next().is_some() {}
+        }
+        events.watch(None, watching).expect("written");
     }
 }

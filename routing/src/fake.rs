@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::kernel::{
     Address, Bucket, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter,
-    NextHop, PROTOCOL, Pair, Peer, Place, Route, Shaped,
+    NewTunnel, NextHop, PROTOCOL, Pair, Peer, Place, Route, Shaped, Tunnel,
 };
 
 /// A kernel in memory; clones share it.
@@ -33,6 +33,8 @@ struct State {
 pub struct FakeNamespace {
     /// Links by name.
     pub links: BTreeMap<IfName, Link>,
+    /// What the links that are VXLAN devices do.
+    pub tunnels: BTreeMap<IfName, FakeTunnel>,
     /// Links with `fe80::1/64`.
     pub gateways: BTreeSet<IfName>,
     /// Addresses of all links.
@@ -45,6 +47,15 @@ pub struct FakeNamespace {
     pub classifiers: BTreeMap<IfName, FakeClassifier>,
     /// Programs of rhumb at the hooks of links, by the kernel's numbers.
     pub filters: BTreeMap<(IfName, Hook), u32>,
+}
+
+/// A VXLAN device of the [`FakeKernel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FakeTunnel {
+    /// UDP port.
+    pub port: u16,
+    /// Whether its packets carry their destination with them.
+    pub external: bool,
 }
 
 /// The queueing discipline for filters of a link of the [`FakeKernel`].
@@ -209,6 +220,31 @@ impl State {
         Ok(host_index)
     }
 
+    fn create_tunnel(&mut self, new: &NewTunnel) -> Result<u32, KernelError> {
+        let host = &self.namespaces[&HOST];
+        let mut same_port = host.tunnels.values().filter(|tunnel| tunnel.port == new.port);
+        if host.links.contains_key(&new.name) {
+            return Err(refused(Errno::EXIST));
+        }
+        if let Some(other) = same_port.next() {
+            return Err(refused(if other.external { Errno::EXIST } else { Errno::ADDRINUSE }));
+        }
+        let ifindex = self.next_index();
+        let link = Link {
+            ifindex,
+            name: new.name.clone(),
+            alias: Some(new.alias.clone()),
+            mac: Some(new.mac),
+            mtu: new.mtu,
+            up: true,
+            peer: None,
+        };
+        self.space(HOST).links.insert(new.name.clone(), link);
+        let tunnel = FakeTunnel { port: new.port, external: true };
+        self.space(HOST).tunnels.insert(new.name.clone(), tunnel);
+        Ok(ifindex)
+    }
+
     fn delete(&mut self, number: i32, ifindex: u32) -> Result<(), KernelError> {
         let found = self.space(number).links.values().find(|link| link.ifindex == ifindex).cloned();
         let link = found.ok_or_else(|| refused(Errno::NODEV))?;
@@ -230,6 +266,7 @@ impl State {
 impl FakeNamespace {
     fn drop_link(&mut self, name: &IfName) {
         self.links.remove(name);
+        self.tunnels.remove(name);
         self.gateways.remove(name);
         self.roots.remove(name);
         self.classifiers.remove(name);
@@ -429,6 +466,32 @@ impl Kernel for FakeKernel {
 
     async fn create_pairs(&self, pairs: Vec<Pair>) -> Vec<Result<u32, KernelError>> {
         pairs.iter().map(|pair| self.call(|state| state.create_pair(pair))).collect()
+    }
+
+    async fn tunnels(&self) -> Result<Vec<Tunnel>, KernelError> {
+        self.call(|state| {
+            let host = &state.namespaces[&HOST];
+            let tunnel = |(name, tunnel): (&IfName, &FakeTunnel)| {
+                let link = host.links[name].clone();
+                Tunnel {
+                    ifindex: link.ifindex,
+                    name: link.name,
+                    alias: link.alias,
+                    mac: link.mac,
+                    mtu: link.mtu,
+                    up: link.up,
+                    arp: !tunnel.external,
+                    port: tunnel.port,
+                    external: tunnel.external,
+                    learning: !tunnel.external,
+                }
+            };
+            Ok(host.tunnels.iter().map(tunnel).collect())
+        })
+    }
+
+    async fn create_tunnel(&self, tunnel: NewTunnel) -> Result<u32, KernelError> {
+        self.call(|state| state.create_tunnel(&tunnel))
     }
 
     async fn delete_links(&self, links: Vec<u32>) -> Vec<Result<(), KernelError>> {

@@ -90,6 +90,47 @@ pub struct Pair {
     pub mtu: u32,
 }
 
+/// A VXLAN device to be made: one whose packets carry their destination with them, that learns nothing and resolves no
+/// neighbours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTunnel {
+    /// Name.
+    pub name: IfName,
+    /// Alias, which carries the owner.
+    pub alias: String,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// A VXLAN device that is there, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Index.
+    pub ifindex: u32,
+    /// Name.
+    pub name: IfName,
+    /// Alias, which carries the owner.
+    pub alias: Option<String>,
+    /// Ethernet address, where it has one.
+    pub mac: Option<MacAddr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it resolves neighbours.
+    pub arp: bool,
+    /// UDP port.
+    pub port: u16,
+    /// Whether its packets carry their destination with them.
+    pub external: bool,
+    /// Whether it learns destinations from what comes in.
+    pub learning: bool,
+}
+
 /// An address on a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -319,6 +360,11 @@ impl KernelError {
         self.errno() == Some(rustix::io::Errno::EXIST)
     }
 
+    /// Whether somebody else listens there already.
+    pub fn is_address_taken(&self) -> bool {
+        self.errno() == Some(rustix::io::Errno::ADDRINUSE)
+    }
+
     /// Whether the object, or what it is part of, is not there.
     pub fn is_absent(&self) -> bool {
         use rustix::io::Errno;
@@ -380,6 +426,13 @@ pub trait Kernel {
     /// Makes pairs, one result each: the index of the host's end. Both ends and the pod's loopback are up then, and
     /// the host's end has `fe80::1/64`. A taken name at either end is an error that leaves nothing behind.
     fn create_pairs(&self, pairs: Vec<Pair>) -> impl Future<Output = Vec<Result<u32, KernelError>>>;
+
+    /// VXLAN devices of the host, whoever made them.
+    fn tunnels(&self) -> impl Future<Output = Result<Vec<Tunnel>, KernelError>>;
+
+    /// Makes a VXLAN device on the host that is up then; its index. A taken name or port is an error that leaves
+    /// nothing behind; a port that a device of the same kind has is told like a name.
+    fn create_tunnel(&self, tunnel: NewTunnel) -> impl Future<Output = Result<u32, KernelError>>;
 
     /// Deletes links of the host by index, one result each; absent is an error. Done means that nobody sees them
     /// any more, neither end.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   plan (pure): pod CIDRs of other nodes, what the fabric offers ──► routes, entries of the datapath
-//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters
+//!   targets: Links, PodAddresses, PodRoutes, HostRoutes, Sysctls, Qdiscs, Filters, Tunnels
 //!      └─► trait Kernel ──► Netlink (this machine) or FakeKernel (in memory)
 //! ```
 
@@ -24,9 +24,10 @@ mod pod_routes;
 mod qdiscs;
 mod routes;
 mod sysctls;
+mod tunnels;
 
 #[cfg(any(test, feature = "fake"))]
-pub use fake::{FakeClassifier, FakeKernel, FakeNamespace, FakeRoot};
+pub use fake::{FakeClassifier, FakeKernel, FakeNamespace, FakeRoot, FakeTunnel};
 pub use filters::{Filter, FilterError, FilterKey, Filters};
 pub use host_routes::{HostRoute, HostRoutes};
 pub use kernel::Hook;
@@ -38,3 +39,4 @@ pub use pod_routes::{PodNextHop, PodRoute, PodRoutes};
 pub use qdiscs::{Direction, QdiscError, QdiscKey, Qdiscs, TokenBucket};
 pub use routes::RouteError;
 pub use sysctls::{Sysctl, SysctlError, Sysctls};
+pub use tunnels::{TunnelError, TunnelSpec, Tunnels};

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
 
-mod metrics_text;
+mod monitor;
 mod table;
 mod view;
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Name of the agent's socket in its directory.
+const SOCKET: &str = "rhumb.sock";
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -38,7 +41,7 @@ enum Output {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Readiness, pools, and the state of every kind of kernel object.
     Status,
@@ -56,6 +59,8 @@ enum Command {
     Bpf(Bpf),
     /// Counters and gauges in the Prometheus text format.
     Metrics,
+    /// Packets that were dropped, forwarded or passed on, one line each, as it happens.
+    Monitor(monitor::Filter),
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -76,11 +81,22 @@ enum Route {
 enum Bpf {
     /// Pods to which the datapath delivers on this node.
     Endpoints,
+    /// What the datapath knows about prefixes elsewhere.
+    Ipcache,
 }
 
 impl Command {
+    /// What the agent is asked.
+    fn question(&self, form: Output) -> Value {
+        match (self, form) {
+            (Command::Metrics, Output::Json) => json!({"metrics": "samples"}),
+            (Command::Metrics, Output::Table) => json!({"metrics": "text"}),
+            _ => json!(self.word()),
+        }
+    }
+
     /// The agent's word for it.
-    fn question(self) -> &'static str {
+    fn word(&self) -> &'static str {
         match self {
             Command::Status => "status",
             Command::Pod(List::List) => "pods",
@@ -88,19 +104,24 @@ impl Command {
             Command::Route(Route::List) => "routes",
             Command::Route(Route::Changes) => "route_changes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
+            Command::Bpf(Bpf::Ipcache) => "ipcache",
             Command::Metrics => "metrics",
+            Command::Monitor(_) => "monitor",
         }
     }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let answer = ask(&args.run_dir, args.command.question())?;
     let mut out = std::io::stdout().lock();
-    let text = match (args.output, args.command) {
-        (Output::Json, _) => format!("{answer:#}\n"),
-        (Output::Table, Command::Metrics) => metrics_text::text(&answer),
-        (Output::Table, command) => view::render(command.question(), &answer, out.is_terminal()),
+    if let Command::Monitor(filter) = &args.command {
+        return monitor::run(connect(&args.run_dir)?, filter, args.output, &mut out);
+    }
+    let answer = ask(&args.run_dir, &args.command.question(args.output))?;
+    let text = match (args.output, &args.command, &answer) {
+        (Output::Json, ..) => format!("{answer:#}\n"),
+        (Output::Table, Command::Metrics, Value::String(text)) => text.clone(),
+        (Output::Table, command, _) => view::render(command.word(), &answer, out.is_terminal()),
     };
     match out.write_all(text.as_bytes()) {
         // Whoever reads has seen enough.
@@ -109,17 +130,21 @@ fn main() -> Result<()> {
     }
 }
 
-fn ask(run_dir: &std::path::Path, question: &str) -> Result<Value> {
-    let socket = run_dir.join("rhumb.sock");
-    let mut stream = UnixStream::connect(&socket).with_context(|| {
+fn connect(run_dir: &Path) -> Result<UnixStream> {
+    let socket = run_dir.join(SOCKET);
+    UnixStream::connect(&socket).with_context(|| {
         format!("no agent answers at {}: is rhumb-agent running on this node?", socket.display())
-    })?;
+    })
+}
+
+fn ask(run_dir: &Path, question: &Value) -> Result<Value> {
+    let mut stream = connect(run_dir)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    writeln!(stream, "\"{question}\"")?;
+    writeln!(stream, "{question}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("wait for the agent's answer")?;
     if answer.is_empty() {
-        bail!("the agent at {} gave no answer: it is stopping, or of another version", socket.display());
+        bail!("the agent at {} gave no answer: it is stopping, or of another version", run_dir.display());
     }
     serde_json::from_str(&answer).context("read the agent's answer")
 }

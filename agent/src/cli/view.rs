@@ -59,6 +59,17 @@ pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
                 ("REASON", "reason"),
             ],
         ),
+        "ipcache" => list(
+            answer,
+            colour,
+            &[
+                ("PREFIX", "prefix"),
+                ("TUNNEL", "tunnel"),
+                ("IDENTITY", "identity"),
+                ("MTU", "mtu"),
+                ("FLAGS", "flags"),
+            ],
+        ),
         _ => list(
             answer,
             colour,

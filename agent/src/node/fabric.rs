@@ -10,6 +10,7 @@ use rhumb_routing::plan::PlanInput;
 use tracing::warn;
 
 use super::Node;
+use crate::tunnel;
 use crate::ways::Watched;
 
 /// Between two looks at the fabric there is at least this time, and ten times what a look takes: a notice is acted on
@@ -62,7 +63,7 @@ impl Node {
             nodes: tables.remote_nodes(&settings.node),
             policies: tables.policies(),
             fabric,
-            tunnel: None,
+            tunnel: settings.tunnel_port.map(|_| tunnel::name()),
             hold_down: settings.hold_down,
             keep_source: tables.keep_source(&settings.pool),
         };

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{RefusalKind, Reply};
+use rhumb_ebpf::Hook;
 use rhumb_model::{AttachmentKey, Failure, IfName, Outcome, Prefix};
-use rhumb_routing::HostRoute;
 use rhumb_routing::host::{self, Uplink};
 use rhumb_routing::kernel::KernelError;
+use rhumb_routing::{Hook as Side, HostRoute};
 use tracing::{debug, info, warn};
 
 use super::add::{on_purpose, refusal};
-use super::{Node, Pending};
+use super::{NOTICES_SETTLE, Node, Pending};
 use crate::desired::{Desired, chained_ifindex};
+use crate::metrics::RECONCILE_COUNT;
+use crate::tunnel;
 
 /// An ADD whose object failed this often in a row is given up and undone.
 const ADD_ATTEMPTS: u32 = 3;
@@ -66,9 +69,16 @@ impl Node {
         if outcome != Outcome::default() {
             debug!(rev = %revision, changed = outcome.changed, failed = outcome.failed, waiting = outcome.waiting, "pass");
         }
+        for (word, number) in [("changed", outcome.changed), ("failed", outcome.failed)] {
+            let more = u64::try_from(number).unwrap_or(u64::MAX);
+            self.registry.add(&RECONCILE_COUNT, &[word], more);
+        }
         if outcome.failed + outcome.waiting == 0 {
             self.reached = revision;
             self.finish_migration();
+        }
+        if self.settings.tunnel_port.is_none() && !desired.tunnels.is_empty() {
+            self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
         }
         self.settle_adds();
         self.settle_removals();
@@ -146,10 +156,49 @@ impl Node {
             }
         }
         desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
+        self.plan_tunnel(&mut desired);
         if !self.tables.synced() {
             self.keep_unknown_ways(&mut desired);
         }
         desired
+    }
+
+    /// A tunnel that nobody wants any more stays until no packet is sent into it.
+    fn plan_tunnel(&self, desired: &mut Desired) {
+        let ifindex = self.kernel.tunnels.target().ifindex(&tunnel::name());
+        match self.settings.tunnel_port {
+            Some(port) => {
+                let own = self.node_addresses();
+                desired.add_tunnel(port, &self.tables.uplinks, &own, ifindex, &self.settings.programs);
+            }
+            None if self.kernel.uses_tunnel() => self.keep_tunnel(desired),
+            None => {}
+        }
+        if desired.tunnels.is_empty() && self.settings.tunnel_port.is_some() {
+            self.keep_tunnel(desired);
+        }
+    }
+
+    fn keep_tunnel(&self, desired: &mut Desired) {
+        fn keep<K: Ord + Clone, V: Clone>(from: Option<&BTreeMap<K, V>>, to: &mut BTreeMap<K, V>) {
+            for (key, value) in from.into_iter().flatten() {
+                to.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        keep(self.kernel.tunnels.actual(), &mut desired.tunnels);
+        keep(self.kernel.tunnel_links.actual(), &mut desired.tunnel_links);
+        let name = tunnel::name();
+        for (point, attached) in self.kernel.attachments.actual().into_iter().flatten() {
+            if point.ifname == name {
+                desired.attachments.insert(point.clone(), attached.clone());
+            }
+        }
+        for (key, filter) in self.kernel.filters.actual().into_iter().flatten() {
+            if key.ifname == name {
+                let hook = if key.hook == Side::Ingress { Hook::FromTunnel } else { Hook::ToTunnel };
+                desired.attach(&name, filter.ifindex, hook, &self.settings.programs);
+            }
+        }
     }
 
     /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are.

@@ -3,18 +3,20 @@
 
 use std::time::{Duration, Instant};
 
+use rhumb_ebpf::MapUse;
 use rhumb_ipam::State;
 use rhumb_model::{Family, Prefix, Timestamp};
 use rhumb_routing::HostRoute;
 use rhumb_routing::plan::{Change, Event, Problem, Way};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::status::NotReady;
 use super::{Node, Pending, wall_clock};
 use crate::endpoint::Endpoint;
-use crate::metrics;
-use crate::node::TUNNEL;
+use crate::metrics::{self, Sample};
+use crate::tunnel;
 
 /// A question of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +34,14 @@ pub(crate) enum Show {
     RouteChanges,
     /// The datapath's endpoint map.
     Endpoints,
-    /// Counters and gauges.
-    Metrics,
+    /// The datapath's map of prefixes elsewhere.
+    Ipcache,
+}
+
+/// Says that the kernel did not give something, which is then empty.
+fn not_read<T: Default>(error: &(dyn std::error::Error + 'static)) -> T {
+    warn!(error, "the datapath cannot be looked at");
+    T::default()
 }
 
 impl Node {
@@ -45,11 +53,28 @@ impl Node {
             Show::Routes => self.show_routes(),
             Show::RouteChanges => self.show_route_changes(),
             Show::Endpoints => self.show_endpoints(),
-            Show::Metrics => {
-                let counters = self.datapath.counters().unwrap_or_default();
-                json!(metrics::collect(self, &counters))
-            }
+            Show::Ipcache => self.show_ipcache(),
         }
+    }
+
+    /// All samples; what the kernel does not give is left out, which a scraper sees as missing.
+    pub(super) fn samples(&self, maps: &[MapUse]) -> Vec<Sample> {
+        let counters = self.datapath.counters().unwrap_or_else(|error| not_read(&error));
+        let untold = self.datapath.untold().unwrap_or_else(|error| not_read(&error));
+        metrics::collect(self, &counters, maps, &untold)
+    }
+
+    fn show_ipcache(&self) -> Value {
+        let all = self.datapath.ipcache().unwrap_or_else(|error| not_read(&error));
+        let entry = |(prefix, remote): (rhumb_ebpf::RemotePrefix, rhumb_ebpf::Remote)| {
+            let flags = [(remote.keep_source, "keep-source"), (remote.node, "node")];
+            let flags: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
+            json!({
+                "prefix": prefix.0, "tunnel": remote.tunnel, "identity": remote.identity, "mtu": remote.mtu,
+                "flags": flags,
+            })
+        };
+        all.into_iter().map(entry).collect()
     }
 
     fn show_status(&self) -> Value {
@@ -126,7 +151,7 @@ impl Node {
                 Some(Way::Neighbour(gateway) | Way::Fabric { gateway: Some(gateway), .. }) => {
                     (Some(gateway.addr), Some(gateway.ifname.as_str()))
                 }
-                Some(Way::Tunnel { endpoint }) => (Some(*endpoint), Some(TUNNEL)),
+                Some(Way::Tunnel { endpoint }) => (Some(*endpoint), Some(tunnel::NAME)),
                 Some(Way::Fabric { gateway: None, .. }) | None => (None, None),
             };
             let via = match &choice.way {

@@ -72,6 +72,11 @@ impl Node {
         reasons
     }
 
+    /// Whether ADD can be served.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.not_ready().is_empty()
+    }
+
     /// STATUS: looks at the datapath anew.
     pub(super) async fn status(&mut self) -> Result<(), Refusal> {
         self.kernel.look_at_uplinks(&self.settings.programs, Instant::now()).await;
@@ -123,7 +128,7 @@ impl Node {
     }
 
     /// Addresses at which other nodes reach this one: those of the flag, else those of the uplinks.
-    fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+    pub(super) fn node_addresses(&self) -> Vec<std::net::IpAddr> {
         if !self.settings.node_addresses.is_empty() {
             return self.settings.node_addresses.clone();
         }

@@ -4,6 +4,7 @@
 //! Invariant: within one layout version ([`VERSION`]) nothing here changes its meaning. Reserved bytes are zero; they
 //! have room for the identity, policy set and tunnel of a later version.
 
+use crate::event::{Event, Limit, Watch};
 use crate::{Direction, Reason};
 
 /// Version of the layouts, part of the directory that maps are pinned in.
@@ -498,4 +499,8 @@ laid_out! {
     Remote, 32, 4, identity at 16, mtu at 20, flags at 22, reserved at 24;
     Config, 64, 4, tunnel_port at 4, outer_v4 at 8, outer_v6 at 12, reserved at 28;
     Count, 16, 8, bytes at 8;
+    Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,
+        src_port at 50, dst_port at 52, reason at 54, direction at 55, verdict at 56, protocol at 57, tcp_flags at 58;
+    Watch, 48, 8, addrs at 8, reason at 40;
+    Limit, 24, 8, limited at 8, full at 16;
 }

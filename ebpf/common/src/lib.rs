@@ -10,6 +10,7 @@
 mod bytes;
 mod checksum;
 pub mod ct;
+pub mod event;
 mod icmp;
 pub mod icmp_error;
 mod ip;

@@ -16,7 +16,7 @@ use crate::{either, finish, host_port, lookup, remote, too_big, tunnel};
 pub fn from_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(either(run(skb)), Direction::FromPod, bytes)
+    finish(skb, either(run(skb)), Direction::FromPod, bytes)
 }
 
 #[inline(always)]

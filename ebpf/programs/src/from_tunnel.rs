@@ -16,7 +16,7 @@ use crate::{either, finish, lookup, track};
 pub fn from_tunnel(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(either(run(skb)), Direction::FromTunnel, bytes)
+    finish(skb, either(run(skb)), Direction::FromTunnel, bytes)
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use crate::{either, finish, host_port, lookup, track};
 pub fn from_wire(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(either(run(skb)), Direction::FromWire, bytes)
+    finish(skb, either(run(skb)), Direction::FromWire, bytes)
 }
 
 #[inline(always)]

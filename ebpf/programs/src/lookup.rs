@@ -2,14 +2,17 @@
 //! The maps, behind one function per question.
 
 use aya_ebpf::bindings::{
-    BPF_F_TUNINFO_IPV6, bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour,
-    bpf_tunnel_key as TunnelKey,
+    BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_tunnel_key as TunnelKey,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use rhumb_ebpf_common::ct::TICK_SHIFT;
+use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
     FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
@@ -34,6 +37,16 @@ static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, N
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
+#[map(name = "events")]
+static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
+#[map(name = "event_limits")]
+static EVENT_LIMITS: PerCpuArray<Limit> = PerCpuArray::with_max_entries(Reason::ROOM, 0);
+
+/// Written by the user side alone. A section of its own is a map of its own, whose value programs read without a
+/// lookup: packets that nobody watches pay one load.
+#[unsafe(link_section = ".bss.watch")]
+#[unsafe(no_mangle)]
+static mut WATCH: Watch = Watch::NOBODY;
 
 /// The local pod with this address.
 #[inline(always)]
@@ -139,6 +152,43 @@ pub(crate) fn count(reason: Reason, direction: Direction, bytes: u32) {
         count.packets += 1;
         count.bytes += u64::from(bytes);
     }
+}
+
+/// Whether somebody may want to hear of other packets than dropped ones.
+#[inline(always)]
+pub(crate) fn is_watched() -> bool {
+    // SAFETY: an aligned word of a static that lives as long as the programs; volatile, as the user side writes it.
+    unsafe { (&raw const WATCH.until).read_volatile() != 0 }
+}
+
+/// What somebody wants to hear.
+#[inline(always)]
+pub(crate) fn watch() -> Watch {
+    // SAFETY: as above; a value that is written meanwhile serves one packet wrongly.
+    unsafe { (&raw const WATCH).read_volatile() }
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub(crate) fn boot_time() -> u64 {
+    // SAFETY: a helper call without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// How many more events of this reason may be told on this CPU.
+#[inline(always)]
+pub(crate) fn limit(reason: u8) -> Option<&'static mut Limit> {
+    let limit = EVENT_LIMITS.get_ptr_mut(u32::from(reason))?;
+    // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
+    Some(unsafe { &mut *limit })
+}
+
+/// Puts an event into the ring; whether it had room.
+#[inline(always)]
+pub(crate) fn tell(event: &Event) -> bool {
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let flags = if waiting < WAKE { BPF_RB_NO_WAKEUP } else { BPF_RB_FORCE_WAKEUP };
+    EVENTS.output::<Event>(event, u64::from(flags)).is_ok()
 }
 
 /// What the kernel's routing said.

@@ -25,6 +25,7 @@ mod host_port;
 mod lookup;
 mod packet;
 mod remote;
+mod report;
 mod to_pod;
 mod to_tunnel;
 mod too_big;
@@ -34,15 +35,21 @@ mod tunnel;
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
 use rhumb_ebpf_common::{Direction, Reason, Verdict};
 
-/// Counts the packet and turns the reason into what the kernel understands.
+use crate::packet::Skb;
+
+/// Counts the packet, reports it when somebody wants to know, and turns the reason into what the kernel understands.
 ///
 /// The codes are those of tcx; a direct-action filter reads the same numbers the same way (`TCX_NEXT` is
 /// `TC_ACT_UNSPEC`). What is left to the stack returns `TCX_NEXT`, not `TCX_PASS`: programs of others behind ours,
 /// and classic filters after them, then see the packet too.
 #[inline(always)]
-fn finish(reason: Reason, direction: Direction, bytes: u32) -> i32 {
+fn finish(skb: Skb, reason: Reason, direction: Direction, bytes: u32) -> i32 {
     lookup::count(reason, direction, bytes);
-    match reason.verdict() {
+    let verdict = reason.verdict();
+    if matches!(verdict, Verdict::Drop) || lookup::is_watched() {
+        report::packet(skb, reason, direction, bytes);
+    }
+    match verdict {
         Verdict::Redirect => TCX_REDIRECT,
         Verdict::Next => TCX_NEXT,
         Verdict::Drop => TCX_DROP,

@@ -13,7 +13,7 @@ use crate::{either, finish};
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    finish(either(run(skb)), Direction::ToPod, skb.len())
+    finish(skb, either(run(skb)), Direction::ToPod, skb.len())
 }
 
 #[inline(always)]

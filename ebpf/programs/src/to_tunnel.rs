@@ -16,7 +16,7 @@ use crate::{either, finish, lookup};
 #[classifier]
 pub fn to_tunnel(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    finish(either(run(skb)), Direction::ToTunnel, skb.len())
+    finish(skb, either(run(skb)), Direction::ToTunnel, skb.len())
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod frame;
+pub(crate) mod two_nodes;
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Benches: every figure beside a peer's of the same run, or beside its budget; missed aims are told like met ones.
 
+mod cost;
 mod path;
 mod pods;
 mod report;

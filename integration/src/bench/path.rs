@@ -3,92 +3,198 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use rhumb_model::Family;
+use serde_json::json;
 
+use super::cost::{Clock, Nothing, Runs, pin};
 use super::report::{Aim, Measure, Report};
-use super::traffic::Traffic;
+use super::traffic::{Cpus, Traffic};
 use super::twin::Twin;
 use crate::lab::{Lab, Namespace, Pod, Spec, ping};
 
 const RUNS: usize = 5;
+/// Of the programs that a node may run for a packet, those on the side of the receiver.
+const FAR: [&str; 2] = ["from_wire", "from_tunnel"];
 const PATIENCE: Duration = Duration::from_secs(5);
-const NOTE: &str = "Beside plain veth pairs routed by the kernel, run by run in turn; client and server share one CPU; medians.";
+const NOTE: &str = "Beside peers, run by run in turn; medians. 1 CPU: client and server share one, which shows the path's own \
+                    cost; 2 CPUs: each has its own.";
 
-/// Which way packets take.
-#[derive(Debug, Clone, Copy)]
-struct Way {
+/// Which way packets take, beside whom.
+struct Way<'a> {
     name: &'static str,
     /// The pod at the far end; the near end is pod 0.
     to: usize,
-    /// What request rates are to be, beside the peer's.
-    aim: Aim,
+    peer: &'static str,
+    twin: &'a Twin,
+    /// What rates of exchanges are to be, beside the peer's.
+    exchanges: Aim,
+    /// What rates of connections are to be.
+    connections: Aim,
 }
 
-const WAYS: [Way; 2] = [
-    Way { name: "same node", to: 1, aim: Aim::RatioAtLeast(1.0) },
-    Way { name: "across nodes", to: 2, aim: Aim::RatioAtLeast(0.95) },
-];
-
-/// TCP between pods beside the same over plain veth pairs and kernel routing.
+/// Packets between pods beside the same over plain veth pairs and kernel routing, and through VXLAN beside the kernel's.
 ///
 /// # Errors
 /// When the lab does not start, or a connection breaks.
 pub fn path() -> Result<Report> {
-    let mut lab = Lab::build(Spec::named("bpath"))?;
+    let mut report = Report::new("path", NOTE);
+    let at_least = Aim::RatioAtLeast;
+    in_lab("bpath", "direct", |lab, ours| {
+        let twin = Twin::plain(lab)?;
+        let way = |name, to, exchanges, connections| Way {
+            name,
+            to,
+            peer: "plain",
+            twin: &twin,
+            exchanges,
+            connections,
+        };
+        compare_all(&mut report, &way("same node", 1, at_least(1.0), at_least(1.0)), ours)?;
+        compare_all(&mut report, &way("across nodes", 2, at_least(0.95), at_least(0.9)), ours)?;
+        let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
+        let near = ["from_pod"];
+        let price = Price { nothing: &nothing, twin: &twin, lab, ours };
+        price.add(&mut report, ("same node", 1), &near, (270.0, 500.0))?;
+        // What one packet meets on its way: two programs where it starts, one where it arrives.
+        let (near, far) = (["from_pod", "to_wire"], "from_wire");
+        price.add(&mut report, ("across nodes", 2), &[near[0], near[1], far], (500.0, 1500.0))
+    })?;
+    in_lab("btun", "tunnel", |lab, ours| {
+        for (peer, rules, aim) in [("kernel VXLAN", false, 1.0), ("Flannel", true, 1.25)] {
+            let twin = Twin::overlay(lab, rules)?;
+            let (name, exchanges, connections) = ("VXLAN", at_least(aim), at_least(aim));
+            let way = Way { name, to: 2, peer, twin: &twin, exchanges, connections };
+            compare_all(&mut report, &way, ours)?;
+        }
+        let tunnelled = lab.node(1).packets()?.iter().any(|(direction, ..)| direction == "from_tunnel");
+        ensure!(tunnelled, "the nodes used another way than the tunnel");
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+/// Runs `work` with two pods on the first node of a cluster and one on the second; `routing` is the mode of the pool.
+fn in_lab(name: &'static str, routing: &str, work: impl FnOnce(&Lab, &[Pod]) -> Result<()>) -> Result<()> {
+    let mut lab = Lab::build(Spec::named(name))?;
+    let mut pool = lab.store().get("PodPool", "", "default")?.context("the lab has a pool")?;
+    pool["spec"]["routing"] = json!({"mode": routing});
+    lab.store().apply(&pool)?;
     lab.start()?;
     let ours: Vec<Pod> = [(0, "a"), (0, "b"), (1, "c")]
         .into_iter()
         .map(|(node, name)| lab.node(node).add_pod("default", name))
         .collect::<Result<_>>()?;
-    let twin = Twin::build(&lab)?;
-    for namespace in ours.iter().map(|pod| &pod.namespace).chain(&twin.pods) {
+    work(&lab, &ours)?;
+    for (pod, node) in ours.into_iter().zip([0, 0, 1]) {
+        lab.node(node).del_pod(pod)?;
+    }
+    lab.close()
+}
+
+fn compare_all(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<()> {
+    for namespace in ours.iter().map(|pod| &pod.namespace).chain(&way.twin.pods) {
         // Short connections use up the ports of a second otherwise.
         namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
     }
-    let mut report = Report::new("path", NOTE);
-    for way in WAYS {
-        for traffic in Traffic::ALL {
-            for family in Family::BOTH {
-                report.add(compare(way, traffic, family, &ours, &twin)?);
-            }
+    for traffic in Traffic::ALL {
+        for family in Family::BOTH {
+            report.add(compare(way, traffic, family, Cpus::One, ours)?);
         }
     }
-    for (pod, node) in ours.into_iter().zip([0, 0, 1]) {
-        lab.node(node).del_pod(pod)?;
+    for traffic in [Traffic::RequestResponse, Traffic::ConnectRequestClose] {
+        report.add(compare(way, traffic, Family::V4, Cpus::Two, ours)?);
     }
-    drop(twin);
-    lab.close()?;
-    Ok(report)
+    Ok(())
 }
 
-fn compare(way: Way, traffic: Traffic, family: Family, ours: &[Pod], twin: &Twin) -> Result<Measure> {
-    let (far, address) = (
-        &ours[way.to],
-        match family {
-            Family::V4 => ours[way.to].v4(),
-            Family::V6 => ours[way.to].v6(),
-        },
-    );
+fn compare(way: &Way<'_>, traffic: Traffic, family: Family, cpus: Cpus, ours: &[Pod]) -> Result<Measure> {
+    let far = &ours[way.to];
     let [v4, v6] = Twin::addresses(way.to);
-    let peer: IpAddr = if family == Family::V4 { v4 } else { v6 }.parse()?;
+    let (address, peer): (IpAddr, IpAddr) = match family {
+        Family::V4 => (far.v4(), v4.parse()?),
+        Family::V6 => (far.v6(), v6.parse()?),
+    };
     let (mut rates, mut peer_rates) = (Vec::new(), Vec::new());
     for run in 0..=RUNS {
-        let rate = once(traffic, &ours[0].namespace, &far.namespace, address)?;
-        let peer_rate = once(traffic, &twin.pods[0], &twin.pods[way.to], peer)?;
+        let rate = once(traffic, cpus, &ours[0].namespace, &far.namespace, address)?;
+        let peer_rate = once(traffic, cpus, &way.twin.pods[0], &way.twin.pods[way.to], peer)?;
         // The first run only warms up neighbours and caches.
         if run > 0 {
             rates.push(rate);
             peer_rates.push(peer_rate);
         }
     }
-    let aim = if traffic == Traffic::Throughput { Aim::None } else { way.aim };
-    let name = format!("{}, {}, {family}", traffic.name(), way.name);
-    Ok(Measure::beside(name, traffic.unit(), &rates, ("plain", &peer_rates), aim))
+    let (cpus, aim) = match (cpus, traffic) {
+        (Cpus::Two, _) => (", 2 CPUs", Aim::None),
+        (Cpus::One, Traffic::Throughput) => ("", Aim::None),
+        (Cpus::One, Traffic::RequestResponse | Traffic::Datagrams) => ("", way.exchanges),
+        (Cpus::One, Traffic::ConnectRequestClose) => ("", way.connections),
+    };
+    let name = format!("{}, {}, {family}{cpus}", traffic.name(), way.name);
+    Ok(Measure::beside(name, traffic.unit(), &rates, (way.peer, &peer_rates), aim))
 }
 
-fn once(traffic: Traffic, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<f64> {
+fn once(traffic: Traffic, cpus: Cpus, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<f64> {
     ping(from, address, PATIENCE)?;
-    traffic.measure(from, to, address)
+    traffic.measure(from, to, address, cpus)
+}
+
+/// What the programs take, less what looking at a program takes.
+struct Price<'a> {
+    nothing: &'a Nothing,
+    twin: &'a Twin,
+    lab: &'a Lab,
+    ours: &'a [Pod],
+}
+
+impl Price<'_> {
+    /// Adds the time of all `programs` for one packet to the pod `to`: of a connection that stands, and of short ones.
+    fn add(
+        &self,
+        report: &mut Report,
+        (name, to): (&str, usize),
+        programs: &[&str],
+        (established, new): (f64, f64),
+    ) -> Result<()> {
+        for (traffic, what, most) in [
+            (Traffic::RequestResponse, "established", established),
+            (Traffic::ConnectRequestClose, "short connections", new),
+        ] {
+            for family in Family::BOTH {
+                let samples = (0..RUNS)
+                    .map(|_| self.once(traffic, family, to, programs))
+                    .collect::<Result<Vec<_>>>()?;
+                let name = format!("programs, {name}, {what}, {family}");
+                report.add(Measure::alone(&name, "ns", &samples, Aim::AtMost(most)));
+            }
+        }
+        Ok(())
+    }
+
+    fn once(&self, traffic: Traffic, family: Family, to: usize, programs: &[&str]) -> Result<f64> {
+        let _clock = Clock::start()?;
+        let far = &self.ours[to];
+        let [v4, v6] = Twin::addresses(to);
+        let (address, peer): (IpAddr, IpAddr) = match family {
+            Family::V4 => (far.v4(), v4.parse()?),
+            Family::V6 => (far.v6(), v6.parse()?),
+        };
+        let before = Runs::of(self.nothing.pin())?;
+        once(traffic, Cpus::One, &self.twin.pods[0], &self.twin.pods[to], peer)?;
+        let nothing = Runs::of(self.nothing.pin())?.mean_since(before).context("packets passed nothing")?;
+        let pins = programs
+            .iter()
+            .map(|program| pin(self.lab.node(usize::from(FAR.contains(program))).bpffs(), program))
+            .collect::<Result<Vec<_>>>()?;
+        let before = pins.iter().map(|pin| Runs::of(pin)).collect::<Result<Vec<_>>>()?;
+        once(traffic, Cpus::One, &self.ours[0].namespace, &far.namespace, address)?;
+        let mut sum = 0.0;
+        for (pin, before) in pins.iter().zip(before) {
+            let mean = Runs::of(pin)?.mean_since(before);
+            sum += mean.with_context(|| format!("no packet met {}", pin.display()))? - nothing;
+        }
+        Ok(sum)
+    }
 }

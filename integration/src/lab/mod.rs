@@ -12,6 +12,9 @@
 //!   └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! With several segments, each has a bridge of the router, `br0`, `br1` and so on, and addresses 192.168.101.0/24,
+//! fd00:192:0:1::/64 and so on; nodes are seated on them in turns.
+//!
 //! Invariant: whatever a lab makes is named after the process that made it, and is gone when the [`Lab`] is dropped;
 //! when that process dies, a reaper removes it, and [`down_all`] removes what even the reaper left.
 
@@ -35,7 +38,9 @@ pub use home::{down_all, gone_within, reap};
 pub use namespace::{Namespace, ip};
 pub use node::{AgentOptions, Node, Wait};
 pub use pod::Pod;
-pub use probe::{HttpServer, PingReport, Pinger, Reply, Stream, StreamReport, http_post, ping, tcp_reaches};
+pub use probe::{
+    Capture, HttpServer, PingReport, Pinger, Reply, Seen, Stream, StreamReport, http_post, ping, tcp_reaches,
+};
 pub use process::Process;
 pub use spec::Spec;
 pub use store::Store;

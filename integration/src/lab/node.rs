@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::home::{Home, Records};
 use super::process::Start;
-use super::topology::node_addresses;
+use super::topology::Seat;
 use super::{Binaries, CniCall, CniOutput, Namespace, Pod, Process, Store};
 
 /// Far above what an agent needs: on an emulated processor the kernel takes many seconds to verify its programs.
@@ -67,26 +67,26 @@ pub struct Node {
 
 impl Node {
     pub(super) fn create(
-        number: usize,
+        seat: Seat,
         namespace: Namespace,
         router: &Namespace,
         home: &Home,
         binaries: &Binaries,
         store: &Path,
     ) -> Result<Self> {
+        let Seat { number, bridge, addresses: [v4, v6], gateways: [gateway_v4, gateway_v6] } = seat;
         let name = format!("n{number}");
-        let [v4, v6] = node_addresses(number);
         router.ip(&format!(
             "link add {name} type veth peer name eth0 netns {}
-            link set {name} master br0 up",
+            link set {name} master {bridge} up",
             namespace.name()
         ))?;
         namespace.ip(&format!(
             "link set eth0 up
             address add {v4}/24 dev eth0
             address add {v6}/64 dev eth0 nodad
-            route add default via 192.168.100.254
-            route add default via fd00:192::fe"
+            route add default via {gateway_v4}
+            route add default via {gateway_v6}"
         ))?;
         let folder = home.path().join(&name);
         for inner in ["state", "run", "cni", "failpoints"] {
@@ -303,7 +303,9 @@ impl Node {
         let samples = self.show("metrics")?;
         let counters = samples.as_array().context("a list of samples")?.iter();
         counters
-            .filter(|sample| sample["name"] == "rhumb_datapath_packets_total")
+            .filter(|sample| {
+                sample["name"] == "rhumb_drop_count_total" || sample["name"] == "rhumb_forward_count_total"
+            })
             .map(|sample| {
                 let labels: BTreeMap<String, String> = sample["labels"]
                     .as_array()

@@ -11,6 +11,8 @@ pub struct Spec {
     pub name: String,
     /// How many nodes, at most 200.
     pub nodes: usize,
+    /// On how many segments the nodes are, in turns; the router is between them.
+    pub segments: usize,
     /// The pool's IPv4 block and the length of what a node gets of it.
     pub pool_v4: Option<(Prefix, u8)>,
     /// The pool's IPv6 block and the length of what a node gets of it.
@@ -27,6 +29,7 @@ impl Default for Spec {
         Self {
             name: "lab".to_owned(),
             nodes: 2,
+            segments: 1,
             pool_v4: Some((block("10.244.0.0/16"), 24)),
             pool_v6: Some((block("fd00:10:244::/104"), 120)),
             reserved: Vec::new(),

@@ -28,7 +28,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Address of the router on the nodes' segment, IPv4 first.
+    /// Address of the router on the nodes' first segment, IPv4 first.
     pub const ROUTER: [&'static str; 2] = ["192.168.100.254", "fd00:192::fe"];
     /// Address of the client beyond the router, IPv4 first.
     pub const CLIENT: [&'static str; 2] = ["203.0.113.10", "2001:db8:cc::10"];
@@ -53,17 +53,19 @@ impl Lab {
         let letters = spec.name.bytes().all(|c| c.is_ascii_lowercase());
         ensure!(letters && (2..=6).contains(&spec.name.len()), "a lab's name has two to six letters");
         ensure!((1..=200).contains(&spec.nodes), "a lab has 1 to 200 nodes");
+        ensure!((1..=9).contains(&spec.segments), "a lab has 1 to 9 segments");
         let binaries = Binaries::find()?;
         let home = Home::create(&spec.name, keep, &binaries)?;
         let namespace = |what: &str| Namespace::create(&format!("{}-{what}", home.id()));
-        let router = router(namespace("router")?)?;
+        let router = router(namespace("router")?, spec.segments)?;
         let client = client(namespace("client")?, &router)?;
         let store = Store::new(home.path().join("store"));
         std::fs::create_dir(store.path())?;
         let mut nodes = Vec::new();
         for number in 1..=spec.nodes {
             let name = format!("n{number}");
-            let node = Node::create(number, namespace(&name)?, &router, &home, &binaries, store.path())?;
+            let seat = Seat::of(number, spec.segments);
+            let node = Node::create(seat, namespace(&name)?, &router, &home, &binaries, store.path())?;
             nodes.push(node);
         }
         let lab = Lab { spec, operator: None, nodes, client, router, store, binaries, home };
@@ -268,13 +270,18 @@ impl Lab {
     }
 }
 
-fn router(router: Namespace) -> Result<Namespace> {
+fn router(router: Namespace, segments: usize) -> Result<Namespace> {
     router.sysctl("net/ipv4/ip_forward", "1")?;
     router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-    router.ip("link add br0 type bridge
-        link set br0 up
-        address add 192.168.100.254/24 dev br0
-        address add fd00:192::fe/64 dev br0 nodad")?;
+    for number in 1..=segments {
+        let Seat { bridge, gateways: [v4, v6], .. } = Seat::of(number, segments);
+        router.ip(&format!(
+            "link add {bridge} type bridge
+            link set {bridge} up
+            address add {v4}/24 dev {bridge}
+            address add {v6}/64 dev {bridge} nodad"
+        ))?;
+    }
     Ok(router)
 }
 
@@ -294,8 +301,32 @@ fn client(client: Namespace, router: &Namespace) -> Result<Namespace> {
     Ok(client)
 }
 
-/// Addresses of the node of this number (from 1), IPv4 first.
-pub(super) fn node_addresses(number: usize) -> [IpAddr; 2] {
-    let low = u8::try_from(number).expect("a lab has at most 200 nodes");
-    [[192, 168, 100, low].into(), [0xfd00, 0x192, 0, 0, 0, 0, 0, u16::from(low)].into()]
+/// Where a node is: its addresses and those of its segment's router, IPv4 first.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Number of the node, from 1.
+    pub(super) number: usize,
+    /// The router's link to the segment.
+    pub(super) bridge: String,
+    pub(super) addresses: [IpAddr; 2],
+    pub(super) gateways: [IpAddr; 2],
+}
+
+impl Seat {
+    /// Nodes are seated on the segments in turns.
+    pub(super) fn of(number: usize, segments: usize) -> Self {
+        let small = |number: usize| u8::try_from(number).expect("a lab has at most 200 nodes");
+        let segment = small((number - 1) % segments);
+        let pair = |low: u8, v6: u8| -> [IpAddr; 2] {
+            let net = 100 + segment;
+            let v6 = [0xfd00, 0x192, 0, u16::from(segment), 0, 0, 0, u16::from(v6)];
+            [[192, 168, net, low].into(), v6.into()]
+        };
+        Self {
+            number,
+            bridge: format!("br{segment}"),
+            addresses: pair(small(number), small(number)),
+            gateways: pair(254, 0xfe),
+        }
+    }
 }

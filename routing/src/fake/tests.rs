@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     AddressError, Direction, Filter, FilterError, FilterKey, Filters, HostRoute, HostRoutes, LinkError,
     LinkSpec, Links, PodAddress, PodAddresses, PodNextHop, PodRoute, PodRoutes, QdiscError, QdiscKey, Qdiscs,
-    RouteError, TokenBucket,
+    RouteError, TokenBucket, TunnelError, TunnelSpec, Tunnels,
 };
 
 fn key(text: &str) -> AttachmentKey {
@@ -497,4 +497,51 @@ fn a_filter_for_another_interface_or_of_an_unknown_program_is_refused_alone() {
     assert_eq!(block_on(filters.observe()).expect("observed"), [good].into());
     let gone = FilterKey { ifname: name("gone"), hook: Hook::Ingress };
     block_on(filters.remove(&gone)).expect("absent is success");
+}
+
+fn tunnel_spec(port: u16, mtu: u32, seed: u64) -> TunnelSpec {
+    TunnelSpec { port, mtu, mac: MacAddr::from_seed(seed) }
+}
+
+/// [`kernel`] with VXLAN devices of others.
+fn kernel_with_foreign_tunnels() -> FakeKernel {
+    let kernel = kernel();
+    for (at, (port, external)) in [(4789, false), (6081, true)].into_iter().enumerate() {
+        let ifname = name(&format!("vxlan{at}"));
+        kernel.add_link(&Place::Host, &ifname);
+        kernel.with(&Place::Host, |host| host.tunnels.insert(ifname, FakeTunnel { port, external }));
+    }
+    kernel
+}
+
+#[test]
+fn tunnels_obey_the_law() {
+    let ours = name("rhumb_vxlan");
+    let states = [
+        [(ours.clone(), tunnel_spec(8472, 1450, 1))].into(),
+        [(ours.clone(), tunnel_spec(8472, 1400, 2))].into(),
+        [(ours.clone(), tunnel_spec(8473, 1400, 2))].into(),
+        BTreeMap::new(),
+    ];
+    law(kernel_with_foreign_tunnels, Tunnels::new, &states);
+    let kernel = kernel_with_foreign_tunnels();
+    let before = host_of(&kernel);
+    block_on(converges(Tunnels::new(kernel.clone()), &states, Instant::now())).expect("lawful");
+    assert_eq!(host_of(&kernel), before);
+}
+
+#[test]
+fn a_tunnel_in_the_way_is_an_error_and_stays() {
+    let kernel = kernel_with_foreign_tunnels();
+    let before = host_of(&kernel);
+    let mut tunnels = Tunnels::new(kernel.clone());
+    let error = block_on(tunnels.put(&name("vxlan0"), &tunnel_spec(8472, 1450, 1))).expect_err("a name");
+    assert!(matches!(error, TunnelError::InterfaceExists { .. }), "{error}");
+    for port in [4789, 6081] {
+        let error =
+            block_on(tunnels.put(&name("rhumb_vxlan"), &tunnel_spec(port, 1450, 1))).expect_err("a port");
+        assert!(matches!(error, TunnelError::PortTaken { .. }), "{error}");
+    }
+    block_on(tunnels.remove(&name("vxlan0"))).expect("not ours, so nothing to do");
+    assert_eq!(host_of(&kernel), before);
 }

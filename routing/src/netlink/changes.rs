@@ -205,7 +205,7 @@ fn create_pair(
     finished.map(|()| ifindex)
 }
 
-fn free_index(socket: &mut Socket) -> Talk<u32> {
+pub(super) fn free_index(socket: &mut Socket) -> Talk<u32> {
     for attempt in 0..INDEX_ATTEMPTS {
         let random = RandomState::new().hash_one(attempt);
         let ifindex = FIRST_INDEX + u32::try_from(random >> (64 - INDEX_BITS)).expect("24 bits fit");

@@ -57,9 +57,19 @@ pub(crate) fn create_pair(pair: &Pair, ifindex: u32, namespace: BorrowedFd<'_>) 
 
 /// Marks the link as ours, keeps the kernel from giving it a link-local address of its own, and switches it on.
 pub(crate) fn adopt(ifindex: u32, alias: &str) -> Message {
+    change(marked(ifindex, alias).up())
+}
+
+/// As [`adopt`], but leaves the link switched off: one that has its carrier at once would get the address before it is
+/// kept from it.
+pub(crate) fn mark(ifindex: u32, alias: &str) -> Message {
+    change(marked(ifindex, alias))
+}
+
+fn marked(ifindex: u32, alias: &str) -> LinkMessageBuilder<LinkUnspec> {
     let no_address = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-    let link = LinkUnspec::new_with_index(ifindex).up().alias(alias);
-    change(link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_address])))
+    let link = LinkUnspec::new_with_index(ifindex).alias(alias);
+    link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_address]))
 }
 
 /// Changes what is `Some`, and switches the link on.

@@ -22,6 +22,7 @@ pub(crate) mod pods;
 mod qdisc;
 mod route;
 mod socket;
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -37,8 +38,8 @@ use tokio::sync::oneshot;
 pub use events::{Events, Notices};
 
 use crate::kernel::{
-    Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NextHop,
-    PROTOCOL, Pair, Place, Route, Shaped,
+    Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NewTunnel,
+    NextHop, PROTOCOL, Pair, Place, Route, Shaped, Tunnel,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Refused, Socket};
@@ -440,6 +441,14 @@ impl Kernel for Netlink {
         each(talk.await.map_err(|error| error.at(&Place::Host)), count)
     }
 
+    async fn tunnels(&self) -> Result<Vec<Tunnel>, KernelError> {
+        self.on_host(|socket| Ok(socket.dump(&link::get_all(), tunnel::read)??)).await
+    }
+
+    async fn create_tunnel(&self, new: NewTunnel) -> Result<u32, KernelError> {
+        self.on_host(move |socket| tunnel::make(socket, &new)).await
+    }
+
     async fn delete_links(&self, links: Vec<u32>) -> Vec<Result<(), KernelError>> {
         delete::delete(&self.host, links).await
     }
@@ -472,7 +481,7 @@ mod tests {
     fn read_everything(datagram: &[u8]) {
         for object in objects(datagram, |_| true) {
             drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
-            drop((route::read(&object), route::default_carriers(&object)));
+            drop((route::read(&object), route::default_carriers(&object), tunnel::read(&object)));
             drop((foreign::read_route(&object), foreign::read_rule(&object), neighbour::read(&object)));
             assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
             assert!(link::read(&object).is_none() || filter::read_program(&object).is_none());

@@ -14,6 +14,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("aya-ebpf", &["rhumb-ebpf-programs"]),
     ("cargo_metadata", &["xtask"]),
     ("clap", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
+    ("hyper", &["rhumb-agent"]),
+    ("hyper-util", &["rhumb-agent"]),
     ("inotify", &["rhumb-api"]),
     ("k8s-openapi", &["rhumb-api"]),
     ("netlink-packet-core", &["rhumb-routing"]),

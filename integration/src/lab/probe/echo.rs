@@ -170,7 +170,7 @@ fn collect(
                 report.longest = report.longest.max(sent.elapsed());
             }
         }
-        Err(error) if is_timeout(&error) => {}
+        Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
         Err(error) => report.errors.push(error.to_string()),
     }
     Ok(())

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Traffic of a lab: echoes, streams and requests, sent and answered by threads that entered a namespace.
 
+mod capture;
 mod echo;
 mod http;
 mod stream;
 
+pub use capture::{Capture, Seen};
 pub use echo::{PingReport, Pinger, ping};
 pub use http::{HttpServer, Reply, http_post, tcp_reaches};
 pub use stream::{Stream, StreamReport};
