@@ -190,7 +190,7 @@ impl Node {
         let name = tunnel::name();
         for (point, attached) in self.kernel.attachments.actual().into_iter().flatten() {
             if point.ifname == name {
-                desired.attachments.insert(point.clone(), attached.clone());
+                desired.attachments.insert(point.clone(), *attached);
             }
         }
         for (key, filter) in self.kernel.filters.actual().into_iter().flatten() {
