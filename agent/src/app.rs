@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let plugins = listen(&socket)?;
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
-    let (events, pressure) = (datapath.events()?, datapath.pressure());
+    let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flows());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
     let (watchers, joins) = mpsc::channel(WATCHERS);
     let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
-    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), watchers));
+    tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), flows, watchers));
     tasks.spawn_local(metrics::serve(args.metrics_address, scraper));
     tasks.spawn_local(monitor::run(events, inbox.clone(), joins));
     if let Some(file) = args.ip_masq_config.clone() {

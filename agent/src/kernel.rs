@@ -147,6 +147,18 @@ impl Kernel {
         sum
     }
 
+    /// Sends packets into the tunnel whose direct way is lost, before anything else is done. Where the tunnel is not
+    /// there yet, that has its turn after it.
+    pub(crate) async fn put_tunnelled(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let there = |(ifindex, link)| self.tunnel_links.holds(ifindex, link);
+        if desired.tunnel_links.is_empty() || !desired.tunnel_links.iter().all(there) {
+            return Outcome::default();
+        }
+        let tunnelled = desired.ipcache.iter().filter(|(_, remote)| remote.tunnel.is_some());
+        let tunnelled = tunnelled.map(|(prefix, remote)| (*prefix, *remote)).collect();
+        self.ipcache.put_missing(&tunnelled, now).await
+    }
+
     /// Puts the routes inside of pods.
     pub(crate) async fn put_pod_routes(&mut self, desired: &Desired, now: Instant) -> Outcome {
         self.routes.put_missing(&desired.routes, now).await

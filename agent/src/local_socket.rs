@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use rhumb_ebpf::FlowTable;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::flows;
 use crate::metrics::Scraper;
 use crate::monitor::{Join, LINES, Request};
 use crate::node::{Input, Show};
@@ -32,6 +34,7 @@ const MOST_WATCHERS: usize = 16;
 enum Question {
     Show(Show),
     Metrics { metrics: Form },
+    Flows { flows: flows::Request },
     Monitor { monitor: Request },
 }
 
@@ -50,6 +53,7 @@ pub(crate) async fn serve(
     listener: UnixListener,
     inbox: mpsc::Sender<Input>,
     scraper: Rc<Scraper>,
+    table: FlowTable,
     joins: mpsc::Sender<Join>,
 ) {
     let mut calls = JoinSet::new();
@@ -58,7 +62,7 @@ pub(crate) async fn serve(
         tokio::select! {
             accepted = listener.accept(), if calls.len() < MOST_AT_ONCE => match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone(), Rc::clone(&scraper))));
+                    calls.spawn_local(tokio::time::timeout(DEADLINE, call(stream, inbox.clone(), Rc::clone(&scraper), table.clone())));
                 }
                 Err(error) => warn!(%error, "connection not accepted"),
             },
@@ -80,8 +84,9 @@ async fn call(
     stream: UnixStream,
     inbox: mpsc::Sender<Input>,
     scraper: Rc<Scraper>,
+    table: FlowTable,
 ) -> Option<(UnixStream, Request)> {
-    converse(stream, inbox, &scraper).await.unwrap_or_else(|error| {
+    converse(stream, inbox, &scraper, &table).await.unwrap_or_else(|error| {
         debug!(%error, "question of the command line not answered");
         None
     })
@@ -91,6 +96,7 @@ async fn converse(
     stream: UnixStream,
     inbox: mpsc::Sender<Input>,
     scraper: &Scraper,
+    table: &FlowTable,
 ) -> std::io::Result<Option<(UnixStream, Request)>> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
@@ -103,6 +109,11 @@ async fn converse(
         }
         Question::Metrics { metrics: Form::Samples } => json!(scraper.samples().await.ok_or_else(gone)?),
         Question::Metrics { metrics: Form::Text } => json!(scraper.text().await.ok_or_else(gone)?),
+        Question::Flows { flows } => {
+            let table = table.clone();
+            let read = tokio::task::spawn_blocking(move || flows.answer(&table)).await;
+            read.map_err(|_| gone())?.map_err(std::io::Error::other)?
+        }
         Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), monitor))),
     };
     stream.write_all(document.to_string().as_bytes()).await?;

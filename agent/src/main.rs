@@ -6,6 +6,7 @@ mod args;
 mod conf_file;
 mod desired;
 mod endpoint;
+mod flows;
 mod follow;
 mod heap;
 mod kernel;

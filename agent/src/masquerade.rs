@@ -221,6 +221,8 @@ pub(crate) fn everywhere() -> [Prefix; 2] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn keeps(text: &str) -> Vec<String> {
@@ -273,6 +275,15 @@ mod tests {
             assert_eq!(Masquerade::parse(text).expect_err(text).to_string(), error);
         }
         assert!(matches!(Masquerade::parse("{"), Err(FileError::Syntax(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_read(text: String, tail in "[-a-zA-Z:\\[\\]{}, 0-9./\n]{0,60}") {
+            for text in [text, format!("nonMasqueradeCIDRs: {tail}"), format!("resyncInterval: {tail}")] {
+                drop(Masquerade::parse(&text));
+            }
+        }
     }
 
     #[test]

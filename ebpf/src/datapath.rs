@@ -17,6 +17,7 @@ use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
 use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
+use crate::flows::FlowTable;
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::pressure::Pressure;
@@ -246,6 +247,11 @@ impl Datapath {
     /// Counts how full the maps are.
     pub fn pressure(&self) -> Pressure {
         Pressure::new(&self.maps)
+    }
+
+    /// Reads the flows that the datapath remembers.
+    pub fn flows(&self) -> FlowTable {
+        FlowTable::new(&self.maps)
     }
 
     /// What the datapath knows about addresses elsewhere, as the kernel has it now.

@@ -72,6 +72,13 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         Ok(Self { name, map })
     }
 
+    /// All entries one after the other, without keeping them.
+    pub(crate) fn walk(&self) -> impl Iterator<Item = Result<(K, V), EntryError>> {
+        self.map.iter().map(|entry| {
+            entry.map_err(|source| EntryError::Read { map: self.name, source: Box::new(source) })
+        })
+    }
+
     /// All entries, translated.
     pub(crate) fn all<Key: Ord, Value>(
         &self,

@@ -8,7 +8,10 @@ mod ground;
 use futures::executor::block_on;
 use ground::frame::{Frame, icmp6};
 use ground::{Ground, Namespace};
-use rhumb_ebpf::{Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Trial};
+use rhumb_ebpf::{
+    Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Reason, Remote,
+    RemotePrefix, Trial, TunnelLink,
+};
 use rhumb_model::{MacAddr, Target as _};
 
 const ROUNDS: usize = 3_000;
@@ -47,7 +50,11 @@ fn seeds() -> Vec<Vec<u8>> {
     .concat();
     let mut solicit = vec![135, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     solicit.extend([1, 1, 2, 2, 2, 2, 2, 2]);
+    let large = |src, dst, port| Frame { payload: vec![1; 1400], ..Frame::udp(src, dst, (1, port)) }.bytes();
     vec![
+        large("10.0.0.1", "10.9.0.1", 80),
+        large("fd00::1", "fd00:9::1", 80),
+        Frame::udp("10.0.0.1", "198.51.100.9", (1, 8472)).bytes(),
         Frame::tcp("10.0.0.1", "10.0.0.2", (1, 80)).bytes(),
         Frame::udp("10.0.0.1", "192.0.2.1", (1, 80)).bytes(),
         Frame::tcp("fd00::1", "fd00::2", (1, 80)).bytes(),
@@ -104,6 +111,14 @@ fn any_bytes_end_with_a_known_verdict() {
             block_on(targets.host_ports.put(&port, &backend)).expect("put");
         }
     }
+    let tunnel = TunnelLink { port: 8472, v4: None, v6: None };
+    block_on(targets.tunnel_links.put(&IfIndex(ifindex), &tunnel)).expect("put");
+    for (prefix, node) in [("10.9.0.0/16", false), ("fd00:9::/64", false), ("198.51.100.9/32", true)] {
+        let key = RemotePrefix(prefix.parse().expect("a prefix"));
+        let tunnel = Some("198.51.100.9".parse().expect("an address"));
+        let remote = Remote { tunnel, mtu: 1300, keep_source: true, node, ..Remote::default() };
+        block_on(targets.ipcache.put(&key, &remote)).expect("put");
+    }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let seeds = seeds();
     let mut runs = 0;
@@ -117,12 +132,17 @@ fn any_bytes_end_with_a_known_verdict() {
                 runs += 1;
                 match ran.code {
                     Code::Redirect => {}
+                    // On their way into the tunnel, packets get the addresses that they have there.
+                    Code::Next if hook == Hook::ToTunnel => assert_eq!(ran.packet[12..], packet[12..]),
                     Code::Next | Code::Drop => assert_eq!(ran.packet, packet, "{hook}"),
                     Code::Other(code) => panic!("{hook}: verdict {code} for {packet:02x?}"),
                 }
             }
         }
     });
+    for reason in [Reason::AnsweredTooBig, Reason::ForwardedTunnel, Reason::SpoofedTunnel] {
+        assert!(ground.count(Hook::FromPod, reason) > 0, "{reason:?}");
+    }
     let counted: u64 = ground.counters().iter().map(|counter| counter.packets).sum();
     assert_eq!(counted, runs);
 }

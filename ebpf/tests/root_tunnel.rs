@@ -12,8 +12,8 @@ use futures::executor::block_on;
 use ground::frame::{Frame, UDP, checksum, icmp6, ip};
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
-    Code, Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Ran, Reason, Remote, RemotePrefix, TUNNEL_MAC,
-    Targets, Trial, TunnelLink,
+    Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Ran, Reason, Remote,
+    RemotePrefix, TUNNEL_MAC, Targets, Trial, TunnelLink,
 };
 use rhumb_model::{MacAddr, Target as _};
 
@@ -77,7 +77,7 @@ impl Node {
             mac,
             host_mac,
             chained: false,
-            host_ports: false,
+            host_ports: true,
         };
         block_on(self.targets.pod_links.put(&IfIndex(self.pod), &link)).expect("put");
         for addr in [POD.0, POD.1] {
@@ -269,6 +269,29 @@ fn a_packet_that_does_not_fit_the_route_is_answered() {
         let (reason, ran) = node.send(&packet);
         assert_eq!((reason, ran.code), (Reason::AnsweredTooBig, Code::Redirect));
         assert_eq!(ran.packet, told(&packet, 1340));
+    }
+}
+
+#[test]
+fn a_packet_from_behind_a_host_port_is_quoted_as_the_pod_sent_it() {
+    let mut node = Node::new();
+    node.namespace.ip("link set wire mtu 1340");
+    let wire = node.namespace.ifindex("wire");
+    for (of, (pod, far)) in [NODE.0, NODE.1].into_iter().zip(both(POD, ("198.51.100.77", "2001:db8:9::77"))) {
+        for (protocol, new) in [(6, Frame::tcp as fn(&str, &str, (u16, u16)) -> Frame), (17, Frame::udp)] {
+            let key = HostPort { addr: address(of), port: 80, protocol };
+            let value = HostPortBackend { addr: address(pod), port: 8080 };
+            block_on(node.targets.host_ports.put(&key, &value)).expect("put");
+            let question = new(far, of, (4321, 80)).macs([2, 0, 0, 0, 0xe, 1], [2, 0, 0, 0, 0xe, 2]).bytes();
+            let trial = Trial { ingress_ifindex: wire, ..Trial::new(&question, wire) };
+            assert_eq!(node.run(Hook::FromWire, trial).0, Reason::HostPortIn);
+            let answer = large(new(pod, far, (8080, 4321)), 100).bytes();
+            assert_eq!(node.send(&answer).0, Reason::ForwardedRemote);
+            let answer = large(new(pod, far, (8080, 4321)), 1400).bytes();
+            let (reason, ran) = node.send(&answer);
+            assert_eq!((reason, ran.code), (Reason::AnsweredTooBig, Code::Redirect));
+            assert_eq!(ran.packet, told(&answer, 1340));
+        }
     }
 }
 

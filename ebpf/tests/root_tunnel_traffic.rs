@@ -11,10 +11,11 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use futures::executor::block_on;
 use ground::Namespace;
-use ground::two_nodes::{Capture, ONE, PORT, TWO, TwoNodes, Underlay, ip};
-use rhumb_ebpf::{Hook, Reason, Remote};
-use rhumb_model::Prefix;
+use ground::two_nodes::{Capture, ONE, PORT, TUNNEL, TWO, TwoNodes, Underlay, ip};
+use rhumb_ebpf::{EndpointAddr, Hook, Reason, Remote, RemotePrefix};
+use rhumb_model::{Prefix, Target as _};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_ip_ttl, set_ipv6_unicast_hops, set_socket_timeout,
 };
@@ -333,6 +334,17 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
                 assert_eq!(from.ip().to_canonical(), ip(source));
             }
         }
+        // The node's address of the other family is the same node.
+        let (other, there) = if underlay == Underlay::V4 {
+            (ONE.node.1, at(TWO.node.1, PORT))
+        } else {
+            (ONE.node.0, at(TWO.node.0, PORT))
+        };
+        let socket = nodes.one.node.inside(|| UdpSocket::bind(at(other, 0)).expect("bound"));
+        socket.send_to(&encapsulated(ONE.pod.0, TWO.pod.0, b"other"), there).expect("sent");
+        let mut buffer = [0; 64];
+        let (length, _) = receiver.recv_from(&mut buffer).expect("received");
+        assert_eq!(&buffer[..length], b"other");
         // The way back to these is direct; a node may still take the tunnel, nobody else may.
         dropped(Reason::TunnelSource, &|| send(&nodes.router, stranger, ("10.7.0.7", TWO.pod.0), "stranger"));
         send(&nodes.one.node, node, ("10.7.0.7", TWO.pod.0), "changing ways");
@@ -357,4 +369,26 @@ fn a_pod_cannot_reach_the_tunnel_of_a_node() {
         until(|| one.count(Hook::FromPod, Reason::SpoofedTunnel) == 2);
         assert_eq!(two.ground.counters(), before);
     }
+}
+
+#[test]
+fn what_another_nodes_programs_left_on_a_packet_counts_for_nothing_here() {
+    let mut nodes = TwoNodes::new(Underlay::V4);
+    // Neither node takes the other's pods for its concern: the fabric and the hosts' stacks forward.
+    for prefix in [TWO.pods.0, TWO.pods.1] {
+        let key = RemotePrefix(prefix.parse().expect("a prefix"));
+        block_on(nodes.one.targets.ipcache.remove(&key)).expect("removed");
+        nodes.one.node.ip(&format!("route del {prefix} dev {TUNNEL}"));
+    }
+    for (prefix, gateway) in [(TWO.pods.0, TWO.node.0), (TWO.pods.1, TWO.node.1)] {
+        nodes.router.ip(&format!("route add {prefix} via {gateway}"));
+    }
+    for addr in [TWO.pod.0, TWO.pod.1] {
+        block_on(nodes.two.targets.endpoints.remove(&EndpointAddr(ip(addr)))).expect("removed");
+    }
+    for (near, far) in PODS {
+        let (sender, receiver) = udp(&nodes.one.pod, &nodes.two.pod, (near, far));
+        datagram(&sender, &receiver, 100);
+    }
+    assert!(nodes.two.count(Hook::ToPod, Reason::DeliveredTracked) >= 2);
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rhumb_integration::lab::{self, AgentOptions, Capture, Lab, Node, Pod, Spec, Stream};
+use rhumb_integration::lab::{self, AgentOptions, Capture, Lab, Node, Pinger, Pod, Spec, Stream};
 use rhumb_model::Prefix;
 use serde_json::Value;
 
@@ -169,24 +169,72 @@ fn segments_are_joined_by_the_tunnel_until_the_fabric_has_routes_and_again_when_
     all.lab.close().expect("closed");
 }
 
+/// How often the routes go and come.
+const ROUNDS: u32 = 50;
+
+/// A lost packet shows as one retransmission: the shortest timeout of TCP is 200 ms.
+const STALL: Duration = Duration::from_secs(1);
+
 #[test]
 fn connections_live_through_withdrawn_and_restored_routes() {
-    let all = Segments::build("flap", "0.05");
+    let all = Segments::build("flap", "0.01");
     all.fabric("add");
     all.until("fabric");
     let [a, b] = [&all.pods[HERE[0]], &all.pods[THERE]];
     let streams =
         [b.v4(), b.v6()].map(|to| Stream::start(&a.namespace, &b.namespace, to).expect("connected"));
-    for _ in 0..5 {
+    let pings = [b.v4(), b.v6()]
+        .map(|to| Pinger::start(&a.namespace, to, Duration::from_millis(10)).expect("started"));
+    for _ in 0..ROUNDS {
         all.fabric("del");
         all.until("tunnel");
         all.fabric("add");
         all.until("fabric");
     }
     for stream in streams {
-        let report = stream.stop().expect("every chunk came back");
-        assert!(report.chunks > 0);
-        eprintln!("{report:?}");
+        let report = stream.stop().expect("no reset, and every chunk came back");
+        assert!(report.chunks > 0 && report.longest < STALL, "{report:?}");
+    }
+    for ping in pings {
+        let report = ping.stop().expect("told");
+        // The router forgets its routes some milliseconds before the nodes hear that theirs go.
+        let lost = report.sent - report.received;
+        assert!(lost <= u64::from(10 * ROUNDS), "{report:?}");
+    }
+    let counted = all.lab.node(THERE).show("metrics").expect("told");
+    let fell = counted.as_array().expect("a list").iter().filter(|sample| {
+        sample["name"] == "rhumb_route_changes_total" && sample["labels"].to_string().contains("direct_gone")
+    });
+    let fell: u64 = fell.filter_map(|sample| sample["value"].as_u64()).sum();
+    let prefixes: usize = HERE.iter().map(|node| all.cidrs[*node].len()).sum();
+    assert_eq!(fell, u64::from(ROUNDS) * u64::try_from(prefixes).expect("few"));
+    all.lab.close().expect("closed");
+}
+
+#[test]
+fn an_agent_that_starts_takes_nothing_away_before_it_knows_more() {
+    let mut all = Segments::build("keep", "0.3");
+    all.until("tunnel");
+    let ours =
+        |all: &Segments| all.lab.node(THERE).namespace().ip_show("route show proto 114").expect("told");
+    let before = ours(&all);
+    assert!(before.contains("dev rhumb_vxlan"), "{before}");
+    let pings: Vec<Pinger> = [all.pods[HERE[0]].v4(), all.pods[HERE[1]].v6()]
+        .map(|to| Pinger::start(&all.pods[THERE].namespace, to, Duration::from_millis(5)).expect("started"))
+        .into();
+    all.lab.node_mut(THERE).kill_agent().expect("killed");
+    // No store: the agent hears plugins and knows nothing of other nodes.
+    let nowhere = AgentOptions {
+        wait: lab::Wait::Serving,
+        store: Some(all.lab.home().join("nowhere")),
+        ..AgentOptions::default()
+    };
+    all.lab.node_mut(THERE).start_agent_with(nowhere).expect("started");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(ours(&all), before);
+    for ping in pings {
+        let report = ping.stop().expect("told");
+        assert!(report.all_answered().is_ok(), "{report:?}");
     }
     all.lab.close().expect("closed");
 }

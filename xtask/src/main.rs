@@ -129,8 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Conformance { suite, cases } => integration::conformance(&workspace, &suite, &cases),
         Command::Bench { name } => integration::bench(&workspace, &name),
         Command::Vm { checks } => {
-            integration::prepare(&workspace, Profile::Dev)?;
-            setup::install(&[Part::Machine])?;
+            setup::install(&[Part::Build, Part::Lab, Part::Machine])?;
             vm::run(&workspace, &checks)
         }
         Command::Fuzz { name, seconds } => fuzz::run_targets(&workspace, name.as_deref(), seconds),

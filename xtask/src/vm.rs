@@ -26,7 +26,7 @@ use anyhow::{Context, ensure};
 use self::image::{PROGRAMS, Placed, inside};
 use self::kernel::Kernel;
 use self::report::{MARK, Report};
-use crate::build::Profile;
+use crate::build::{self, Profile};
 use crate::run::{cargo, line};
 use crate::workspace::Workspace;
 
@@ -86,8 +86,8 @@ const NONE: &str = "none";
 /// The programs that the demo starts.
 const STARTED: &[&str] = &["rhumb-agent", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
 
-/// Builds the tests, boots the kernel, runs the checks of these names and judges; without a name, as much of the checks
-/// as takes about two minutes. The programs are built already. `UPDATE=1` takes over the counts of the verifier.
+/// Builds what is run, boots the kernel, runs the checks of these names and judges; without a name, as much of the checks
+/// as takes about two minutes. `UPDATE=1` takes over the counts of the verifier.
 ///
 /// # Errors
 /// Something is missing, or a check fails; the console is printed then.
@@ -134,6 +134,9 @@ fn programs(workspace: &Workspace, checks: &[&Check]) -> anyhow::Result<Vec<Plac
     fs::create_dir_all(&stripped).with_context(|| format!("make {}", stripped.display()))?;
     let mut placed =
         vec![Placed { from: workspace.root().join(VERIFIED), to: inside(&workspace.root().join(VERIFIED)) }];
+    if checks.iter().any(|check| check.package.is_none()) {
+        build::programs(workspace, Profile::Dev)?;
+    }
     let mut place = |name: &str, from: &Path| {
         strip(from, &stripped.join(name))
             .map(|from| placed.push(Placed { from, to: format!("{PROGRAMS}/{name}") }))

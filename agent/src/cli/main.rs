@@ -6,6 +6,7 @@ mod table;
 mod view;
 
 use std::io::{IsTerminal, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,6 +84,15 @@ enum Bpf {
     Endpoints,
     /// What the datapath knows about prefixes elsewhere.
     Ipcache,
+    /// Flows that the datapath remembers.
+    Ct {
+        /// Only flows of this address, also when it stands for a pod.
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        /// At most this many.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        most: usize,
+    },
 }
 
 impl Command {
@@ -91,6 +101,9 @@ impl Command {
         match (self, form) {
             (Command::Metrics, Output::Json) => json!({"metrics": "samples"}),
             (Command::Metrics, Output::Table) => json!({"metrics": "text"}),
+            (Command::Bpf(Bpf::Ct { address, most }), _) => {
+                json!({"flows": {"address": address, "most": most}})
+            }
             _ => json!(self.word()),
         }
     }
@@ -105,6 +118,7 @@ impl Command {
             Command::Route(Route::Changes) => "route_changes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
             Command::Bpf(Bpf::Ipcache) => "ipcache",
+            Command::Bpf(Bpf::Ct { .. }) => "ct",
             Command::Metrics => "metrics",
             Command::Monitor(_) => "monitor",
         }

@@ -11,6 +11,7 @@ use crate::table::Table;
 pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
     match question {
         "status" => status(answer, colour),
+        "ct" => flows(answer, colour),
         "pods" => list(
             answer,
             colour,
@@ -93,6 +94,44 @@ fn list(answer: &Value, colour: bool, columns: &[(&'static str, &str)]) -> Strin
     table.render(colour)
 }
 
+/// Flows, and a last line when there are more.
+fn flows(answer: &Value, colour: bool) -> String {
+    let head =
+        ["PROTOCOL", "OPENER", "REPLIER", "STATE", "AGE", "EXPIRES", "PACKETS", "BYTES", "KNOWN AS", "FLAGS"];
+    let mut table = Table::new(&head);
+    for flow in answer["flows"].as_array().into_iter().flatten() {
+        let seconds = |key: &str| flow[key].as_u64().map(|seconds| format!("{seconds}s")).unwrap_or_default();
+        let both = |key: &str| format!("{}/{}", flow[key][0], flow[key][1]);
+        table.row([
+            cell(&flow["protocol"]),
+            socket(&flow["opener"]),
+            socket(&flow["replier"]),
+            cell(&flow["state"]),
+            seconds("age_seconds"),
+            seconds("expires_in_seconds"),
+            both("packets"),
+            both("bytes"),
+            socket(&flow["known_as"]),
+            cell(&flow["flags"]),
+        ]);
+    }
+    let mut text = table.render(colour);
+    if let Some(more @ 1..) = answer["more"].as_u64() {
+        writeln!(text, "{more} more: choose with --address, or raise --most")
+            .expect("a string takes every write");
+    }
+    text
+}
+
+/// Address and port as people write them.
+fn socket(end: &Value) -> String {
+    match end["address"].as_str() {
+        Some(address) if address.contains(':') => format!("[{address}]:{}", end["port"]),
+        Some(address) => format!("{address}:{}", end["port"]),
+        None => String::new(),
+    }
+}
+
 /// A value as a person writes it.
 fn cell(value: &Value) -> String {
     match value {
@@ -168,6 +207,21 @@ mod tests {
         let head = "PREFIX       NODE  WAY     VIA        LINK  SINCE  REASON";
         let row = "10.1.0.0/24  b     direct  192.0.2.1  -     7s     the node is a neighbour";
         assert_eq!(lines, [head, row]);
+    }
+
+    #[test]
+    fn a_flow_is_a_row_and_what_is_left_out_is_said() {
+        let answer = json!({"more": 7, "flows": [{
+            "protocol": "tcp", "opener": {"address": "10.0.0.1", "port": 4000},
+            "replier": {"address": "fd00::7", "port": 80}, "state": "established", "age_seconds": 5,
+            "expires_in_seconds": null, "packets": [3, 2], "bytes": [300, 200], "known_as": null, "flags": [],
+        }]});
+        let shown = render("ct", &answer, false);
+        let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        let row =
+            ["tcp", "10.0.0.1:4000", "[fd00::7]:80", "established", "5s", "-", "3/2", "300/200", "-", "-"];
+        assert_eq!(lines[1], row);
+        assert_eq!(lines[2][..2], ["7", "more:"]);
     }
 
     #[test]

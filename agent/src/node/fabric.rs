@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use rhumb_routing::fabric;
 use rhumb_routing::host::Uplink;
-use rhumb_routing::plan::PlanInput;
+use rhumb_routing::plan::{Gateway, PlanInput};
 use tracing::warn;
 
 use super::Node;
 use crate::tunnel;
 use crate::ways::Watched;
 
-/// Between two looks at the fabric there is at least this time, and ten times what a look takes: a notice is acted on
-/// at once, and a storm of them costs a tenth of a CPU at most.
-const REST: Duration = Duration::from_millis(20);
+/// Between two looks at the fabric there is at least this time, and as long as a look takes; twice as long after each
+/// look that others waited for, up to this factor. The first notices are acted on at once, and a storm of them costs a
+/// tenth of a CPU.
+const REST: Duration = Duration::from_millis(1);
 const REST_FACTOR: u32 = 10;
 
 /// Neighbours on which a choice depends are asked this often, where the kernel does not know that they answer.
@@ -28,17 +29,28 @@ pub(super) struct FabricTimes {
     pub(super) look: Option<Instant>,
     /// No look before.
     rest: Instant,
+    /// How many times the length of a look there is to the next.
+    factor: u32,
     probe: Instant,
+    /// Who was asked the last time.
+    probed: BTreeSet<Gateway>,
 }
 
 impl FabricTimes {
     pub(super) fn new(now: Instant) -> Self {
-        Self { look: Some(now), rest: now, probe: now }
+        Self { look: Some(now), rest: now, factor: 1, probe: now, probed: BTreeSet::new() }
     }
 
     /// Something changed: a look as soon as may be.
     pub(super) fn changed(&mut self, now: Instant) {
         self.look.get_or_insert(now.max(self.rest));
+    }
+
+    fn looked(&mut self, start: Instant, end: Instant) {
+        let stormy = self.look.is_some() && start < self.rest + REST;
+        self.factor = if stormy { (self.factor * 2).min(REST_FACTOR) } else { 1 };
+        self.look = None;
+        self.rest = end + REST.max(end - start) * self.factor;
     }
 }
 
@@ -68,7 +80,6 @@ impl Node {
             keep_source: tables.keep_source(&settings.pool),
         };
         self.ways.choose(input, self.tables.revision(), Instant::now());
-        self.probe_gateways().await;
     }
 
     async fn look_at_fabric(&mut self, watched: Watched) {
@@ -76,8 +87,7 @@ impl Node {
         self.host.watch(watched.prefixes.clone(), watched.addresses.clone());
         let looked = fabric::look(&self.host).await;
         let end = Instant::now();
-        self.fabric_times.look = None;
-        self.fabric_times.rest = end + REST.max((end - start) * REST_FACTOR);
+        self.fabric_times.looked(start, end);
         match looked {
             Ok(fabric) => {
                 self.ways.watched = watched;
@@ -93,15 +103,17 @@ impl Node {
         }
     }
 
-    /// Lets the kernel find out whether the neighbours of direct ways answer.
-    async fn probe_gateways(&mut self) {
+    /// Lets the kernel find out whether the neighbours of direct ways answer; a new one at once.
+    pub(super) async fn probe_gateways(&mut self) {
         let now = Instant::now();
-        let gateways: BTreeSet<_> = self.ways.plan().gateways.clone();
-        if gateways.is_empty() || now < self.fabric_times.probe {
+        let gateways = &self.ways.plan().gateways;
+        let times = &mut self.fabric_times;
+        if gateways.is_empty() || (gateways.is_subset(&times.probed) && now < times.probe) {
             return;
         }
-        self.fabric_times.probe = now + PROBE;
-        if let Err(error) = fabric::probe(&self.host, gateways).await {
+        times.probe = now + PROBE;
+        times.probed = gateways.clone();
+        if let Err(error) = fabric::probe(&self.host, gateways.clone()).await {
             warn!(error = &error as &dyn std::error::Error, "neighbours not asked whether they answer");
         }
     }

@@ -52,7 +52,8 @@ impl Node {
         self.kernel.links.look(now).await;
         self.kernel.look_at_ways(now).await;
         let desired = self.plan();
-        let mut outcome = self.kernel.remove(&desired, now).await;
+        let mut outcome = self.kernel.put_tunnelled(&desired, now).await;
+        add(&mut outcome, self.kernel.remove(&desired, now).await);
         self.removal_point("agent.del.after_endpoint");
         add(&mut outcome, self.kernel.remove_links(&desired, now).await);
         self.removal_point("agent.del.after_link");
@@ -83,6 +84,7 @@ impl Node {
         self.settle_adds();
         self.settle_removals();
         self.announce().await;
+        self.probe_gateways().await;
     }
 
     /// After a pass without a failure, every pod's filter runs the programs of this version.

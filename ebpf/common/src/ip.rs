@@ -70,6 +70,9 @@ pub trait Family: Copy {
     /// The address of this family out of a map, without a check that it is of this family.
     fn unkey(addr: &Address) -> Self::Addr;
 
+    /// The pod's own address.
+    fn own(link: &Link) -> Self::Addr;
+
     /// Whose the source address is.
     fn source(addr: Self::Addr, link: &Link) -> Source;
 
@@ -171,6 +174,11 @@ impl Family for V4 {
     #[inline(always)]
     fn unkey(addr: &Address) -> u32 {
         addr[3]
+    }
+
+    #[inline(always)]
+    fn own(link: &Link) -> u32 {
+        link.v4
     }
 
     #[inline(always)]
@@ -276,6 +284,11 @@ impl Family for V6 {
     #[inline(always)]
     fn unkey(addr: &Address) -> [u32; 4] {
         *addr
+    }
+
+    #[inline(always)]
+    fn own(link: &Link) -> [u32; 4] {
+        link.v6
     }
 
     #[inline(always)]

@@ -280,6 +280,16 @@ pub(crate) fn take_mark(skb: Skb) -> bool {
     marked
 }
 
+/// Takes off what the programs of another node left: between network namespaces of one machine, as where nodes are
+/// containers, the kernel lets the index pass.
+#[inline(always)]
+pub(crate) fn forget_mark(skb: Skb) {
+    if skb.tc_index() != 0 {
+        // SAFETY: the kernel passes a valid context for as long as the program runs.
+        unsafe { (*skb.ctx).tc_index = 0 };
+    }
+}
+
 /// Whether a program of ours sent the packet here.
 #[inline(always)]
 pub(crate) fn is_marked(skb: Skb) -> bool {

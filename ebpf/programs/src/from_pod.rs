@@ -129,7 +129,7 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
         && remote.has(Remote::TUNNEL)
     {
         return Err(match tunnel::send::<F>(skb, link, remote) {
-            Reason::TooBig => too_big::answer::<F>(skb, link, u32::from(remote.mtu)),
+            Reason::TooBig => too_big::answer::<F>(skb, link, &ports, u32::from(remote.mtu)),
             reason => reason,
         });
     }
@@ -139,7 +139,7 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
             not_encapsulated(&ports)?;
             host_port::enter::<F>(skb, &ip, &ports)
         }
-        Reason::TooBig => Err(too_big::answer::<F>(skb, link, 0)),
+        Reason::TooBig => Err(too_big::answer::<F>(skb, link, &ports, 0)),
         reason => Err(reason),
     }
 }

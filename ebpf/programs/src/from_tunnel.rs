@@ -21,6 +21,7 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
+    act::forget_mark(skb);
     match skb.protocol() {
         IPV4 => ip::<V4>(skb),
         IPV6 => ip::<V6>(skb),
@@ -58,18 +59,18 @@ fn is_for_node<F: Hop>(skb: Skb, ip: &Ip<F>) -> bool {
     lookup::route(skb, ip).0 == Fib::Here
 }
 
-/// Whether the node that encapsulated a packet may do so for its source.
+/// Whether the node that encapsulated a packet may do so for its source: it is the end of the tunnel back, or another
+/// address of the node that is.
 ///
 /// Where the way back is no tunnel, the entry names no node: the sender may still take the tunnel, as nodes change
 /// ways one after the other, and it is enough that it is one of them and the source is not from here.
 #[inline(never)]
 fn sends_for(sender: &Address, source: &Address) -> bool {
-    match lookup::remote(source) {
-        Some(from) if from.has(Remote::TUNNEL) => same(&from.tunnel, sender),
-        Some(_) => {
-            lookup::remote(sender).is_some_and(|node| node.has(Remote::NODE))
-                && lookup::endpoint(source).is_none()
-        }
-        None => false,
+    let Some(from) = lookup::remote(source) else { return false };
+    let tunnelled = from.has(Remote::TUNNEL);
+    if tunnelled && same(&from.tunnel, sender) {
+        return true;
     }
+    let Some(node) = lookup::remote(sender).filter(|node| node.has(Remote::NODE)) else { return false };
+    if tunnelled { same(&from.tunnel, &node.tunnel) } else { lookup::endpoint(source).is_none() }
 }

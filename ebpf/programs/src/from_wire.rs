@@ -18,6 +18,7 @@ pub fn from_wire(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
+    act::forget_mark(skb);
     if !skb.is_for_host() {
         return Err(Reason::OtherHost);
     }

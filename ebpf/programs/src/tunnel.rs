@@ -37,7 +37,8 @@ pub(crate) fn is_spoofed(ports: &Ports) -> bool {
     ports.protocol == UDP && ports.dst == lookup::config().tunnel_port && ports.dst != [0; 2]
 }
 
-/// Refuses what a pod encapsulated itself behind IPv4 options: a packet to the tunnel port. [`Reason::ToStack`] when it is none.
+/// Refuses what a pod encapsulated itself behind IPv4 options: a packet to the tunnel port. [`Reason::ToStack`] when it
+/// is none.
 ///
 /// Later fragments say no port; without their first one they come to nothing.
 #[inline(never)]
