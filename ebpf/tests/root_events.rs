@@ -16,6 +16,8 @@ use rhumb_ebpf::{
     Verdict, Wish, boot_clock,
 };
 use rhumb_model::{MacAddr, Target as _};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 const POD: (&str, &str) = ("10.1.0.2", "fd00:1::2");
 const OTHER: (&str, &str) = ("10.1.0.3", "fd00:1::3");
@@ -194,6 +196,31 @@ fn a_ring_that_nobody_reads_loses_the_newest_and_counts_them() {
     assert_eq!(told + untold, sent);
     node.send(&frames[1], 1);
     assert_eq!(node.told().len(), 1, "what is read makes room");
+}
+
+#[test]
+fn the_reader_is_woken_by_many_events_and_not_by_few() {
+    let mut node = Node::new();
+    let epoll = epoll::create(CreateFlags::CLOEXEC).expect("made");
+    let edge = EventFlags::IN | EventFlags::ET;
+    epoll::add(&epoll, &node.events, EventData::new_u64(0), edge).expect("added");
+    let woken = |patience: Timespec| {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
+        epoll::wait(&epoll, events.as_mut_slice(), Some(&patience)).expect("waited") > 0
+    };
+    let (now, soon) = (Timespec { tv_sec: 0, tv_nsec: 0 }, Timespec { tv_sec: 10, tv_nsec: 0 });
+    node.watch(&Wish::default());
+    let frame = Frame::udp(POD.0, OTHER.0, (1, 2)).hops(255).bytes();
+    node.send(&frame, 100);
+    assert!(!woken(now), "the reader looks by itself for so few");
+    // Each takes 64 bytes and a header of 8; a quarter of the ring is 64 KiB.
+    for _ in 0..4 {
+        node.send(&frame, 250);
+    }
+    assert!(woken(soon), "a quarter of the ring waits");
+    assert_eq!(node.told().len(), 1_100);
+    node.send(&frame, 1);
+    assert!(!woken(now), "what was read is forgotten");
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn attachments_are_lawful() {
     let states = [
         [(point("one.1", Hook::FromPod), a), (point("one.1", Hook::ToPod), a)].into(),
         [(point("one.1", Hook::ToPod), a), (point("two", Hook::FromWire), b)].into(),
+        [(point("two", Hook::FromTunnel), b), (point("two", Hook::ToTunnel), b)].into(),
         BTreeMap::new(),
     ];
     namespace.inside(|| obeys(ground.targets().attachments, &states));

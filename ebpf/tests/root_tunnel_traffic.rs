@@ -116,6 +116,19 @@ fn udp(from: &Namespace, to: &Namespace, addrs: (&str, &str)) -> (UdpSocket, Udp
     (sender, receiver)
 }
 
+/// The next datagram and its sender.
+fn received(socket: &UdpSocket) -> (Vec<u8>, IpAddr) {
+    let mut buffer = [0; 64];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, from)) => return (buffer[..length].to_vec(), from.ip().to_canonical()),
+            // A wait with a limit ends when the thread has a signal to take.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("nothing is received: {error}"),
+        }
+    }
+}
+
 /// Both families of the pods' addresses.
 const PODS: [(&str, &str); 2] = [(ONE.pod.0, TWO.pod.0), (ONE.pod.1, TWO.pod.1)];
 
@@ -328,10 +341,7 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
             }
             for source in [pod, own] {
                 send(&nodes.one.node, node, (source, here), source);
-                let mut buffer = [0; 64];
-                let (length, from) = receiver.recv_from(&mut buffer).expect("received");
-                assert_eq!(&buffer[..length], source.as_bytes());
-                assert_eq!(from.ip().to_canonical(), ip(source));
+                assert_eq!(received(&receiver), (source.as_bytes().to_vec(), ip(source)));
             }
         }
         // The node's address of the other family is the same node.
@@ -342,15 +352,11 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
         };
         let socket = nodes.one.node.inside(|| UdpSocket::bind(at(other, 0)).expect("bound"));
         socket.send_to(&encapsulated(ONE.pod.0, TWO.pod.0, b"other"), there).expect("sent");
-        let mut buffer = [0; 64];
-        let (length, _) = receiver.recv_from(&mut buffer).expect("received");
-        assert_eq!(&buffer[..length], b"other");
+        assert_eq!(received(&receiver), (b"other".to_vec(), ip(ONE.pod.0)));
         // The way back to these is direct; a node may still take the tunnel, nobody else may.
         dropped(Reason::TunnelSource, &|| send(&nodes.router, stranger, ("10.7.0.7", TWO.pod.0), "stranger"));
         send(&nodes.one.node, node, ("10.7.0.7", TWO.pod.0), "changing ways");
-        let mut buffer = [0; 64];
-        let (length, _) = receiver.recv_from(&mut buffer).expect("received");
-        assert_eq!(&buffer[..length], b"changing ways");
+        assert_eq!(received(&receiver), (b"changing ways".to_vec(), ip("10.7.0.7")));
     }
 }
 

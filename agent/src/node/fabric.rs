@@ -124,3 +124,37 @@ impl Node {
         self.fabric_times.look.into_iter().chain(self.ways.next()).chain(probe).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Duration = Duration::from_millis(5);
+
+    #[test]
+    fn the_first_notice_is_acted_on_at_once_and_a_storm_costs_a_tenth() {
+        let start = Instant::now();
+        let mut times = FabricTimes::new(start);
+        times.looked(start, start + LOOK);
+        let calm = start + Duration::from_secs(1);
+        times.changed(calm);
+        assert_eq!(times.look, Some(calm));
+        let mut now = calm;
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            times.looked(now, now + LOOK);
+            now += LOOK;
+            times.changed(now);
+            let due = times.look.expect("a notice waits");
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 50, 50]);
+        times.looked(now, now + LOOK);
+        let calm = now + Duration::from_secs(1);
+        times.changed(calm);
+        times.looked(calm, calm + LOOK);
+        times.changed(calm + LOOK);
+        assert_eq!(times.look, Some(calm + LOOK * 2));
+    }
+}

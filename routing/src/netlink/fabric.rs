@@ -118,8 +118,10 @@ impl Netlink {
         let watch = self.host.watch.clone();
         self.on_host(move |socket| {
             let told = neighbours(socket, &watch)?;
-            let links: BTreeMap<IfName, u32> =
-                super::names(socket)?.into_iter().map(|(i, name)| (name, i)).collect();
+            let mut links = BTreeMap::new();
+            for ifname in gateways.iter().map(|gateway| &gateway.ifname).collect::<BTreeSet<_>>() {
+                links.extend(super::find(socket, ifname)?.map(|link| (link.name, link.ifindex)));
+            }
             let probes = gateways.iter().filter_map(|gateway| {
                 let ifindex = *links.get(&gateway.ifname)?;
                 let same = |told: &&neighbour::Told| (told.ifindex, told.addr) == (ifindex, gateway.addr);
