@@ -49,6 +49,7 @@ fn build() -> Result<(), String> {
     let flags = [
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
         "-Cdebuginfo=2".to_owned(),
     ];

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use rhumb_api::{DirStore, NodeStateStatus};
 use rhumb_cni::queue::{self, Queue};
-use rhumb_ebpf::{Datapath, Hook};
+use rhumb_ebpf::Datapath;
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use crate::args::{Args, Tunnel};
 use crate::conf_file::{self, ConfFiles};
-use crate::desired::PodPrograms;
+use crate::desired::Programs;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
@@ -212,16 +212,13 @@ fn drain_queue(socket: &Path, ledger: &mut Ledger) -> Result<Queue> {
     Ok(queue)
 }
 
-fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, PodPrograms)> {
+fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kernel, Programs)> {
     let targets = datapath.targets()?;
-    let mut programs = PodPrograms::default();
+    let has_tcx = rhumb_ebpf::has_tcx();
+    let mut programs = Programs::default();
     let mut loaded = BTreeMap::new();
-    for program in datapath.programs()? {
-        match program.hook {
-            Hook::FromPod => programs.from_pod = program.id,
-            Hook::ToPod => programs.to_pod = program.id,
-            Hook::FromWire | Hook::ToWire | Hook::FromTunnel | Hook::ToTunnel => continue,
-        }
+    for program in datapath.programs()?.into_iter().filter(|it| Programs::is_filter(it.hook, has_tcx)) {
+        programs.filters.insert(program.hook, program.id);
         loaded.insert(program.id, Arc::new(program.fd));
     }
     let kernel = Kernel {

@@ -42,7 +42,7 @@ pub(crate) struct Desired {
 }
 
 /// The programs of an uplink.
-pub(crate) const WIRE: [Hook; 2] = [Hook::FromWire, Hook::ToWire];
+const WIRE: [Hook; 2] = [Hook::FromWire, Hook::ToWire];
 
 /// What is known about an endpoint's surroundings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,11 +53,21 @@ pub(crate) struct Surroundings {
     pub(crate) namespace: bool,
 }
 
-/// The kernel's numbers of the programs on the host's end of a pod's link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PodPrograms {
-    pub(crate) from_pod: u32,
-    pub(crate) to_pod: u32,
+/// How each program is attached on this kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Programs {
+    /// Those that are put as filters, with the kernel's numbers of them; all others have tcx links.
+    pub(crate) filters: BTreeMap<Hook, u32>,
+}
+
+impl Programs {
+    /// Whether a program stands as a filter: on pods' links always, elsewhere where the kernel has no tcx.
+    pub(crate) fn is_filter(hook: Hook, has_tcx: bool) -> bool {
+        match hook {
+            Hook::FromPod | Hook::ToPod => true,
+            Hook::FromWire | Hook::ToWire | Hook::FromTunnel | Hook::ToTunnel => !has_tcx,
+        }
+    }
 }
 
 /// What every endpoint of the node shares.
@@ -65,7 +75,7 @@ pub(crate) struct PodPrograms {
 pub(crate) struct Shared<'a> {
     /// Addresses of the node.
     pub(crate) addresses: &'a [IpAddr],
-    pub(crate) programs: PodPrograms,
+    pub(crate) programs: &'a Programs,
 }
 
 impl Desired {
@@ -123,7 +133,7 @@ impl Desired {
         }
     }
 
-    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: PodPrograms) {
+    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: &Programs) {
         let v4 = match endpoint.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,
@@ -143,11 +153,28 @@ impl Desired {
                 host_ports: !endpoint.port_mappings.is_empty(),
             },
         );
-        let hooks = [(FilterHook::Ingress, programs.from_pod), (FilterHook::Egress, programs.to_pod)];
-        for (hook, program) in hooks {
-            self.filters
-                .insert(FilterKey { ifname: endpoint.host.clone(), hook }, Filter { ifindex, program });
+        for hook in [Hook::FromPod, Hook::ToPod] {
+            self.attach(&endpoint.host, ifindex, hook, programs);
         }
+    }
+
+    /// Adds a program at its hook of an interface, in the form that this kernel has for it.
+    pub(crate) fn attach(&mut self, ifname: &IfName, ifindex: u32, hook: Hook, programs: &Programs) {
+        let ifname = ifname.clone();
+        if let Some(program) = programs.filters.get(&hook) {
+            let key = FilterKey { ifname, hook: side(hook) };
+            self.filters.insert(key, Filter { ifindex, program: *program });
+        } else {
+            self.attachments.insert(AttachPoint { ifname, hook }, Attached { ifindex });
+        }
+    }
+
+    /// Adds what an uplink wants.
+    pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: &Programs) {
+        for hook in WIRE {
+            self.attach(&uplink.ifname, uplink.ifindex, hook, programs);
+        }
+        self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
     }
 
     fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32) {
@@ -179,18 +206,12 @@ impl Desired {
     }
 
     /// Adds what the node itself wants: forwarding, uplinks, and the ways to other nodes' pods.
-    pub(crate) fn add_node(&mut self, uplinks: &[Uplink], ways: &Plan) {
+    pub(crate) fn add_node(&mut self, uplinks: &[Uplink], programs: &Programs, ways: &Plan) {
         for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             self.sysctls.insert(Sysctl(name.to_owned()), "1".to_owned());
         }
         for uplink in uplinks {
-            for hook in WIRE {
-                self.attachments.insert(
-                    AttachPoint { ifname: uplink.ifname.clone(), hook },
-                    Attached { ifindex: uplink.ifindex },
-                );
-            }
-            self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
+            self.add_uplink(uplink, programs);
         }
         for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
@@ -226,6 +247,14 @@ fn leads_from(mapping: &PortMapping, addr: IpAddr) -> bool {
     })
 }
 
+/// Which packets of an interface a program sees.
+fn side(hook: Hook) -> FilterHook {
+    match hook {
+        Hook::FromPod | Hook::FromWire | Hook::FromTunnel => FilterHook::Ingress,
+        Hook::ToPod | Hook::ToWire | Hook::ToTunnel => FilterHook::Egress,
+    }
+}
+
 fn qdisc(attachment: &AttachmentKey, direction: Direction) -> QdiscKey {
     QdiscKey { attachment: attachment.clone(), direction }
 }
@@ -248,19 +277,24 @@ pub(crate) fn chained_ifindex(endpoint: &Endpoint) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::endpoint::tests::endpoint;
 
     const NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
+
+    pub(crate) fn programs(has_tcx: bool) -> Programs {
+        let filters = Hook::ALL.into_iter().filter(|hook| Programs::is_filter(*hook, has_tcx));
+        Programs { filters: filters.zip(11..).collect() }
+    }
 
     fn objects(around: Surroundings) -> Desired {
         let mut endpoint = endpoint("c1/eth0", &["10.1.0.5", "fd00::5"]);
         endpoint.port_mappings =
             vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
         let mut desired = Desired::default();
-        let programs = PodPrograms { from_pod: 11, to_pod: 12 };
-        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs });
+        let programs = programs(true);
+        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs: &programs });
         desired
     }
 
@@ -283,6 +317,23 @@ mod tests {
         let host =
             (desired.links.len(), desired.host_routes.len(), desired.pods.len(), desired.filters.len());
         assert_eq!(host, (1, 2, 2, 2));
+    }
+
+    #[test]
+    fn the_program_of_an_uplink_has_a_link_or_where_there_is_no_tcx_is_a_filter() {
+        let ifname = IfName::new("eth0").expect("valid");
+        let uplink = Uplink { ifname: ifname.clone(), ifindex: 3, mtu: 1500, addresses: vec![] };
+        let objects = |has_tcx| {
+            let mut desired = Desired::default();
+            desired.add_uplink(&uplink, &programs(has_tcx));
+            desired
+        };
+        let (link, filter) = (objects(true), objects(false));
+        assert_eq!((link.attachments.len(), link.filters.len()), (1, 0));
+        let key = FilterKey { ifname, hook: FilterHook::Ingress };
+        let program = programs(false).filters[&Hook::FromWire];
+        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program })].into());
+        assert!(filter.attachments.is_empty());
     }
 
     #[test]

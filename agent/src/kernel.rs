@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use rhumb_ebpf::{Attachments, Endpoints, HostPorts, Ipcache, PodLinks, TunnelLinks, Uplinks};
+use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks, Uplinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
 use rhumb_routing::Filters;
 use rhumb_routing::{
@@ -18,7 +18,7 @@ use rhumb_routing::{
 };
 
 use crate::conf_file::ConfFiles;
-use crate::desired::Desired;
+use crate::desired::{Desired, Programs};
 
 /// The reconcilers of all targets.
 pub(crate) struct Kernel {
@@ -30,9 +30,9 @@ pub(crate) struct Kernel {
     pub(crate) routes: Reconciler<PodRoutes>,
     pub(crate) qdiscs: Reconciler<Qdiscs>,
     pub(crate) pod_links: Reconciler<PodLinks>,
-    /// Programs on the host's ends of pods' links.
+    /// Programs on the host's ends of pods' links, and on the uplinks where the kernel has no tcx.
     pub(crate) filters: Reconciler<Filters>,
-    /// Programs on the uplinks.
+    /// Programs on the uplinks where the kernel has tcx.
     pub(crate) attachments: Reconciler<Attachments>,
     /// What the datapath knows of the tunnel.
     pub(crate) tunnel_links: Reconciler<TunnelLinks>,
@@ -246,6 +246,17 @@ impl Kernel {
             });
         });
         first
+    }
+
+    /// Observes anew which programs stand on uplinks.
+    pub(crate) async fn look_at_uplinks(&mut self, programs: &Programs, now: Instant) {
+        if programs.filters.contains_key(&Hook::FromWire) {
+            self.filters.invalidate();
+            self.filters.look(now).await;
+        } else {
+            self.attachments.invalidate();
+            self.attachments.look(now).await;
+        }
     }
 
     /// Observes what an endpoint needs on the host, where nothing is known.

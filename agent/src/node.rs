@@ -33,7 +33,7 @@ use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
-use crate::desired::{Desired, PodPrograms, Shared, Surroundings, chained_ifindex};
+use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
 use crate::follow::fold;
 use crate::kernel::Kernel;
@@ -126,8 +126,8 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     /// Node addresses asked for by the flag.
     pub(crate) node_addresses: Vec<IpAddr>,
-    /// The programs of pods' links.
-    pub(crate) programs: PodPrograms,
+    /// How programs are attached.
+    pub(crate) programs: Programs,
     /// Uplinks asked for by the flag.
     pub(crate) uplinks: Vec<rhumb_model::IfName>,
     /// For how long a direct way has to be back before packets return to it.
@@ -321,7 +321,7 @@ impl Node {
 
     /// What every endpoint of the node shares.
     fn shared(&self) -> Shared<'_> {
-        Shared { addresses: &self.tables.own_addresses, programs: self.settings.programs }
+        Shared { addresses: &self.tables.own_addresses, programs: &self.settings.programs }
     }
 
     /// The objects of one endpoint.

@@ -148,8 +148,15 @@ impl Datapath {
     /// [`OpenError`] says what is missing or does not fit. What is attached goes on running then.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         bpffs::prepare(&config.bpffs)?;
-        if let Some(lacking) = features().into_iter().find(|feature| !feature.present) {
-            return Err(OpenError::Kernel(lacking));
+        for lacking in features().into_iter().filter(|feature| !feature.present) {
+            let Some(instead) = lacking.instead else { return Err(OpenError::Kernel(lacking)) };
+            info!(
+                feature = lacking.name,
+                since = lacking.since,
+                lost = lacking.lost,
+                instead,
+                "kernel feature replaced"
+            );
         }
         let version = config.bpffs.join(format!("v{VERSION}"));
         let [maps, programs, links] = ["maps", "programs", "links"].map(|part| version.join(part));

@@ -5,11 +5,12 @@
 //!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,counters}  written by the targets, read by the programs
 //!  <bpffs>/v2/maps/{events,event_limits,watch}                            what programs tell of packets, and who wants to hear
 //!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,to_wire,from_tunnel,to_tunnel}  loaded once, attached many times
-//!  <bpffs>/v2/links/<hook>:<interface>                                    tcx links of uplinks and of the tunnel
+//!  <bpffs>/v2/links/<hook>:<interface>                                    tcx links of uplinks and of the tunnel, where there is tcx
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
-//! new programs, each in one step. On the links of pods the programs stand as filters, which the agent puts: see
-//! [`Datapath::programs`]. Starting a pod loads nothing.
+//! new programs, each in one step. On the links of pods, and everywhere where the kernel has no tcx
+//! ([`has_tcx`]), the programs stand as filters, which the agent puts: see [`Datapath::programs`]. Starting a pod loads
+//! nothing.
 #![warn(missing_docs)]
 
 mod attachments;
@@ -40,7 +41,7 @@ pub use datapath::{Config, Datapath, OpenError, Program, PurgeError, Targets};
 pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
 pub use events::{EventError, Events, PacketEvent, Transport, Untold, Wish, boot_clock};
-pub use features::{Feature, features};
+pub use features::{Feature, features, has_tcx};
 pub use flows::{Course, Flow, FlowTable, Mapping};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
 pub use ipcache::{Ipcache, Remote, RemotePrefix};

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use futures::executor::block_on;
 use ground::frame::{Frame, SCTP, checksum, icmp6, ip, octets};
 use ground::router::{FAR, HOST_A, HOST_B, MAC_A, MAC_B, NODE, POD_A, POD_B, ROUTER, Router, WIRE, address};
-use rhumb_ebpf::{Code, EndpointAddr, Hook, Reason, Swept, Course, Trial};
+use rhumb_ebpf::{Code, Course, EndpointAddr, Hook, Reason, Swept, Trial};
 use rhumb_model::Target as _;
 
 /// Pod, node and far side of each family.

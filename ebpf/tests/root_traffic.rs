@@ -13,7 +13,7 @@ use futures::executor::block_on;
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Reason,
-    Targets, Uplink,
+    Targets, Uplink, has_tcx,
 };
 use rhumb_model::{IfName, MacAddr, Target as _};
 use rustix::net::{AddressFamily, SocketType, ipproto};
@@ -57,12 +57,14 @@ impl Cluster {
         let [node, far, a, b] = [(); 4].map(|()| Namespace::new());
         node.ip(&format!("link add wire type veth peer name eth0 netns {}", far.0));
         for (namespace, link, addrs) in [(&node, "wire", NODE), (&far, "eth0", FAR)] {
-            namespace.ip(&format!("address add {}/24 dev {link}", addrs.0));
-            namespace.ip(&format!("address add {}/64 dev {link} nodad", addrs.1));
-            namespace.ip(&format!("link set {link} up"));
+            namespace.ip_all(&format!(
+                "address add {}/24 dev {link}
+                address add {}/64 dev {link} nodad
+                link set {link} up\n",
+                addrs.0, addrs.1
+            ));
         }
-        far.ip(&format!("route add 10.1.0.0/24 via {}", NODE.0));
-        far.ip(&format!("route add fd00:1::/64 via {}", NODE.1));
+        far.ip_all(&format!("route add 10.1.0.0/24 via {}\nroute add fd00:1::/64 via {}\n", NODE.0, NODE.1));
         let mut cluster = Self { ground, targets, node, far, a, b };
         cluster.attach("wire", Hook::FromWire);
         cluster.node.sysctl("net/ipv4/ip_forward", "1");
@@ -73,28 +75,45 @@ impl Cluster {
     }
 
     fn attach(&mut self, ifname: &str, hook: Hook) {
+        if !has_tcx() {
+            return self.filter(ifname, hook);
+        }
         let key = AttachPoint { ifname: IfName::new(ifname).expect("a name"), hook };
         let value = Attached { ifindex: self.node.ifindex(ifname) };
         let attachments = &mut self.targets.attachments;
         self.node.inside(|| block_on(attachments.put(&key, &value)).expect("attached"));
     }
 
+    /// Attaches as it is done on kernels without tcx.
+    fn filter(&self, ifname: &str, hook: Hook) {
+        let side = if hook == Hook::ToPod { "egress" } else { "ingress" };
+        let program = self.ground.pin(hook);
+        if !self.node.succeeds(&format!("tc qdisc add dev {ifname} clsact")) {
+            assert!(self.node.run("tc", &["qdisc", "show", "dev", ifname]).contains("clsact"));
+        }
+        let filter = format!("filter add dev {ifname} {side} bpf direct-action object-pinned {program}");
+        self.node.run("tc", &filter.split(' ').collect::<Vec<_>>());
+    }
+
     fn pod(&mut self, pod: &Pod, with: impl Fn(&mut PodLink)) {
         let namespace = if pod.name == A.name { &self.a } else { &self.b };
         let (mac, host_mac, name) = (pod.mac(), pod.host_mac(), pod.name);
-        self.node.ip(&format!(
-            "link add {name} address {host_mac} type veth peer name eth0 address {mac} netns {}",
-            namespace.0
+        self.node.ip_all(&format!(
+            "link add {name} address {host_mac} type veth peer name eth0 address {mac} netns {}
+            address add fe80::1/64 dev {name} nodad
+            link set {name} up
+            route add {}/32 dev {name}
+            route add {}/128 dev {name}\n",
+            namespace.0, pod.v4, pod.v6
         ));
-        self.node.ip(&format!("address add fe80::1/64 dev {name} nodad"));
-        self.node.ip(&format!("link set {name} up"));
-        namespace.ip("link set eth0 up");
-        namespace.ip(&format!("address add {}/32 dev eth0", pod.v4));
-        namespace.ip(&format!("address add {}/128 dev eth0 nodad", pod.v6));
-        namespace.ip("route add default via 169.254.1.1 dev eth0 onlink");
-        namespace.ip("route add default via fe80::1 dev eth0");
-        self.node.ip(&format!("route add {}/32 dev {name}", pod.v4));
-        self.node.ip(&format!("route add {}/128 dev {name}", pod.v6));
+        namespace.ip_all(&format!(
+            "link set eth0 up
+            address add {}/32 dev eth0
+            address add {}/128 dev eth0 nodad
+            route add default via 169.254.1.1 dev eth0 onlink
+            route add default via fe80::1 dev eth0\n",
+            pod.v4, pod.v6
+        ));
         self.entries(pod, with);
         self.attach(name, Hook::FromPod);
         self.attach(name, Hook::ToPod);

@@ -219,6 +219,30 @@ fn a_program_sees_packets_of_its_hook_alone_until_it_is_removed() {
 }
 
 #[test]
+fn what_ours_leaves_to_the_next_is_seen_by_a_filter_of_others() {
+    let lab = Lab::new(&["a"]);
+    lab.link_into("host", "rh0", "a", "eth0");
+    lab.ip("host", "addr add 10.0.0.1/24 dev rh0");
+    lab.ip("a", "addr add 10.0.0.2/24 dev eth0");
+    lab.run(async |netlink, _| {
+        let pass = loaded(PASS);
+        let mut filters = filters(netlink, &[&pass]);
+        let (key, value) = filter(&lab, "rh0", Hook::Ingress, pass.0);
+        filters.put(&key, &value).await.expect("put");
+        let host = UdpSocket::bind("10.0.0.1:0").expect("a socket");
+        let pod = in_namespace(&lab, "a", || UdpSocket::bind("10.0.0.2:0").expect("a socket"));
+        assert!(reaches(&pod, &host), "a way");
+        let mut foreign = load(DROP);
+        let place = NlOptions { priority: 0x7269, handle: 1.into(), classid: None };
+        let place = TcAttachOptions::Netlink(place);
+        program(&mut foreign).attach_with_options("rh0", TcAttachType::Ingress, place).expect("attached");
+        assert!(!reaches(&pod, &host), "the other one drops");
+        filters.remove(&key).await.expect("removed");
+        assert!(!reaches(&pod, &host), "and stays");
+    });
+}
+
+#[test]
 fn where_others_have_an_ingress_qdisc_there_is_no_room_for_egress() {
     let lab = Lab::new(&[]);
     lab.ip("host", "link add rh0 type veth peer name rh1");

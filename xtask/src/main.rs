@@ -12,6 +12,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::path::PathBuf;
@@ -76,6 +77,11 @@ enum Command {
         /// Which bench
         name: String,
     },
+    /// Try the datapath on the oldest kernel, Debian's 6.1, in a virtual machine
+    Vm {
+        /// Which checks, each as a whole; when absent, as much as takes about two minutes
+        checks: Vec<String>,
+    },
     /// Fuzz the parsers of foreign bytes (needs rustup nightly and cargo-fuzz)
     Fuzz {
         /// Which target; all of them when absent
@@ -105,7 +111,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     let workspace = Workspace::load()?;
     match command {
-        Command::Setup => setup::install(&[Part::Build, Part::Check, Part::Lab]),
+        Command::Setup => setup::install(&[Part::Build, Part::Check, Part::Lab, Part::Machine]),
         Command::Build { release } => {
             setup::install(&[Part::Build])?;
             build::programs(&workspace, if release { Profile::Release } else { Profile::Dev })
@@ -122,6 +128,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Lab { command: LabCommand::Down } => integration::lab_down(&workspace),
         Command::Conformance { suite, cases } => integration::conformance(&workspace, &suite, &cases),
         Command::Bench { name } => integration::bench(&workspace, &name),
+        Command::Vm { checks } => {
+            setup::install(&[Part::Build, Part::Lab, Part::Machine])?;
+            vm::run(&workspace, &checks)
+        }
         Command::Fuzz { name, seconds } => fuzz::run_targets(&workspace, name.as_deref(), seconds),
     }
 }

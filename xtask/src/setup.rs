@@ -20,6 +20,8 @@ pub(crate) enum Part {
     Check,
     /// Labs: the demo, root tests, conformance cases and benches.
     Lab,
+    /// The virtual machine with the oldest kernel.
+    Machine,
 }
 
 /// Debian packages that are installed together.
@@ -48,6 +50,12 @@ const LAB: Packages = Packages {
     why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside",
 };
 
+const MACHINE: Packages = Packages {
+    part: Part::Machine,
+    names: &["qemu-system-x86", "busybox-static"],
+    why: "a virtual machine with Debian's 6.1 kernel, the oldest that rhumb runs on",
+};
+
 const LINKER: &str = "0.13.0";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
@@ -69,6 +77,9 @@ pub(crate) fn install(parts: &[Part]) -> anyhow::Result<()> {
     }
     if parts.contains(&LAB.part) {
         work.packages(&LAB)?;
+    }
+    if parts.contains(&MACHINE.part) {
+        work.packages(&MACHINE)?;
     }
     if !work.installed {
         println!("setup: nothing to install");

@@ -15,7 +15,7 @@ use crate::integration::program;
 use crate::run::{cargo, line, run};
 use crate::setup::{self, Part};
 use crate::workspace::Workspace;
-use crate::{lint, preflight, tidy};
+use crate::{lint, preflight, tidy, vm};
 
 /// The crates that build or run BPF programs.
 const PRIVILEGED: &[&str] = &["rhumb-ebpf", "rhumb-agent", "rhumb-integration"];
@@ -26,7 +26,7 @@ const CNI_CASES: &[&str] = &["integration/cases/cni.yaml", "integration/cases/cn
 /// Everything.
 pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
     preflight::machine()?;
-    setup::install(&[Part::Build, Part::Check, Part::Lab])?;
+    setup::install(&[Part::Build, Part::Check, Part::Lab, Part::Machine])?;
     preflight::kernel_features()?;
     let tests = Workspace::tests(workspace.packages());
 
@@ -48,6 +48,7 @@ pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
             root.args(["--", "--test-threads=1"]);
             stages.tests("tests on the real kernel", &mut root);
         }
+        stages.run("kernel 6.1", || vm::run(workspace, &[]));
         for file in CNI_CASES {
             stages.run("conformance cni", || {
                 let cases = workspace.root().join(file);
@@ -81,6 +82,7 @@ pub(crate) fn run_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     println!("\nleft out by --unprivileged:");
     println!("  crates that build or load BPF programs: {}", PRIVILEGED.join(", "));
     println!("  tests on the real kernel: {}", tests.root.join(", "));
+    println!("  the datapath and the demo on kernel 6.1 in a virtual machine");
     println!("  conformance cni ({}), demo", CNI_CASES.join(", "));
     stages.finish()
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{RefusalKind, Reply};
+use rhumb_ebpf::Hook;
 use rhumb_model::{AttachmentKey, Failure, IfName, Outcome, Prefix};
-use rhumb_routing::HostRoute;
 use rhumb_routing::host::{self, Uplink};
 use rhumb_routing::kernel::KernelError;
+use rhumb_routing::{Hook as Side, HostRoute};
 use tracing::{debug, info, warn};
 
 use super::add::{on_purpose, refusal};
@@ -156,7 +157,7 @@ impl Node {
                 desired.add_endpoint(endpoint, self.surroundings(endpoint), self.shared());
             }
         }
-        desired.add_node(&self.tables.uplinks, self.ways.plan());
+        desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
         self.plan_tunnel(&mut desired);
         if !self.tables.synced() {
             self.keep_unknown_ways(&mut desired);
@@ -169,7 +170,8 @@ impl Node {
         let ifindex = self.kernel.tunnels.target().ifindex(&tunnel::name());
         match self.settings.tunnel_port {
             Some(port) => {
-                desired.add_tunnel(port, &self.tables.uplinks, &self.node_addresses(), ifindex);
+                let own = self.node_addresses();
+                desired.add_tunnel(port, &self.tables.uplinks, &own, ifindex, &self.settings.programs);
             }
             None if self.kernel.uses_tunnel() => self.keep_tunnel(desired),
             None => {}
@@ -187,9 +189,16 @@ impl Node {
         }
         keep(self.kernel.tunnels.actual(), &mut desired.tunnels);
         keep(self.kernel.tunnel_links.actual(), &mut desired.tunnel_links);
+        let name = tunnel::name();
         for (point, attached) in self.kernel.attachments.actual().into_iter().flatten() {
-            if point.ifname == tunnel::name() {
+            if point.ifname == name {
                 desired.attachments.insert(point.clone(), *attached);
+            }
+        }
+        for (key, filter) in self.kernel.filters.actual().into_iter().flatten() {
+            if key.ifname == name {
+                let hook = if key.hook == Side::Ingress { Hook::FromTunnel } else { Hook::ToTunnel };
+                desired.attach(&name, filter.ifindex, hook, &self.settings.programs);
             }
         }
     }

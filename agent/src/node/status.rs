@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
-use rhumb_ebpf::{AttachPoint, Attached};
 use rhumb_model::Family;
 use tracing::info;
 
 use super::add::{families, refusal};
 use super::{Node, wall_clock};
-use crate::desired::WIRE;
+use crate::desired::Desired;
 use crate::publish;
 
 /// Why ADD cannot be served.
@@ -64,9 +63,9 @@ impl Node {
             }
         }
         for uplink in &self.tables.uplinks {
-            let attached = Attached { ifindex: uplink.ifindex };
-            let point = |hook| AttachPoint { ifname: uplink.ifname.clone(), hook };
-            if !WIRE.iter().all(|hook| self.kernel.attachments.holds(&point(*hook), &attached)) {
+            let mut objects = Desired::default();
+            objects.add_uplink(uplink, &self.settings.programs);
+            if !self.kernel.holds(&objects) {
                 reasons.push(NotReady::Detached(uplink.ifname.clone()));
             }
         }
@@ -80,8 +79,7 @@ impl Node {
 
     /// STATUS: looks at the datapath anew.
     pub(super) async fn status(&mut self) -> Result<(), Refusal> {
-        self.kernel.attachments.invalidate();
-        self.kernel.attachments.look(Instant::now()).await;
+        self.kernel.look_at_uplinks(&self.settings.programs, Instant::now()).await;
         let reasons = self.not_ready();
         if reasons.is_empty() {
             return Ok(());

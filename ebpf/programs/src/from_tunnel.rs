@@ -6,7 +6,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::{Address, Remote, same};
-use rhumb_ebpf_common::{Direction, Fib, Ports, Reason, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::packet::{IPV4, IPV6, Skb};
@@ -47,8 +47,16 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
         let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return act::deliver::<F>(skb, head, endpoint);
     }
-    let (fib, _) = lookup::route(skb, &ip);
-    Err(if fib == Fib::Here { Reason::ToStack } else { Reason::TunnelDestination })
+    Err(if is_for_node::<F>(skb, &ip) { Reason::ToStack } else { Reason::TunnelDestination })
+}
+
+/// Whether the host's rules and routes say that a packet is at its end.
+///
+/// A function of its own: the stacks of nested calls add up, and older kernels round each of them up to 32 bytes (6.1:
+/// "combined stack size of 5 calls is 544. Too large").
+#[inline(never)]
+fn is_for_node<F: Hop>(skb: Skb, ip: &Ip<F>) -> bool {
+    lookup::route(skb, ip).0 == Fib::Here
 }
 
 /// Whether the node that encapsulated a packet may do so for its source: it is the end of the tunnel back, or another

@@ -8,12 +8,14 @@ pub(crate) mod router;
 pub(crate) mod two_nodes;
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rhumb_ebpf::{Config, Counter, Datapath, Direction, Hook, Reason, Targets};
+use rhumb_ebpf_common::layout::VERSION;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -33,10 +35,7 @@ impl Namespace {
 
     /// Runs a command inside; its output, or a panic with what it said.
     pub(crate) fn run(&self, program: &str, args: &[&str]) -> String {
-        let enter = format!("--net=/run/netns/{}", self.0);
-        let mut all = vec![enter.as_str(), program];
-        all.extend(args);
-        command("nsenter", &all)
+        self.inside(|| command(program, args))
     }
 
     /// Runs `ip` with words separated by spaces.
@@ -44,12 +43,26 @@ impl Namespace {
         self.run("ip", &words.split_whitespace().collect::<Vec<_>>())
     }
 
+    /// Runs several lines of `ip` at once: starting a program takes long on an emulated processor.
+    pub(crate) fn ip_all(&self, lines: &str) {
+        self.inside(|| {
+            let mut ip = Command::new("ip");
+            ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut ip = ip.spawn().expect("ip runs");
+            ip.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("ip reads");
+            let done = ip.wait_with_output().expect("ip ends");
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "ip -batch (root is needed): {said}{lines}");
+        });
+    }
+
     /// Whether a command inside succeeds.
     pub(crate) fn succeeds(&self, words: &str) -> bool {
-        let enter = format!("--net=/run/netns/{}", self.0);
-        let done =
-            Command::new("nsenter").arg(enter).args(words.split_whitespace()).output().expect("nsenter runs");
-        done.status.success()
+        self.inside(|| {
+            let mut words = words.split_whitespace();
+            let program = words.next().expect("a program");
+            Command::new(program).args(words).output().expect("it runs").status.success()
+        })
     }
 
     /// Runs `work` on a thread of its own inside the namespace.
@@ -67,7 +80,9 @@ impl Namespace {
     }
 
     pub(crate) fn ifindex(&self, name: &str) -> u32 {
-        self.run("cat", &[&format!("/proc/net/dev_snmp6/{name}")])
+        // The namespace is that of the thread, which `/proc/net` does not look at.
+        self.inside(|| std::fs::read_to_string(format!("/proc/thread-self/net/dev_snmp6/{name}")))
+            .expect("the interface is there")
             .split_whitespace()
             .nth(1)
             .and_then(|index| index.parse().ok())
@@ -75,7 +90,7 @@ impl Namespace {
     }
 
     pub(crate) fn sysctl(&self, key: &str, value: &str) {
-        self.run("sh", &["-c", &format!("echo {value} > /proc/sys/{key}")]);
+        self.inside(|| std::fs::write(format!("/proc/sys/{key}"), value).expect("the kernel takes it"));
     }
 }
 
@@ -110,6 +125,11 @@ impl Ground {
 
     pub(crate) fn datapath(&self) -> &Datapath {
         self.datapath.as_ref().expect("open")
+    }
+
+    /// Where the program of a hook is pinned.
+    pub(crate) fn pin(&self, hook: Hook) -> String {
+        format!("{}/v{VERSION}/programs/{hook}", self.config.bpffs.display())
     }
 
     pub(crate) fn targets(&self) -> Targets {

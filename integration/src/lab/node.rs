@@ -16,7 +16,8 @@ use super::process::Start;
 use super::topology::Seat;
 use super::{Binaries, CniCall, CniOutput, Namespace, Pod, Process, Store};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Far above what an agent needs: on an emulated processor the kernel takes many seconds to verify its programs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What an agent is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
