@@ -37,7 +37,7 @@ use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish};
+use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -75,6 +75,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     // From now on plugins reach us: they need not queue any more.
     drop(queue);
     let (events, pressure, flows) = (datapath.events()?, datapath.pressure(), datapath.flows());
+    let sweep = datapath.sweep();
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -115,6 +116,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
+    tasks.spawn_local(sweep::run(sweep));
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
@@ -233,6 +235,7 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         pods: Reconciler::new(targets.endpoints),
         tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
+        masquerade: Reconciler::new(targets.uplinks),
         host_ports: Reconciler::new(targets.host_ports),
         conf_files: Reconciler::new(ConfFiles::new(args.cni_conf_dir.clone())),
     };

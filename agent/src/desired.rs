@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint as PodEntry, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    PodLink, Remote, RemotePrefix, TunnelLink,
+    PodLink, Remote, RemotePrefix, TunnelLink, Uplink as Masquerade,
 };
 use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
@@ -35,9 +35,14 @@ pub(crate) struct Desired {
     pub(crate) tunnel_links: BTreeMap<IfIndex, TunnelLink>,
     pub(crate) host_routes: BTreeMap<Prefix, HostRoute>,
     pub(crate) ipcache: BTreeMap<RemotePrefix, Remote>,
+    /// What pods' packets leave with; the last to be put, as everything that keeps a source comes before.
+    pub(crate) masquerade: BTreeMap<IfIndex, Masquerade>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
     pub(crate) host_ports: BTreeMap<HostPort, HostPortBackend>,
 }
+
+/// The programs of an uplink.
+pub(crate) const WIRE: [Hook; 2] = [Hook::FromWire, Hook::ToWire];
 
 /// What is known about an endpoint's surroundings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +65,7 @@ impl Programs {
     pub(crate) fn is_filter(hook: Hook, has_tcx: bool) -> bool {
         match hook {
             Hook::FromPod | Hook::ToPod => true,
-            Hook::FromWire | Hook::FromTunnel | Hook::ToTunnel => !has_tcx,
+            Hook::FromWire | Hook::ToWire | Hook::FromTunnel | Hook::ToTunnel => !has_tcx,
         }
     }
 }
@@ -164,9 +169,11 @@ impl Desired {
         }
     }
 
-    /// Adds what an uplink wants.
+    /// Adds the programs of an uplink.
     pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: &Programs) {
-        self.attach(&uplink.ifname, uplink.ifindex, Hook::FromWire, programs);
+        for hook in WIRE {
+            self.attach(&uplink.ifname, uplink.ifindex, hook, programs);
+        }
     }
 
     fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32) {
@@ -204,6 +211,7 @@ impl Desired {
         }
         for uplink in uplinks {
             self.add_uplink(uplink, programs);
+            self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
         }
         for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
@@ -220,6 +228,18 @@ impl Desired {
     }
 }
 
+/// The first address of each family of an uplink: that is what pods' packets leave with.
+fn masquerade(uplink: &Uplink) -> Masquerade {
+    let mut found = Masquerade::default();
+    for network in &uplink.addresses {
+        match network.ip() {
+            IpAddr::V4(v4) => _ = found.v4.get_or_insert(v4),
+            IpAddr::V6(v6) => _ = found.v6.get_or_insert(v6),
+        }
+    }
+    found
+}
+
 /// Whether a port mapping is for this address of the node; the unspecified address stands for all of its family.
 fn leads_from(mapping: &PortMapping, addr: IpAddr) -> bool {
     mapping.host_ip.is_none_or(|wanted| {
@@ -231,7 +251,7 @@ fn leads_from(mapping: &PortMapping, addr: IpAddr) -> bool {
 fn side(hook: Hook) -> FilterHook {
     match hook {
         Hook::FromPod | Hook::FromWire | Hook::FromTunnel => FilterHook::Ingress,
-        Hook::ToPod | Hook::ToTunnel => FilterHook::Egress,
+        Hook::ToPod | Hook::ToWire | Hook::ToTunnel => FilterHook::Egress,
     }
 }
 
@@ -300,7 +320,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_program_of_an_uplink_has_a_link_or_where_there_is_no_tcx_is_a_filter() {
+    fn the_programs_of_an_uplink_have_links_or_where_there_is_no_tcx_are_filters() {
         let ifname = IfName::new("eth0").expect("valid");
         let uplink = Uplink { ifname: ifname.clone(), ifindex: 3, mtu: 1500, addresses: vec![] };
         let objects = |has_tcx| {
@@ -309,10 +329,12 @@ pub(crate) mod tests {
             desired
         };
         let (link, filter) = (objects(true), objects(false));
-        assert_eq!((link.attachments.len(), link.filters.len()), (1, 0));
-        let key = FilterKey { ifname, hook: FilterHook::Ingress };
-        let program = programs(false).filters[&Hook::FromWire];
-        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program })].into());
+        assert_eq!((link.attachments.len(), link.filters.len()), (2, 0));
+        let wanted = WIRE.map(|hook| {
+            let program = programs(false).filters[&hook];
+            (FilterKey { ifname: ifname.clone(), hook: side(hook) }, Filter { ifindex: 3, program })
+        });
+        assert_eq!(filter.filters, wanted.into());
         assert!(filter.attachments.is_empty());
     }
 

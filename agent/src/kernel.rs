@@ -2,15 +2,15 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → ipcache → host routes → tunnel links → attachments → filters → pod links
+//!   remove:  pods → host ports → masquerade → ipcache → host routes → tunnel links → attachments → filters → pod links
 //!            → qdiscs → pod addresses → pod routes → links, tunnels                              (root to leaf)
 //!   put:     sysctls → tunnels → links → qdiscs → pod addresses → pod routes → pod links → filters
-//!            → attachments → tunnel links → host routes → ipcache → pods → host ports            (leaf to root)
+//!            → attachments → tunnel links → host routes → ipcache → masquerade → pods → host ports (leaf to root)
 //! ```
 
 use std::time::Instant;
 
-use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks};
+use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks, TunnelLinks, Uplinks};
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
 use rhumb_routing::Filters;
 use rhumb_routing::{
@@ -39,6 +39,8 @@ pub(crate) struct Kernel {
     pub(crate) host_routes: Reconciler<HostRoutes>,
     /// What is behind addresses elsewhere.
     pub(crate) ipcache: Reconciler<Ipcache>,
+    /// Addresses that pods' packets leave with.
+    pub(crate) masquerade: Reconciler<Uplinks>,
     pub(crate) pods: Reconciler<Endpoints>,
     pub(crate) host_ports: Reconciler<HostPorts>,
     /// Put by readiness, never removed by the agent: without it the runtime takes the node for not ready.
@@ -83,6 +85,7 @@ macro_rules! each {
         one!(tunnel_links);
         one!(host_routes);
         one!(ipcache);
+        one!(masquerade);
         one!(pods);
         one!(host_ports);
     }};
@@ -99,6 +102,7 @@ impl Kernel {
         let mut sum = Outcome::default();
         add(&mut sum, self.pods.remove_stale(&desired.pods, now).await);
         add(&mut sum, self.host_ports.remove_stale(&desired.host_ports, now).await);
+        add(&mut sum, self.masquerade.remove_stale(&desired.masquerade, now).await);
         add(&mut sum, self.ipcache.remove_stale(&desired.ipcache, now).await);
         add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
         add(&mut sum, self.tunnel_links.remove_stale(&desired.tunnel_links, now).await);
@@ -172,6 +176,7 @@ impl Kernel {
         add(&mut sum, self.tunnel_links.put_missing(&desired.tunnel_links, now).await);
         add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
         add(&mut sum, self.ipcache.put_missing(&desired.ipcache, now).await);
+        add(&mut sum, self.masquerade.put_missing(&desired.masquerade, now).await);
         add(&mut sum, self.pods.put_missing(&desired.pods, now).await);
         add(&mut sum, self.host_ports.put_missing(&desired.host_ports, now).await);
         sum
@@ -273,6 +278,7 @@ impl Kernel {
         self.attachments.look(now).await;
         self.host_routes.look(now).await;
         self.ipcache.look(now).await;
+        self.masquerade.look(now).await;
     }
 
     /// Whether a packet can still be sent into the tunnel.
@@ -292,6 +298,7 @@ impl Kernel {
         self.sysctls.invalidate();
         self.host_routes.invalidate();
         self.ipcache.invalidate();
+        self.masquerade.invalidate();
         self.pods.invalidate();
         self.host_ports.invalidate();
         self.invalidate_links();

@@ -19,6 +19,7 @@ mod node;
 mod plugin_socket;
 mod publish;
 mod ready;
+mod sweep;
 mod tables;
 mod tunnel;
 mod ways;

@@ -29,6 +29,8 @@ pub enum Hook {
     ToPod,
     /// What other machines send: ingress of an uplink.
     FromWire,
+    /// What leaves the node: egress of an uplink.
+    ToWire,
     /// What other nodes send through the tunnel: ingress of its device.
     FromTunnel,
     /// What enters the tunnel: egress of its device.
@@ -37,7 +39,8 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::FromTunnel, Self::ToTunnel];
+    pub const ALL: [Self; 6] =
+        [Self::FromPod, Self::ToPod, Self::FromWire, Self::ToWire, Self::FromTunnel, Self::ToTunnel];
 
     /// The name, which is also that of the program.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Hook {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::FromWire => "from_wire",
+            Self::ToWire => "to_wire",
             Self::FromTunnel => "from_tunnel",
             Self::ToTunnel => "to_tunnel",
         }
@@ -53,7 +57,7 @@ impl Hook {
     pub(crate) const fn side(self) -> TcAttachType {
         match self {
             Self::FromPod | Self::FromWire | Self::FromTunnel => TcAttachType::Ingress,
-            Self::ToPod | Self::ToTunnel => TcAttachType::Egress,
+            Self::ToPod | Self::ToWire | Self::ToTunnel => TcAttachType::Egress,
         }
     }
 }

@@ -18,11 +18,13 @@ use crate::entries::EntryError;
 use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
 use crate::flows::FlowTable;
+use crate::mappings::{self, Mapping};
 use crate::migrate::{MigrateError, Migration};
 use crate::object::{self, LoadError, MAPS};
 use crate::pressure::Pressure;
+use crate::sweep::Sweep;
 use crate::trial::{self, Ran, Trial, TrialError};
-use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, Remote, RemotePrefix, TunnelLinks};
+use crate::{Endpoints, Hook, HostPorts, Ipcache, PodLinks, Remote, RemotePrefix, TunnelLinks, Uplinks};
 
 /// Where the datapath lives.
 #[derive(Debug, Clone)]
@@ -111,6 +113,8 @@ pub struct Targets {
     pub ipcache: Ipcache,
     /// The tunnel that encapsulated packets enter.
     pub tunnel_links: TunnelLinks,
+    /// Addresses that pods' packets leave with.
+    pub uplinks: Uplinks,
     /// Programs on interfaces.
     pub attachments: Attachments,
 }
@@ -134,6 +138,7 @@ pub struct Datapath {
     programs: PathBuf,
     links: PathBuf,
     migration: Migration,
+    flows: u32,
     counters: Counters,
 }
 
@@ -172,7 +177,15 @@ impl Datapath {
         migration.move_links()?;
         info!(dir = %config.bpffs.display(), "datapath loaded");
         let counters = Counters::open(&maps)?;
-        Ok(Self { root: config.bpffs.clone(), maps, programs, links, migration, counters })
+        Ok(Self {
+            root: config.bpffs.clone(),
+            maps,
+            programs,
+            links,
+            migration,
+            flows: config.flows,
+            counters,
+        })
     }
 
     /// Ends what [`Datapath::open`] began when it found another layout of the maps, or maps of another size. To be called
@@ -195,8 +208,22 @@ impl Datapath {
             host_ports: HostPorts::open(&self.maps)?,
             ipcache: Ipcache::open(&self.maps)?,
             tunnel_links: TunnelLinks::open(&self.maps)?,
+            uplinks: Uplinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
+    }
+
+    /// The mappings of masqueraded flows; walks through the whole map.
+    ///
+    /// # Errors
+    /// [`EntryError`] when the kernel does not give them.
+    pub fn mappings(&self) -> Result<Vec<Mapping>, EntryError> {
+        mappings::read(&self.maps)
+    }
+
+    /// What removes flows and mappings whose time is over; to be used for as long as the node runs.
+    pub fn sweep(&self) -> Sweep {
+        Sweep::new(&self.maps, self.flows)
     }
 
     /// The loaded programs, for whoever attaches them in a way of its own.

@@ -94,6 +94,20 @@ impl<K: Pod, V: Pod> Entries<K, V> {
         Ok(all)
     }
 
+    /// All keys, in no order; those that come and go meanwhile may be among them or not.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Result<K, EntryError>> {
+        let failed = |source| EntryError::Read { map: self.name, source: Box::new(source) };
+        self.map.keys().map(move |key| key.map_err(failed))
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, EntryError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(EntryError::Read { map: self.name, source: Box::new(source) }),
+        }
+    }
+
     pub(crate) fn put(&mut self, text: &impl ToString, key: &K, value: &V) -> Result<(), EntryError> {
         let map = self.name;
         self.map.insert(key, value, 0).map_err(|source| EntryError::Write {

@@ -2,10 +2,10 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,fragments,ipcache,config,counters}  written by the targets, read by the programs
+//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,counters}  written by the targets, read by the programs
 //!  <bpffs>/v2/maps/{events,event_limits,watch}                            what programs tell of packets, and who wants to hear
-//!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,from_tunnel,to_tunnel}  loaded once, attached many times
-//!  <bpffs>/v2/links/<hook>:<interface>                                    one tcx link per uplink and for the tunnel, where there is tcx
+//!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,to_wire,from_tunnel,to_tunnel}  loaded once, attached many times
+//!  <bpffs>/v2/links/<hook>:<interface>                                    tcx links of uplinks and of the tunnel, where there is tcx
 //! ```
 //! [`Datapath::open`] loads the programs once, takes over the maps that are pinned, and lets every pinned link run the
 //! new programs, each in one step. On the links of pods, and everywhere where the kernel has no tcx
@@ -24,13 +24,16 @@ mod features;
 mod flows;
 mod host_ports;
 mod ipcache;
+mod mappings;
 mod migrate;
 mod object;
 mod pod_links;
 mod pressure;
+mod sweep;
 mod tick;
 mod trial;
 mod tunnel_links;
+mod uplinks;
 
 pub use attachments::{AttachError, AttachPoint, Attached, Attachments, Hook};
 pub use bpffs::BpffsError;
@@ -43,11 +46,14 @@ pub use features::{Feature, features, has_tcx};
 pub use flows::{Flow, FlowTable, Translation};
 pub use host_ports::{HostPort, HostPortBackend, HostPortError, HostPorts};
 pub use ipcache::{Ipcache, Remote, RemotePrefix};
+pub use mappings::Mapping;
 pub use migrate::MigrateError;
 pub use object::LoadError;
 pub use pod_links::{IfIndex, PodLink, PodLinks};
 pub use pressure::{MapUse, Pressure};
 pub use rhumb_ebpf_common::layout::TUNNEL_MAC;
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
+pub use sweep::{Sweep, Swept};
 pub use trial::{Code, Ran, Trial, TrialError};
 pub use tunnel_links::{TunnelLink, TunnelLinks};
+pub use uplinks::{Uplink, Uplinks};

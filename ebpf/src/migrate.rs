@@ -17,7 +17,7 @@ use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError, MapInfo};
 use aya::pin::PinError;
 use rhumb_ebpf_common::ct::{Side, state, times};
-use rhumb_ebpf_common::layout::{Ct, CtKey, Flow, FlowKey};
+use rhumb_ebpf_common::layout::{Ct, CtKey, Flow, FlowKey, Nat, NatKey};
 use tracing::info;
 
 use crate::Hook;
@@ -124,7 +124,8 @@ impl Migration {
         let now = tick::now();
         let ct = self.maps.join("ct");
         carry(&self.old.join("maps/flows"), &ct, |key: &FlowKey, flow: &Flow| known(key, flow, now))?;
-        carry(&self.was("ct"), &ct, |key: &CtKey, flow: &Ct| (*key, *flow))
+        carry(&self.was("ct"), &ct, |key: &CtKey, flow: &Ct| (*key, *flow))?;
+        carry(&self.was("nat"), &self.maps.join("nat"), |key: &NatKey, nat: &Nat| (*key, *nat))
     }
 
     /// Ends the migration: the old programs run nowhere any more.

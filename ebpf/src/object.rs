@@ -11,7 +11,7 @@ use rhumb_ebpf_common::Reason;
 use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
     Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
-    HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+    HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote, UPLINKS, Uplink,
 };
 
 use crate::Hook;
@@ -92,11 +92,13 @@ pub(crate) const WATCH: &str = "watch";
 const WATCH_SECTION: &str = ".bss.watch";
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 11] = [
+pub(crate) const MAPS: [(&str, Layout); 13] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("ct", layout::<CtKey, Ct>(MapType::LruHash, FLOWS, 0)),
+    ("nat", layout::<NatKey, Nat>(MapType::LruHash, FLOWS, 0)),
+    ("uplinks", layout::<u32, Uplink>(MapType::Hash, UPLINKS, NO_PREALLOC)),
     ("fragments", layout::<FragmentKey, Fragment>(MapType::LruHash, FRAGMENTS, 0)),
     ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
     ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
@@ -107,7 +109,7 @@ pub(crate) const MAPS: [(&str, Layout); 11] = [
 ];
 
 /// The maps whose size the configuration says.
-pub(crate) const SIZED: [&str; 1] = ["ct"];
+pub(crate) const SIZED: [&str; 2] = ["ct", "nat"];
 
 /// Refuses pinned maps that these programs cannot use.
 pub(crate) fn check_pinned(maps: &Path, flows: u32) -> Result<(), LoadError> {

@@ -7,7 +7,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, Map, MapData, MapError, MapType};
 use rhumb_ebpf_common::layout::{
-    Address, Ct, CtKey, Endpoint, Fragment, FragmentKey, HostPortKey, HostPortValue, Link, Remote,
+    Address, Ct, CtKey, Endpoint, Fragment, FragmentKey, HostPortKey, HostPortValue, Link, Nat, NatKey,
+    Remote, Uplink,
 };
 
 use crate::entries::EntryError;
@@ -60,6 +61,8 @@ fn counter(map: &str) -> Option<Count> {
         "links" => count::<u32, Link>,
         "host_ports" => count::<HostPortKey, HostPortValue>,
         "ct" => count::<CtKey, Ct>,
+        "nat" => count::<NatKey, Nat>,
+        "uplinks" => count::<u32, Uplink>,
         "fragments" => count::<FragmentKey, Fragment>,
         "ipcache" => count::<Address, Remote>,
         _ => return None,

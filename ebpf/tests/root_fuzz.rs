@@ -6,11 +6,11 @@
 mod ground;
 
 use futures::executor::block_on;
-use ground::frame::{Frame, icmp6};
+use ground::frame::{Frame, icmp6, ip};
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
     Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Reason, Remote,
-    RemotePrefix, Trial, TunnelLink,
+    RemotePrefix, Trial, TunnelLink, Uplink,
 };
 use rhumb_model::{MacAddr, Target as _};
 
@@ -34,6 +34,14 @@ impl Random {
     fn byte(&mut self) -> u8 {
         self.next().to_le_bytes()[3]
     }
+}
+
+/// An ICMP error from `src` to `dst` about a packet with `about` as an end.
+fn error(src: &str, dst: &str, about: &str) -> Vec<u8> {
+    let quoted = Frame::udp("198.51.100.1", about, (80, 4_000)).bytes();
+    let message = [&[3, 3, 0, 0, 0, 0, 0, 0], &quoted[14..]].concat();
+    let [src, dst] = [src, dst].map(|addr| addr.parse().expect("an address"));
+    ip([2; 6], [4; 6], src, dst, 64, 1, &message)
 }
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -60,6 +68,11 @@ fn seeds() -> Vec<Vec<u8>> {
         Frame::tcp("fd00::1", "fd00::2", (1, 80)).bytes(),
         Frame::udp("fd00::1", "2001:db8::1", (1, 80)).bytes(),
         icmp6([2; 6], [4; 6], "fd00::1", "ff02::1:ff00:1", 255, &solicit),
+        Frame::udp("10.0.0.2", "198.51.100.1", (1, 80)).bytes(),
+        Frame::tcp("fd00::2", "2001:db8:9::1", (4_000, 80)).bytes(),
+        Frame::udp("198.51.100.1", "192.0.2.1", (80, 4_000)).bytes(),
+        error("198.51.100.1", "192.0.2.1", "10.0.0.2"),
+        error("10.0.0.2", "198.51.100.1", "10.0.0.2"),
         arp,
     ]
 }
@@ -111,6 +124,9 @@ fn any_bytes_end_with_a_known_verdict() {
             block_on(targets.host_ports.put(&port, &backend)).expect("put");
         }
     }
+    let uplink =
+        Uplink { v4: Some([192, 0, 2, 1].into()), v6: Some("2001:db8::1".parse().expect("an address")) };
+    block_on(targets.uplinks.put(&IfIndex(ifindex), &uplink)).expect("put");
     let tunnel = TunnelLink { port: 8472, v4: None, v6: None };
     block_on(targets.tunnel_links.put(&IfIndex(ifindex), &tunnel)).expect("put");
     for (prefix, node) in [("10.9.0.0/16", false), ("fd00:9::/64", false), ("198.51.100.9/32", true)] {
@@ -132,6 +148,8 @@ fn any_bytes_end_with_a_known_verdict() {
                 runs += 1;
                 match ran.code {
                     Code::Redirect => {}
+                    // Masqueraded.
+                    Code::Next if hook == Hook::ToWire => assert_eq!(ran.packet.len(), packet.len()),
                     // On their way into the tunnel, packets get the addresses that they have there.
                     Code::Next if hook == Hook::ToTunnel => assert_eq!(ran.packet[12..], packet[12..]),
                     Code::Next | Code::Drop => assert_eq!(ran.packet, packet, "{hook}"),

@@ -13,9 +13,10 @@ use futures::executor::block_on;
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Reason,
-    Targets, has_tcx,
+    Targets, Uplink, has_tcx,
 };
 use rhumb_model::{IfName, MacAddr, Target as _};
+use rustix::net::{AddressFamily, SocketType, ipproto};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const A: Pod = Pod { name: "rha", v4: "10.1.0.2", v6: "fd00:1::2", seed: 0xa };
@@ -85,7 +86,7 @@ impl Cluster {
 
     /// Attaches as it is done on kernels without tcx.
     fn filter(&self, ifname: &str, hook: Hook) {
-        let side = if hook == Hook::ToPod { "egress" } else { "ingress" };
+        let side = if matches!(hook, Hook::ToPod | Hook::ToWire) { "egress" } else { "ingress" };
         let program = self.ground.pin(hook);
         if !self.node.succeeds(&format!("tc qdisc add dev {ifname} clsact")) {
             assert!(self.node.run("tc", &["qdisc", "show", "dev", ifname]).contains("clsact"));
@@ -349,4 +350,103 @@ fn a_connection_survives_new_programs() {
     let tcp: Vec<&str> = retransmitted.lines().filter(|line| line.starts_with("Tcp:")).collect();
     let column = tcp[0].split_whitespace().position(|name| name == "RetransSegs").expect("a column");
     assert_eq!(tcp[1].split_whitespace().nth(column), Some("0"));
+}
+
+/// Lets packets of pods leave with the node's address, to a world that knows nothing of pods.
+fn masquerade(cluster: &mut Cluster) {
+    cluster.far.ip("route del 10.1.0.0/24");
+    cluster.far.ip("route del fd00:1::/64");
+    cluster.attach("wire", Hook::ToWire);
+    let uplink = Uplink {
+        v4: Some(NODE.0.parse().expect("an address")),
+        v6: Some(NODE.1.parse().expect("an address")),
+    };
+    let key = IfIndex(cluster.node.ifindex("wire"));
+    block_on(cluster.targets.uplinks.put(&key, &uplink)).expect("put");
+}
+
+/// Asks `to` for an echo and gets it.
+fn echo(from: &Namespace, to: IpAddr) {
+    from.sysctl("net/ipv4/ping_group_range", "'0 0'");
+    let (family, protocol, kind) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128),
+    };
+    let asking =
+        from.inside(|| rustix::net::socket(family, SocketType::DGRAM, Some(protocol)).expect("made"));
+    let asking = UdpSocket::from(asking);
+    asking.set_read_timeout(Some(PATIENCE)).expect("set");
+    asking.connect(SocketAddr::new(to, 0)).expect("connected");
+    asking.send(&[kind, 0, 0, 0, 0, 0, 0, 1, b'?']).expect("sent");
+    let mut answer = [0; 16];
+    let length = asking.recv(&mut answer).expect("answered");
+    assert_eq!((length, answer[8]), (9, b'?'));
+}
+
+#[test]
+fn pods_reach_the_world_with_the_nodes_address() {
+    let mut cluster = Cluster::new();
+    masquerade(&mut cluster);
+    for (far, node) in [(FAR.0, NODE.0), (FAR.1, NODE.1)] {
+        for from in [&cluster.a, &cluster.b, &cluster.node] {
+            assert_eq!(exchange((&cluster.far, socket(far, 80)), from, socket(far, 80)), ip(node));
+            echo(from, ip(far));
+        }
+    }
+    assert!(cluster.count(Hook::ToWire, Reason::Masqueraded) > 10);
+    assert!(cluster.count(Hook::ToWire, Reason::HostSent) > 10);
+    assert!(cluster.count(Hook::FromWire, Reason::MasqueradeReturn) > 10);
+    assert_eq!(cluster.count(Hook::ToPod, Reason::DeliveredTracked), 0);
+}
+
+#[test]
+fn pods_with_one_port_and_their_node_get_each_its_own_answers() {
+    let mut cluster = Cluster::new();
+    masquerade(&mut cluster);
+    for (far, unspecified) in [(FAR.0, "0.0.0.0"), (FAR.1, "::")] {
+        let server = cluster.far.inside(|| UdpSocket::bind(socket(far, 7)).expect("bound"));
+        // The node's own socket is there first: its port is not given to a pod.
+        let clients = [&cluster.node, &cluster.a, &cluster.b].map(|namespace| {
+            let client = namespace.inside(|| UdpSocket::bind(socket(unspecified, 5_555)).expect("bound"));
+            client.connect(socket(far, 7)).expect("connected");
+            client
+        });
+        for stream in clients.iter().chain([&server]) {
+            stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        }
+        let mut ports = std::collections::BTreeSet::new();
+        for round in 0..3u8 {
+            for (number, client) in (0u8..).zip(&clients) {
+                // The last round is larger than the link, and travels in fragments.
+                let text = vec![number; if round == 2 { 4_000 } else { 100 }];
+                client.send(&text).expect("sent");
+                let mut buffer = [0; 5_000];
+                let (length, from) = server.recv_from(&mut buffer).expect("received");
+                assert_eq!(&buffer[..length], &text[..]);
+                ports.insert((from, number));
+                server.send_to(&buffer[..length], from).expect("sent");
+                let length = client.recv(&mut buffer).expect("received");
+                assert_eq!(&buffer[..length], &text[..]);
+            }
+        }
+        let own: Vec<u16> = ports.iter().map(|(from, _)| from.port()).collect();
+        assert_eq!(own.len(), 3, "{ports:?}");
+        assert!(ports.iter().any(|(from, number)| (from.port(), *number) == (5_555, 0)), "{ports:?}");
+    }
+}
+
+#[test]
+fn an_error_from_the_world_reaches_the_pod_that_caused_it() {
+    let mut cluster = Cluster::new();
+    masquerade(&mut cluster);
+    for (far, unspecified) in [(FAR.0, "0.0.0.0"), (FAR.1, "::")] {
+        for namespace in [&cluster.a, &cluster.b] {
+            let client = namespace.inside(|| UdpSocket::bind(socket(unspecified, 5_556)).expect("bound"));
+            client.connect(socket(far, 9)).expect("connected");
+            client.set_read_timeout(Some(PATIENCE)).expect("set");
+            client.send(b"is anybody there").expect("sent");
+            let error = client.recv(&mut [0; 16]).expect_err("nobody is");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+    }
 }

@@ -203,8 +203,10 @@ impl Node {
         }
     }
 
-    /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are.
+    /// Before every input was seen, the ways to other nodes and the routes for pod CIDRs stay as they are, and so does
+    /// the masquerade of what goes elsewhere: what elsewhere is, is not known.
     fn keep_unknown_ways(&self, desired: &mut Desired) {
+        desired.masquerade.clone_from(&self.kernel.masquerade.actual().cloned().unwrap_or_default());
         for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
             let keep = match route {
                 HostRoute::Device { .. } => false,

@@ -81,6 +81,15 @@ impl NatKey {
         }
     }
 
+    /// Another port of the node.
+    #[inline(always)]
+    pub fn set_port(&mut self, port: [u8; 2]) {
+        self.node_port = port;
+        if self.is_echo() {
+            self.remote_port = port;
+        }
+    }
+
     /// The key of a packet that came from the wire.
     #[inline(always)]
     pub fn of_received<F: Family>(remote: F::Addr, node: F::Addr, ports: &Ports) -> Self {
@@ -100,6 +109,7 @@ impl NatKey {
         if self.is_echo() { nat.pod_port } else { self.remote_port }
     }
 
+    #[inline(always)]
     const fn is_echo(&self) -> bool {
         matches!(self.protocol, crate::transport::ICMP | crate::ip::ICMPV6)
     }
@@ -112,6 +122,12 @@ impl NatKey {
 }
 
 impl Nat {
+    /// The mapping of a pod's port.
+    #[inline(always)]
+    pub const fn new(pod: Address, pod_port: [u8; 2], expires: u32) -> Self {
+        Self { pod, pod_port, padding: [0; 2], expires, reserved: [0; 8] }
+    }
+
     /// Whether it belongs to the pod with this address and port.
     #[inline(always)]
     pub fn is_of(&self, pod: &Address, port: [u8; 2]) -> bool {

@@ -60,6 +60,7 @@ reasons! {
     5 AnsweredArp Redirect "answered_arp" "ARP request of a pod, answered on the spot."
     6 AnsweredNd Redirect "answered_nd" "Neighbour solicitation of a pod, answered on the spot."
     7 HostPortIn Redirect "host_port_in" "Addressed to a host port, translated and delivered to a pod of this node."
+    8 MasqueradeReturn Redirect "masquerade_return" "Answer to a masqueraded packet, translated back and delivered to its pod."
     12 ForwardedTunnel Redirect "forwarded_tunnel" "Encapsulated and sent to the node of the receiver."
     13 AnsweredTooBig Redirect "answered_too_big" "Larger than the way takes; the pod was told by ICMP how large packets may be."
 
@@ -78,6 +79,10 @@ reasons! {
     44 Delivered Next "delivered" "On its way to a pod from the node, or through its stack."
     45 DeliveredTracked Next "delivered_tracked" "Forwarded by the host stack to a pod; the answers will return through the stack."
     46 BackendAbsent Next "backend_absent" "Addressed to a host port whose pod is not there."
+    47 Masqueraded Next "masqueraded" "Left the node with the address of the uplink in the place of the pod's."
+    48 SourceKept Next "source_kept" "Left the node with the pod's address: bound for where pods are known, or an answer to who called the pod."
+    49 HostSent Next "host_sent" "Left the node, and not from a pod of it."
+    50 NoAddress Next "no_address" "Left the node with the pod's address, as the uplink has none of the family."
     53 Encapsulated Next "encapsulated" "Routed into the tunnel by the host's stack; sent to the node of the receiver."
     54 TunnelKeyed Next "tunnel_keyed" "On its way into the tunnel by a program, which said where to."
 
@@ -91,6 +96,10 @@ reasons! {
     87 UnknownLink Drop "unknown_link" "The interface has no entry: no pod is known there."
     88 VlanTagged Drop "vlan_tagged" "VLAN tag from a pod."
     89 RewriteFailed Drop "rewrite_failed" "The kernel refused to change the packet."
+    90 NatExhausted Drop "nat_exhausted" "No port of the node's address was free to masquerade the flow."
+    91 SctpPort Drop "sctp_port" "The port of an SCTP flow is taken, and its checksum covers it: it cannot be masqueraded with another."
+    92 NotMasqueradable Drop "not_masqueradable" "To be masqueraded, and without ports by which an answer could be known."
+    93 FragmentUnknown Drop "fragment_unknown" "Fragment to be masqueraded whose datagram's first one was not seen."
     96 SpoofedTunnel Drop "spoofed_tunnel" "A pod's packet to the tunnel port of a node, or with IPv4 options to that port anywhere."
     97 TunnelKey Drop "tunnel_key" "Came out of the tunnel without a word on who sent it."
     98 TunnelSource Drop "tunnel_source" "Came through the tunnel from a node that does not have the source address."
@@ -120,6 +129,8 @@ pub enum Direction {
     ToPod = 1,
     /// From an uplink to the node.
     FromWire = 2,
+    /// From the node to an uplink.
+    ToWire = 3,
     /// Out of the tunnel to the node.
     FromTunnel = 4,
     /// From the node into the tunnel.
@@ -128,7 +139,8 @@ pub enum Direction {
 
 impl Direction {
     /// Every direction, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::FromTunnel, Self::ToTunnel];
+    pub const ALL: [Self; 6] =
+        [Self::FromPod, Self::ToPod, Self::FromWire, Self::ToWire, Self::FromTunnel, Self::ToTunnel];
     /// How many numbers the counters have room for.
     pub const ROOM: u32 = 8;
 
@@ -138,6 +150,7 @@ impl Direction {
             Self::FromPod => "from_pod",
             Self::ToPod => "to_pod",
             Self::FromWire => "from_wire",
+            Self::ToWire => "to_wire",
             Self::FromTunnel => "from_tunnel",
             Self::ToTunnel => "to_tunnel",
         }

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 use rhumb_ebpf_common::ethernet::HEADER;
 use rhumb_ebpf_common::icmp_error::{self, Addressee};
 use rhumb_ebpf_common::layout::{self, Config, Endpoint, Remote};
-use rhumb_ebpf_common::{Family, Ip, Ports, Reason, V4, V6};
+use rhumb_ebpf_common::{Bytes as _, Family, Ip, Ports, Quote, Reason, V4, V6};
 
 use crate::lookup::Route;
 use crate::packet::{Head, Skb};
@@ -267,6 +267,111 @@ pub(crate) fn translate<F: Hop>(
     F::checksum(skb, old, addr, transport)?;
     store(skb, addr_at, &addr)?;
     store(skb, ports.offset + if ports.is_echo() { 4 } else { port_at }, &port)
+}
+
+/// Translates an ICMP error: its own address, and in the packet that it quotes the address and port that say the same.
+#[inline(always)]
+pub(crate) fn translate_error<F: Hop>(
+    skb: Skb,
+    ip: &Ip<F>,
+    quote: &Quote<F>,
+    side: Side,
+    addr: F::Addr,
+    port: [u8; 2],
+) -> Result<(), Reason> {
+    let (old, addr_at) = match side {
+        Side::Source => (ip.src, F::SOURCE),
+        Side::Destination => (ip.dst, F::SOURCE + F::ADDRESS),
+    };
+    // A packet to the pod is quoted in an error from it, and the other way round.
+    let (quoted, quoted_port, quoted_at, port_at) = match side {
+        Side::Source => (quote.dst, quote.ports.dst, F::SOURCE + F::ADDRESS, 2),
+        Side::Destination => (quote.src, quote.ports.src, F::SOURCE, 0),
+    };
+    let inner = quote.ip - HEADER;
+    let ports = &quote.ports;
+    let port_at = ports.offset + if ports.is_echo() { 4 } else { port_at };
+    let change = Change::default().address::<F>(quoted, addr);
+
+    // The quoted headers' own checksums, as far as they are quoted.
+    let mut all = change;
+    if F::ADDRESS == 4 {
+        all = all.adjust(skb, inner + V4_CHECKSUM, &change, false)?;
+    }
+    let transport = Change::default().port(quoted_port, port);
+    let transport = if ports.covers_addresses() { transport.address::<F>(quoted, addr) } else { transport };
+    all = all.port(quoted_port, port);
+    if let Some(at) = ports.checksum() {
+        all = all.adjust(skb, ports.offset + at, &transport, ports.zero_is_none())?;
+    }
+    store(skb, inner + quoted_at, &addr)?;
+    store(skb, port_at, &port)?;
+
+    // SAFETY: a helper call on the program's own context.
+    done(unsafe { bpf_l4_csum_replace(skb.ctx, (quote.at + 2) as u32, 0, u64::from(all.0), 0) })?;
+    let covered = if F::ADDRESS == 4 { None } else { Some(((quote.at + 2) as u32, 0)) };
+    F::checksum(skb, old, addr, covered)?;
+    store(skb, addr_at, &addr)
+}
+
+/// The difference that a change of some words makes to an internet checksum over them, in their order in memory.
+#[derive(Clone, Copy, Default)]
+struct Change(u32);
+
+impl Change {
+    #[inline(always)]
+    fn address<F: Hop>(self, from: F::Addr, to: F::Addr) -> Self {
+        let (from, to) = (F::key(from), F::key(to));
+        // The constant words of an IPv4 address cancel each other.
+        let mut sum = u64::from(self.0);
+        for at in 0..4 {
+            sum += u64::from(!from[at]) + u64::from(to[at]);
+        }
+        Self(fold(sum))
+    }
+
+    #[inline(always)]
+    fn port(self, from: [u8; 2], to: [u8; 2]) -> Self {
+        let (from, to) = (u32::from(u16::from_ne_bytes(from)), u32::from(u16::from_ne_bytes(to)));
+        Self(fold(u64::from(self.0) + u64::from(!from) + u64::from(to)))
+    }
+
+    /// Applies `change` to the checksum at `at`, and adds what that changes; nothing when the packet ends before.
+    #[inline(always)]
+    fn adjust(self, skb: Skb, at: usize, change: &Self, zero_is_none: bool) -> Result<Self, Reason> {
+        let Some(old) = skb.read::<2>(at) else { return Ok(self) };
+        if zero_is_none && old == [0; 2] {
+            return Ok(self);
+        }
+        let sum = fold(u64::from(!u16::from_ne_bytes(old)) + u64::from(change.0));
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let mut new = (!(sum as u16)).to_ne_bytes();
+        if zero_is_none && new == [0; 2] {
+            new = [0xff; 2];
+        }
+        store(skb, at, &new)?;
+        Ok(self.port(old, new))
+    }
+}
+
+/// Brings a sum of words to one word.
+#[inline(always)]
+fn fold(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    sum as u32
+}
+
+/// Takes the mark of a program of ours off, and says which it was.
+#[inline(always)]
+pub(crate) fn take_marks(skb: Skb) -> u32 {
+    let mark = skb.tc_index();
+    if mark == REDIRECTED || mark == REDIRECTED_KEEP {
+        // SAFETY: the kernel passes a valid context for as long as the program runs.
+        unsafe { (*skb.ctx).tc_index = 0 };
+    }
+    mark
 }
 
 /// Takes the mark of [`REDIRECTED`] off and says whether it was there.

@@ -3,11 +3,12 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
 
 use crate::act::{self, Hop};
 use crate::packet::{IPV4, IPV6, Skb};
-use crate::{either, finish, host_port, lookup, track};
+use crate::track::{self, Course};
+use crate::{either, finish, host_port, icmp, lookup, masquerade};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -47,6 +48,12 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
         let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return act::deliver::<F>(skb, head, endpoint);
     }
-    let _course = track::any_ports::<F>(skb, &ip, &mut ports);
-    host_port::enter::<F>(skb, &ip, &ports)
+    match track::find_ports::<F>(skb, head, &ip, &mut ports) {
+        Course::Unknown if is_error(&skb, &ip) => icmp::enter::<F>(skb, &ip),
+        Course::Straight => match masquerade::enter::<F>(skb, &ip, &ports) {
+            Err(Reason::ToStack) => host_port::enter::<F>(skb, &ip, &ports),
+            result => result,
+        },
+        _ => host_port::enter::<F>(skb, &ip, &ports),
+    }
 }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps, behind one function per question.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
     BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
-    bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_tunnel_key as TunnelKey,
+    bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_sock_tuple as Sockets,
+    bpf_tunnel_key as TunnelKey,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_skb_get_tunnel_key,
+    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_skb_get_tunnel_key, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -15,9 +19,12 @@ use rhumb_ebpf_common::ct::TICK_SHIFT;
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
-    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, PREFIXES, PrefixKey, Remote,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote, UPLINKS, Uplink,
 };
-use rhumb_ebpf_common::{Bytes as _, Direction, Family, Fib, Ip, Reason, V4, ethernet, segment_length};
+use rhumb_ebpf_common::nat::Probe;
+use rhumb_ebpf_common::{
+    Bytes as _, Direction, Family, Fib, Ip, Ports, Reason, TCP, UDP, V4, ethernet, segment_length,
+};
 
 use crate::packet::Skb;
 
@@ -29,6 +36,10 @@ static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(ENTRIES, NO_PREALLO
 static HOST_PORTS: HashMap<HostPortKey, HostPortValue> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
 #[map(name = "ct")]
 static CT_TABLE: LruHashMap<CtKey, Ct> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "nat")]
+static NAT_TABLE: LruHashMap<NatKey, Nat> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map(name = "uplinks")]
+static UPLINK_TABLE: HashMap<u32, Uplink> = HashMap::with_max_entries(UPLINKS, NO_PREALLOC);
 #[map(name = "fragments")]
 static FRAGMENT_TABLE: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS, 0);
 #[map(name = "ipcache")]
@@ -47,6 +58,11 @@ static EVENT_LIMITS: PerCpuArray<Limit> = PerCpuArray::with_max_entries(Reason::
 #[unsafe(link_section = ".bss.watch")]
 #[unsafe(no_mangle)]
 static mut WATCH: Watch = Watch::NOBODY;
+
+/// `BPF_NOEXIST`.
+const IF_ABSENT: u64 = 1;
+/// `BPF_F_CURRENT_NETNS`.
+const OWN_NAMESPACE: u64 = u64::MAX;
 
 /// The local pod with this address.
 #[inline(always)]
@@ -91,6 +107,128 @@ pub(crate) fn ct(key: &CtKey) -> Option<&'static mut Ct> {
 #[inline(always)]
 pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
     let _refused = CT_TABLE.insert(key, flow, 0);
+}
+
+/// The mapping under which an answer would come.
+#[inline(always)]
+pub(crate) fn nat(key: &NatKey) -> Option<&'static mut Nat> {
+    let nat = NAT_TABLE.get_ptr_mut(key)?;
+    // SAFETY: as in `ct`.
+    Some(unsafe { &mut *nat })
+}
+
+/// Puts a mapping; false when the key has one.
+#[inline(always)]
+pub(crate) fn put_nat(key: &NatKey, nat: &Nat) -> bool {
+    NAT_TABLE.insert(key, nat, IF_ABSENT).is_ok()
+}
+
+/// The search for a port.
+pub(crate) struct Claim {
+    /// The mapping with the port that was tried last.
+    pub(crate) key: NatKey,
+    /// Whose it is to be.
+    pub(crate) nat: Nat,
+    /// The ports in their order.
+    pub(crate) probe: Probe,
+    /// The tick that it is: who expired before gives his port away.
+    pub(crate) now: u32,
+    /// The one to begin with.
+    pub(crate) start: u32,
+    /// Set when a port was found: 1 for one that the flow had before, else one more than the next attempt.
+    pub(crate) next: u32,
+}
+
+impl Claim {
+    /// Tries a port; 1 ends the search.
+    extern "C" fn step(index: u32, context: *mut c_void) -> i64 {
+        // SAFETY: `claim` passes what it borrows, and ends before that does.
+        let claim = unsafe { &mut *context.cast::<Self>() };
+        // Not a counter of our own: the verifier would follow each of its values.
+        let attempt = claim.start + index;
+        claim.key.set_port(claim.probe.port(attempt));
+        if let Some(holder) = nat(&claim.key) {
+            if holder.is_of(&claim.nat.pod, claim.nat.pod_port) {
+                holder.expires = claim.nat.expires;
+                claim.next = 1;
+                return 1;
+            }
+            if holder.expires > claim.now {
+                return 0;
+            }
+            remove_nat(&claim.key);
+        }
+        if put_nat(&claim.key, &claim.nat) {
+            claim.next = attempt + 2;
+            return 1;
+        }
+        0
+    }
+}
+
+/// Goes on with the search until there is a port, or `probes` were tried.
+///
+/// By the kernel's loop (5.17): the verifier goes through its body once, and not once for each port.
+#[inline(always)]
+pub(crate) fn claim(claim: &mut Claim, probes: u32) {
+    let step = Claim::step as *mut c_void;
+    let left = probes.saturating_sub(claim.start);
+    // SAFETY: the function has the form that the helper asks for, and what it borrows outlives the call.
+    unsafe { bpf_loop(left, step, core::ptr::from_mut(claim).cast(), 0) };
+}
+
+/// Removes a mapping.
+#[inline(always)]
+pub(crate) fn remove_nat(key: &NatKey) {
+    let _absent = NAT_TABLE.remove(key);
+}
+
+/// The addresses of the uplink with this index.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: without preallocation an element is freed only after a grace period, which the program is within.
+    unsafe { UPLINK_TABLE.get(ifindex) }
+}
+
+/// Whether the node itself would take the answer to a packet that leaves with the source `port` and `addr`: by a socket or
+/// a host port of its own.
+#[inline(never)]
+pub(crate) fn is_taken<F: Family>(skb: Skb, ip: &Ip<F>, ports: &Ports, port: [u8; 2], addr: &Address) -> bool {
+    let protocol = ports.protocol;
+    if host_port(&HostPortKey { addr: *addr, port, protocol, padding: 0 }).is_some() {
+        return true;
+    }
+    // SAFETY: a union of structures of integers, for which zero is valid.
+    let mut tuple: Sockets = unsafe { core::mem::zeroed() };
+    let size = if F::ADDRESS == 4 {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        (v4.saddr, v4.daddr) = (F::key(ip.dst)[3], addr[3]);
+        v4.sport = u16::from_ne_bytes(ports.dst);
+        v4.dport = u16::from_ne_bytes(port);
+        size_of_val(v4) as u32
+    } else {
+        // SAFETY: as above.
+        let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        (v6.saddr, v6.daddr) = (F::key(ip.dst), *addr);
+        v6.sport = u16::from_ne_bytes(ports.dst);
+        v6.dport = u16::from_ne_bytes(port);
+        size_of_val(v6) as u32
+    };
+    let ctx = skb.ctx.cast();
+    let socket: *mut c_void = match protocol {
+        // SAFETY: the tuple is on our stack and as long as said.
+        TCP => unsafe { bpf_skc_lookup_tcp(ctx, &raw mut tuple, size, OWN_NAMESPACE, 0).cast() },
+        // SAFETY: as above.
+        UDP => unsafe { bpf_sk_lookup_udp(ctx, &raw mut tuple, size, OWN_NAMESPACE, 0).cast() },
+        _ => core::ptr::null_mut(),
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the socket was just found, and is not used any more.
+    unsafe { bpf_sk_release(socket) };
+    true
 }
 
 /// What the first fragment of a datagram said.

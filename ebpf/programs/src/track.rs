@@ -33,12 +33,9 @@ pub(crate) enum Course {
 /// A function of its own: key and entry then take no room on the stack of the functions called later.
 #[inline(never)]
 pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports) -> Course {
-    match plain_ports(&head, ip) {
-        Some(plain) => *ports = plain,
-        None => match any_ports::<F>(skb, ip, ports) {
-            Course::Straight => {}
-            other => return other,
-        },
+    match find_ports::<F>(skb, head, ip, ports) {
+        Course::Straight => {}
+        other => return other,
     }
     let Some((flow, side)) = note::<F>(skb, ip, ports) else { return Course::Straight };
     if !flow.is_diverted(side) {
@@ -50,10 +47,22 @@ pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports
     }
 }
 
+/// Finds the ports, the short way where it leads there; [`Course::Straight`] when there are some.
+#[inline(always)]
+pub(crate) fn find_ports<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports) -> Course {
+    match plain_ports(&head, ip) {
+        Some(plain) => {
+            *ports = plain;
+            Course::Straight
+        }
+        None => any_ports::<F>(skb, ip, ports),
+    }
+}
+
 /// Finds the ports wherever they are: behind extension headers, or in the first fragment of the datagram. Where there are
 /// none, `out` still says whether the packet is a later fragment.
 #[inline(never)]
-pub(crate) fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> Course {
+fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> Course {
     match any(&skb, ip) {
         Ok(Some(ports)) => *out = ports,
         Ok(None) | Err(Reason::IpOptions) => return Course::Unknown,
@@ -127,7 +136,7 @@ pub(crate) fn note_at(skb: Skb, key: &CtKey, side: Side, signal: Signal) -> Opti
 
 /// Remembers a flow by its first packet.
 #[inline(never)]
-fn begin(skb: Skb, key: &CtKey, side: Side, signal: Signal, now: u32) {
+pub(crate) fn begin(skb: Skb, key: &CtKey, side: Side, signal: Signal, now: u32) {
     let mut flow = Ct::first(key.protocol, side, signal, now);
     flow.count(flow.from(side), skb.len());
     lookup::put_ct(key, &flow);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 pub(crate) const UDP: u8 = 17;
 pub(crate) const TCP: u8 = 6;
+pub(crate) const SCTP: u8 = 132;
 
 /// A frame to be built.
 #[derive(Clone)]
@@ -62,7 +63,7 @@ impl Frame {
             16
         };
         transport.extend(&self.payload);
-        if self.checksum {
+        if self.checksum && self.protocol != SCTP {
             let mut pseudo = octets(self.src);
             pseudo.extend(octets(self.dst));
             pseudo.extend(u32::try_from(transport.len()).expect("short").to_be_bytes());

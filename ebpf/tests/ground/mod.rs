@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod frame;
+pub(crate) mod router;
 pub(crate) mod two_nodes;
 
 use std::fs::File;
@@ -140,6 +141,7 @@ impl Ground {
             Hook::FromPod => Direction::FromPod,
             Hook::ToPod => Direction::ToPod,
             Hook::FromWire => Direction::FromWire,
+            Hook::ToWire => Direction::ToWire,
             Hook::FromTunnel => Direction::FromTunnel,
             Hook::ToTunnel => Direction::ToTunnel,
         };

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! What leaves the node: tcx egress of the uplinks.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use rhumb_ebpf_common::layout::Remote;
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
+
+use crate::act::{self, Hop};
+use crate::packet::{IPV4, IPV6, Skb};
+use crate::track::{self, Course};
+use crate::{either, finish, icmp, lookup, masquerade};
+
+#[classifier]
+pub fn to_wire(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let bytes = skb.len();
+    finish(skb, either(run(skb)), Direction::ToWire, bytes)
+}
+
+#[inline(always)]
+fn run(skb: Skb) -> Result<Reason, Reason> {
+    if act::take_marks(skb) == act::REDIRECTED_KEEP {
+        return Ok(Reason::SourceKept);
+    }
+    match skb.protocol() {
+        IPV4 => Ok(v4(skb)),
+        IPV6 => Ok(v6(skb)),
+        _ => Ok(Reason::HostSent),
+    }
+}
+
+#[inline(never)]
+fn v4(skb: Skb) -> Reason {
+    either(ip::<V4>(skb))
+}
+
+#[inline(never)]
+fn v6(skb: Skb) -> Reason {
+    either(ip::<V6>(skb))
+}
+
+#[inline(always)]
+fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    // The node may send what it likes: only what is known to be a pod's is judged.
+    let Ok(head) = skb.head(ethernet::HEADER + F::HEADER) else { return Ok(Reason::HostSent) };
+    let Ok(ip) = F::parse(&head, skb.len()) else { return Ok(Reason::HostSent) };
+    if lookup::endpoint(&F::key(ip.src)).is_none() {
+        return Ok(Reason::HostSent);
+    }
+    if lookup::remote(&F::key(ip.dst)).is_some_and(|remote| remote.has(Remote::KEEP_SOURCE)) {
+        return Ok(Reason::SourceKept);
+    }
+    let Some(uplink) = lookup::uplink(skb.ifindex()) else { return Ok(Reason::NoAddress) };
+    let Some(addr) = F::masquerade(uplink) else { return Ok(Reason::NoAddress) };
+    let mut ports = Ports::NONE;
+    match track::find_ports::<F>(skb, head, &ip, &mut ports) {
+        Course::Malformed => Err(Reason::Malformed),
+        Course::Unknown if is_error(&skb, &ip) => Err(icmp::leave::<F>(skb, &ip)),
+        Course::Unknown if ports.is_later_fragment() => Err(Reason::FragmentUnknown),
+        Course::Unknown => Err(Reason::NotMasqueradable),
+        _ => masquerade::leave::<F>(skb, &ip, &ports, addr),
+    }
+}
