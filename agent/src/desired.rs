@@ -169,12 +169,11 @@ impl Desired {
         }
     }
 
-    /// Adds what an uplink wants.
+    /// Adds the programs of an uplink.
     pub(crate) fn add_uplink(&mut self, uplink: &Uplink, programs: &Programs) {
         for hook in WIRE {
             self.attach(&uplink.ifname, uplink.ifindex, hook, programs);
         }
-        self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
     }
 
     fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32) {
@@ -212,6 +211,7 @@ impl Desired {
         }
         for uplink in uplinks {
             self.add_uplink(uplink, programs);
+            self.masquerade.insert(IfIndex(uplink.ifindex), masquerade(uplink));
         }
         for (prefix, route) in &ways.routes {
             self.host_routes.entry(*prefix).or_insert_with(|| route.clone());
@@ -320,7 +320,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_program_of_an_uplink_has_a_link_or_where_there_is_no_tcx_is_a_filter() {
+    fn the_programs_of_an_uplink_have_links_or_where_there_is_no_tcx_are_filters() {
         let ifname = IfName::new("eth0").expect("valid");
         let uplink = Uplink { ifname: ifname.clone(), ifindex: 3, mtu: 1500, addresses: vec![] };
         let objects = |has_tcx| {
@@ -329,10 +329,12 @@ pub(crate) mod tests {
             desired
         };
         let (link, filter) = (objects(true), objects(false));
-        assert_eq!((link.attachments.len(), link.filters.len()), (1, 0));
-        let key = FilterKey { ifname, hook: FilterHook::Ingress };
-        let program = programs(false).filters[&Hook::FromWire];
-        assert_eq!(filter.filters, [(key, Filter { ifindex: 3, program })].into());
+        assert_eq!((link.attachments.len(), link.filters.len()), (2, 0));
+        let wanted = WIRE.map(|hook| {
+            let program = programs(false).filters[&hook];
+            (FilterKey { ifname: ifname.clone(), hook: side(hook) }, Filter { ifindex: 3, program })
+        });
+        assert_eq!(filter.filters, wanted.into());
         assert!(filter.attachments.is_empty());
     }
 

@@ -86,7 +86,7 @@ impl Cluster {
 
     /// Attaches as it is done on kernels without tcx.
     fn filter(&self, ifname: &str, hook: Hook) {
-        let side = if hook == Hook::ToPod { "egress" } else { "ingress" };
+        let side = if matches!(hook, Hook::ToPod | Hook::ToWire) { "egress" } else { "ingress" };
         let program = self.ground.pin(hook);
         if !self.node.succeeds(&format!("tc qdisc add dev {ifname} clsact")) {
             assert!(self.node.run("tc", &["qdisc", "show", "dev", ifname]).contains("clsact"));
