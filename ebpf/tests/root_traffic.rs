@@ -367,7 +367,7 @@ fn masquerade(cluster: &mut Cluster) {
 
 /// Asks `to` for an echo and gets it.
 fn echo(from: &Namespace, to: IpAddr) {
-    from.sysctl("net/ipv4/ping_group_range", "'0 0'");
+    from.sysctl("net/ipv4/ping_group_range", "0 0");
     let (family, protocol, kind) = match to {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8),
         IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128),

@@ -66,7 +66,7 @@ const CHECKS: &[Check] = &[
         name: "root_traffic",
         package: Some("rhumb-ebpf"),
         short: "pods_reach_each_other_without_the_host_stack pods_and_the_wire_reach_each_other \
-                host_ports_work_from_the_wire_and_from_a_pod",
+                pods_reach_the_world_with_the_nodes_address",
         whole: "",
     },
     Check {
