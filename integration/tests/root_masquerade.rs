@@ -28,7 +28,8 @@ fn flows_get_ports_as_long_as_there_are_any_and_answers_find_their_flow() {
         lab.start_operator().expect("started");
         // The lab's world has addresses of documentation, which stay untranslated unless the file says otherwise.
         let file = lab.home().join("ip-masq-agent");
-        std::fs::write(&file, "nonMasqueradeCIDRs: [10.0.0.0/8, 192.168.0.0/16, 'fd00::/8']\n").expect("written");
+        std::fs::write(&file, "nonMasqueradeCIDRs: [10.0.0.0/8, 192.168.0.0/16, 'fd00::/8']\n")
+            .expect("written");
         let args = vec!["--ip-masq-config".to_owned(), file.display().to_string()];
         lab.node_mut(0).start_agent_with(AgentOptions { args, ..AgentOptions::default() }).expect("started");
         let pods: Vec<Pod> =
