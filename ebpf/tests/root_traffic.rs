@@ -5,9 +5,9 @@
 
 mod ground;
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use ground::{Ground, Namespace};
@@ -154,9 +154,33 @@ fn socket(addr: &str, port: u16) -> SocketAddr {
     SocketAddr::new(addr.parse::<IpAddr>().expect("an address"), port)
 }
 
+/// Listens at an address where another listener may have been until now: a process that another test is just starting
+/// has a copy of it for a moment.
+fn listen(namespace: &Namespace, addr: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match namespace.inside(|| TcpListener::bind(addr)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            bound => return bound.expect("bound"),
+        }
+    }
+}
+
+/// Receives a datagram; a machine that is paused and goes on interrupts the wait, which then begins anew.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return received,
+        }
+    }
+}
+
 /// Sends a few hundred kilobytes to `to` and back over TCP; the address that the server saw.
 fn exchange(server: (&Namespace, SocketAddr), client: &Namespace, to: SocketAddr) -> IpAddr {
-    let listener = server.0.inside(|| TcpListener::bind(server.1).expect("bound"));
+    let listener = listen(server.0, server.1);
     let data: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).take(400_000).collect();
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| {
@@ -321,7 +345,7 @@ fn a_spoofed_source_gets_nowhere() {
         send(spoofed, b"spoofed");
         send(own, b"own");
         let mut buffer = [0; 16];
-        let (length, from) = receiver.recv_from(&mut buffer).expect("received");
+        let (length, from) = receive(&receiver, &mut buffer).expect("received");
         assert_eq!((&buffer[..length], from.ip()), (&b"own"[..], ip(own)));
         assert!(cluster.count(Hook::FromPod, Reason::SourceAddress) > before);
     }
@@ -379,7 +403,7 @@ fn echo(from: &Namespace, to: IpAddr) {
     asking.connect(SocketAddr::new(to, 0)).expect("connected");
     asking.send(&[kind, 0, 0, 0, 0, 0, 0, 1, b'?']).expect("sent");
     let mut answer = [0; 16];
-    let length = asking.recv(&mut answer).expect("answered");
+    let (length, _) = receive(&asking, &mut answer).expect("answered");
     assert_eq!((length, answer[8]), (9, b'?'));
 }
 
@@ -421,11 +445,11 @@ fn pods_with_one_port_and_their_node_get_each_its_own_answers() {
                 let text = vec![number; if round == 2 { 4_000 } else { 100 }];
                 client.send(&text).expect("sent");
                 let mut buffer = [0; 5_000];
-                let (length, from) = server.recv_from(&mut buffer).expect("received");
+                let (length, from) = receive(&server, &mut buffer).expect("received");
                 assert_eq!(&buffer[..length], &text[..]);
                 ports.insert((from, number));
                 server.send_to(&buffer[..length], from).expect("sent");
-                let length = client.recv(&mut buffer).expect("received");
+                let (length, _) = receive(client, &mut buffer).expect("received");
                 assert_eq!(&buffer[..length], &text[..]);
             }
         }
@@ -445,8 +469,8 @@ fn an_error_from_the_world_reaches_the_pod_that_caused_it() {
             client.connect(socket(far, 9)).expect("connected");
             client.set_read_timeout(Some(PATIENCE)).expect("set");
             client.send(b"is anybody there").expect("sent");
-            let error = client.recv(&mut [0; 16]).expect_err("nobody is");
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+            let error = receive(&client, &mut [0; 16]).expect_err("nobody is");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         }
     }
 }

@@ -15,6 +15,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::binaries::absent;
 use super::home::Records;
 
+/// How long a program may take to end: an agent lets calls under way end for ten seconds of it.
+const STOP: Duration = Duration::from_secs(30);
+
 /// What a long-lived program is started with.
 pub(super) struct Start<'a> {
     pub(super) program: PathBuf,
@@ -133,7 +136,7 @@ impl Process {
     /// When it does not end, or ends with a failure.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
-        let status = self.wait(Duration::from_secs(10))?;
+        let status = self.wait(STOP)?;
         ensure!(
             status.success(),
             "{} ended with {status} on SIGTERM; its log:\n{}",
