@@ -14,7 +14,7 @@ use futures::executor::block_on;
 use ground::{Ground, Namespace, command};
 use rhumb_ebpf::{
     AttachPoint, Attached, Datapath, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex,
-    OpenError, PodLink, Remote, RemotePrefix, TunnelLink,
+    OpenError, PodLink, Remote, RemotePrefix, TunnelLink, Uplink,
 };
 use rhumb_model::{IfName, MacAddr, Target, law};
 
@@ -127,6 +127,19 @@ fn tunnel_links_are_lawful() {
         BTreeMap::new(),
     ];
     obeys(ground.targets().tunnel_links, &states);
+}
+
+#[test]
+fn uplinks_are_lawful() {
+    let ground = Ground::new();
+    let v4 = |last| Some([192, 0, 2, last].into());
+    let v6 = Some("2001:db8::1".parse().expect("an address"));
+    let states = [
+        [(IfIndex(5), Uplink { v4: v4(1), v6 }), (IfIndex(6), Uplink::default())].into(),
+        [(IfIndex(5), Uplink { v4: v4(2), v6: None }), (IfIndex(7), Uplink { v4: None, v6 })].into(),
+        BTreeMap::new(),
+    ];
+    obeys(ground.targets().uplinks, &states);
 }
 
 fn point(ifname: &str, hook: Hook) -> AttachPoint {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What other nodes send through the tunnel: tcx ingress of its device.
+//! What other nodes send through the tunnel: ingress of its device.
 //!
 //! The tunnel is no way through this node: what is neither for its pods nor for itself ends here.
 

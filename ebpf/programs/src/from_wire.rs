@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What other machines send: tcx ingress of the uplinks.
+//! What other machines send: ingress of the uplinks.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;

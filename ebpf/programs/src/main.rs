@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The kernel side: five programs, loaded once per node and attached many times.
+//! The kernel side: six programs, loaded once per node and attached many times.
 //!
 //! ```text
 //!             pod                                     uplink
@@ -10,7 +10,7 @@
 //!              │   └───────── host stack ◄───────┴──────┤            │
 //!              │                   └──────► to_tunnel   ├──► tunnel ─┴─ from_tunnel
 //!              ├── ipcache ──► redirect ──► to_tunnel ──┘
-//!              └── route lookup ──► redirect ──► uplink
+//!              └── route lookup ──► redirect ──► to_wire ──► uplink
 //! ```
 //! Each program parses once, looks up, asks `rhumb-ebpf-common` for the decision, and only then writes. A packet that
 //! is left to the stack undecided is byte for byte the one that came.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What enters the tunnel: tcx egress of its device.
+//! What enters the tunnel: egress of its device.
 //!
 //! Packets of pods come from `from_pod` and know where to. Those that the host's stack routes into the device, its
 //! own and those that it cut up, are told here.

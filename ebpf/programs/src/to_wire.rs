@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! What leaves the node: tcx egress of the uplinks.
+//! What leaves the node: egress of the uplinks.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
