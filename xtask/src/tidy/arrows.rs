@@ -11,11 +11,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rhumb-api", &["rhumb-model"]),
     ("rhumb-ipam", &["rhumb-model"]),
     ("rhumb-routing", &["rhumb-model"]),
+    // The speaker is a program of its own in the routing room; the agent knows only what the two say to each other.
+    ("rhumb-bfd", &["rhumb-model"]),
+    ("rhumb-bgp-feed", &["rhumb-model"]),
+    ("rhumb-bgp", &["rhumb-model", "rhumb-bgp-feed", "rhumb-bfd", "rhumb-routing"]),
     ("rhumb-cni", &["rhumb-model"]),
     ("rhumb-ebpf", &["rhumb-model", "rhumb-ebpf-common"]),
     ("rhumb-ebpf-common", &[]),
     ("rhumb-ebpf-programs", &["rhumb-ebpf-common"]),
-    ("rhumb-agent", &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-routing", "rhumb-ebpf", "rhumb-cni"]),
+    (
+        "rhumb-agent",
+        &[
+            "rhumb-model",
+            "rhumb-api",
+            "rhumb-ipam",
+            "rhumb-routing",
+            "rhumb-bgp-feed",
+            "rhumb-ebpf",
+            "rhumb-cni",
+        ],
+    ),
     ("rhumb-operator", &["rhumb-model", "rhumb-api", "rhumb-ipam"]),
     // It starts the programs as a user would, and links none of them.
     ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni"]),

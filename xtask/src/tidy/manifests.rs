@@ -7,13 +7,14 @@ use super::source::Source;
 
 /// Libraries that only some crates may use in their programs; everybody else goes through these crates.
 const WRAPPED: &[(&str, &[&str])] = &[
-    ("anyhow", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
+    ("anyhow", &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-integration", "xtask"]),
     // Also the layouts, behind a feature for the user side; and the labs, which look at attachments behind the
     // agent's back.
     ("aya", &["rhumb-ebpf", "rhumb-ebpf-common", "rhumb-integration"]),
     ("aya-ebpf", &["rhumb-ebpf-programs"]),
+    ("bgpkit-parser", &["rhumb-bgp"]),
     ("cargo_metadata", &["xtask"]),
-    ("clap", &["rhumb-agent", "rhumb-operator", "rhumb-integration", "xtask"]),
+    ("clap", &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-integration", "xtask"]),
     ("hyper", &["rhumb-agent"]),
     ("hyper-util", &["rhumb-agent"]),
     ("inotify", &["rhumb-api"]),
@@ -22,8 +23,11 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("netlink-packet-route", &["rhumb-routing"]),
     ("netlink-sys", &["rhumb-routing"]),
     ("rtnetlink", &["rhumb-routing"]),
-    ("tokio", &["rhumb-api", "rhumb-routing", "rhumb-agent", "rhumb-operator"]),
-    ("tracing-subscriber", &["rhumb-agent", "rhumb-operator"]),
+    (
+        "tokio",
+        &["rhumb-api", "rhumb-routing", "rhumb-bgp", "rhumb-bgp-feed", "rhumb-agent", "rhumb-operator"],
+    ),
+    ("tracing-subscriber", &["rhumb-agent", "rhumb-bgp", "rhumb-operator"]),
 ];
 
 /// Finds wrapped libraries outside the crates that wrap them; tests may use what they like.
