@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A BGP-4 speaker: its codec, state machine, tables, policy and sessions.
 #![warn(missing_docs)]
+
+pub mod wire;
