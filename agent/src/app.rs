@@ -67,7 +67,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut ledger = open_ledger(&args)?;
     let socket = args.run_dir.join("agent.sock");
     let queue = drain_queue(&socket, &mut ledger)?;
-    let datapath = Datapath::open(&rhumb_ebpf::Config::new(args.bpffs.clone()))?;
+    let config = rhumb_ebpf::Config { flows: args.flows, ..rhumb_ebpf::Config::new(args.bpffs.clone()) };
+    let datapath = Datapath::open(&config)?;
     let namespaces = Namespaces::new();
     let host = Netlink::new(namespaces.clone())?;
     let (kernel, programs) = open_kernel(&args, &datapath, &host)?;

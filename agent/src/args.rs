@@ -42,6 +42,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/rhumb")]
     pub(crate) bpffs: PathBuf,
 
+    /// How many flows the datapath remembers, and how many of them masqueraded; about 320 bytes of memory for each,
+    /// taken at once. Another number than before keeps the flows that there are.
+    #[arg(long, value_name = "N", default_value_t = rhumb_ebpf::Config::FLOWS,
+        value_parser = clap::value_parser!(u32).range(1024..=1 << 24))]
+    pub(crate) flows: u32,
+
     /// Directory in which the container runtime looks for CNI configuration.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub(crate) cni_conf_dir: PathBuf,

@@ -39,7 +39,8 @@ pub use namespace::{Namespace, ip};
 pub use node::{AgentOptions, Node, Wait};
 pub use pod::Pod;
 pub use probe::{
-    Capture, HttpServer, PingReport, Pinger, Reply, Seen, Stream, StreamReport, http_post, ping, tcp_reaches,
+    Capture, DatagramReport, Datagrams, HttpServer, PingReport, Pinger, Reply, Seen, Slow, Stream,
+    StreamReport, http_post, ping, tcp_reaches,
 };
 pub use process::Process;
 pub use spec::Spec;

@@ -44,6 +44,8 @@ pub struct AgentOptions {
     pub args: Vec<String>,
     /// Another store than the lab's.
     pub store: Option<PathBuf>,
+    /// Another program than that of the build, for example of another version.
+    pub program: Option<PathBuf>,
 }
 
 /// A node: a namespace with an uplink, folders, and an agent.
@@ -198,7 +200,7 @@ impl Node {
         self.failpoints = options.failpoints;
         env.extend(self.failpoint_env());
         let start = Start {
-            program: self.binaries.path("rhumb-agent"),
+            program: options.program.clone().unwrap_or_else(|| self.binaries.path("rhumb-agent")),
             netns: Some(self.namespace.path()),
             args,
             env,

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Traffic of a lab: echoes, streams and requests, sent and answered by threads that entered a namespace.
+//! Traffic of a lab: echoes, datagrams, streams and requests, sent and answered by threads that entered a namespace.
 
 mod capture;
+mod datagrams;
 mod echo;
 mod http;
 mod stream;
 
 pub use capture::{Capture, Seen};
+pub use datagrams::{DatagramReport, Datagrams};
 pub use echo::{PingReport, Pinger, ping};
 pub use http::{HttpServer, Reply, http_post, tcp_reaches};
-pub use stream::{Stream, StreamReport};
+pub use stream::{Slow, Stream, StreamReport};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,5 +43,12 @@ impl Stop {
         let mut both = [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
         poll(&mut both, None)?;
         Ok(both[0].revents().is_empty())
+    }
+
+    /// Waits for this long, until the end was called (true), or `socket` can be read or has an error.
+    fn or_readable_within(&self, socket: impl AsFd, time: Duration) -> Result<bool> {
+        let mut both = [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
+        poll(&mut both, Some(&time.try_into()?))?;
+        Ok(!both[0].revents().is_empty())
     }
 }

@@ -15,6 +15,8 @@ use crate::lab::namespace::enter;
 const CHUNK: usize = 1024;
 const INTERVAL: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The shortest time after which Linux sends a segment again.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A long-lived TCP connection over which numbered chunks go back and forth.
 #[derive(Debug)]
@@ -24,13 +26,24 @@ pub struct Stream {
     server: Option<JoinHandle<Result<u64>>>,
 }
 
-/// What became of a stream.
+/// A chunk that was on its way for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slow {
+    /// When it was sent.
+    pub sent: Instant,
+    /// How long it took there and back.
+    pub took: Duration,
+}
+
+/// What became of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamReport {
     /// Chunks of 1 KiB that came back as they were sent.
     pub chunks: u64,
     /// Longest time that a chunk was on its way there and back.
     pub longest: Duration,
+    /// Chunks that took longer than the shortest time after which TCP sends again.
+    pub slow: Vec<Slow>,
     /// Segments that both sides had to send again, as their kernels counted them: a lost packet shows here.
     pub retransmitted: u64,
 }
@@ -107,7 +120,7 @@ fn counted<T>(netns: PathBuf, work: impl FnOnce() -> Result<T>) -> Result<(T, u6
 fn send(mut stream: TcpStream, stop: &Stop) -> Result<StreamReport> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut report = StreamReport { chunks: 0, longest: Duration::ZERO, retransmitted: 0 };
+    let mut report = StreamReport { chunks: 0, longest: Duration::ZERO, slow: Vec::new(), retransmitted: 0 };
     while !stop.called_within(INTERVAL)? {
         let mut chunk = [0xa5; CHUNK];
         chunk[..8].copy_from_slice(&report.chunks.to_be_bytes());
@@ -116,7 +129,11 @@ fn send(mut stream: TcpStream, stop: &Stop) -> Result<StreamReport> {
         let mut back = [0; CHUNK];
         stream.read_exact(&mut back).with_context(|| format!("read chunk {} back", report.chunks))?;
         ensure!(back == chunk, "chunk {} came back changed", report.chunks);
-        report.longest = report.longest.max(sent.elapsed());
+        let took = sent.elapsed();
+        report.longest = report.longest.max(took);
+        if took >= SHORTEST_TIMEOUT {
+            report.slow.push(Slow { sent, took });
+        }
         report.chunks += 1;
     }
     Ok(report)
