@@ -187,7 +187,7 @@ fn compare(old: &Instance, new: &Instance, changes: &mut Vec<Change>) {
     let before: BTreeMap<&PeerKey, &Peer> = old.peers.iter().map(|peer| (&peer.key, peer)).collect();
     let after: BTreeMap<&PeerKey, &Peer> = new.peers.iter().map(|peer| (&peer.key, peer)).collect();
     let peers = rhumb_model::diff(&after, &before);
-    let gone = peers.remove.into_iter().map(PeerKey::clone);
+    let gone = peers.remove.into_iter().cloned();
     changes.extend(gone.map(|peer| Change::RemovePeer { instance: instance(), peer }));
     let put = peers.put.into_iter().map(|(_, peer)| Box::new(peer.clone()));
     changes.extend(put.map(|peer| Change::PutPeer { instance: instance(), peer }));

@@ -5,15 +5,24 @@
 //! Whoever wants to know more asks a [`Question`].
 #![warn(missing_docs)]
 
+mod ask;
+mod board;
+pub mod client;
 mod delta;
+pub mod frame;
 mod peer;
 mod policy;
+pub mod protocol;
 mod question;
 mod route;
 mod secret;
+pub mod server;
 mod snapshot;
 mod state;
+mod stream;
 
+pub use ask::ask;
+pub use board::Board;
 pub use delta::{ApplyError, Change, Delta};
 pub use peer::{
     Bfd, FamilyConfig, GracefulRestart, Peer, PeerAddress, PeerAsn, PeerKey, Shutdown, Timers, Ttl,
@@ -24,3 +33,4 @@ pub use route::{LocalRoute, NextHop, Recipients, RouteAttributes, RouteKind};
 pub use secret::Secret;
 pub use snapshot::{Instance, Snapshot};
 pub use state::{BfdState, FamilyState, Learned, MessageCounts, PeerState, SessionState};
+pub use stream::StreamError;
