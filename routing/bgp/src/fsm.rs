@@ -38,10 +38,11 @@ mod timers;
 use std::time::{Duration, Instant};
 
 pub use event::{Action, Cause, Event, State};
-pub use pair::{Incoming, Lane, Pair};
+
+pub use pair::{Identity, Incoming, Lane, Pair, Replaces};
 pub use timers::Timers;
 
-use crate::wire::Notification;
+use crate::wire::{Cease, Notification};
 use timers::Jitter;
 
 /// How long the peer's OPEN is waited for (RFC 4271 §8.2.2: "4 minutes").
@@ -107,6 +108,12 @@ impl Machine {
     fn listening(&self) -> Self {
         let settings = Settings { passive: true, idle_hold: None, ..self.settings.clone() };
         Machine { state: State::Active, ..Machine::new(settings) }
+    }
+
+    /// Takes the place of another machine in the middle of its session, with the own settings and counters.
+    fn adopt(&mut self, other: Machine) {
+        let Machine { state, timers, connected, hold_time, established, .. } = other;
+        *self = Machine { state, timers, connected, hold_time, established, ..self.clone() };
     }
 
     /// Where it stands.
@@ -243,6 +250,7 @@ impl Machine {
     }
 
     fn open_sent(&mut self, event: Event, now: Instant, out: &mut Vec<Action>) {
+        let kind = event.message_type();
         match event {
             Event::ManualStart
             | Event::AutomaticStart
@@ -263,23 +271,26 @@ impl Machine {
             }
             Event::Open { hold_time } => self.confirm(hold_time, now, out),
             Event::HeaderError(text) | Event::OpenError(text) => self.refuse(text, now, out),
-            Event::OpenCollisionDump => self.refuse(Notification::collision(), now, out),
+            Event::OpenCollisionDump => {
+                self.refuse(Notification::cease(Cease::ConnectionCollision), now, out)
+            }
             Event::NotificationVersionError(_) => {
                 self.release(out);
                 self.wait_in_idle(None, now);
             }
             Event::Notification(_) => self.fail(now, out),
             Event::Keepalive | Event::Update | Event::UpdateError(_) | Event::RouteRefresh => {
-                self.refuse(Notification::fsm_error(1), now, out);
+                self.refuse(Notification::unexpected_in_open_sent(kind), now, out);
             }
             Event::ConnectRetryTimerExpires
             | Event::KeepaliveTimerExpires
             | Event::DelayOpenTimerExpires
-            | Event::IdleHoldTimerExpires => self.refuse(Notification::fsm_error(0), now, out),
+            | Event::IdleHoldTimerExpires => self.refuse(unexpected_event(), now, out),
         }
     }
 
     fn open_confirm(&mut self, event: Event, now: Instant, out: &mut Vec<Action>) {
+        let kind = event.message_type();
         match event {
             Event::ManualStart
             | Event::AutomaticStart
@@ -296,7 +307,9 @@ impl Machine {
             Event::KeepaliveTimerExpires => self.keep_alive(now, out),
             Event::TcpConnectionFails | Event::Notification(_) => self.fail(now, out),
             Event::HeaderError(text) | Event::OpenError(text) => self.refuse(text, now, out),
-            Event::OpenCollisionDump => self.refuse(Notification::collision(), now, out),
+            Event::OpenCollisionDump => {
+                self.refuse(Notification::cease(Cease::ConnectionCollision), now, out)
+            }
             Event::NotificationVersionError(_) => {
                 self.release(out);
                 self.wait_in_idle(None, now);
@@ -308,15 +321,16 @@ impl Machine {
                 out.push(Action::Up);
             }
             Event::Open { .. } | Event::Update | Event::UpdateError(_) | Event::RouteRefresh => {
-                self.refuse(Notification::fsm_error(2), now, out);
+                self.refuse(Notification::unexpected_in_open_confirm(kind), now, out);
             }
             Event::ConnectRetryTimerExpires | Event::DelayOpenTimerExpires | Event::IdleHoldTimerExpires => {
-                self.refuse(Notification::fsm_error(0), now, out);
+                self.refuse(unexpected_event(), now, out);
             }
         }
     }
 
     fn established(&mut self, event: Event, now: Instant, out: &mut Vec<Action>) {
+        let kind = event.message_type();
         match event {
             Event::ManualStart
             | Event::AutomaticStart
@@ -348,23 +362,24 @@ impl Machine {
             }
             Event::OpenCollisionDump => {
                 self.down(Cause::Collision, now, out);
-                self.refuse(Notification::collision(), now, out);
+                self.refuse(Notification::cease(Cease::ConnectionCollision), now, out);
             }
             Event::Keepalive | Event::Update | Event::RouteRefresh => self.heard(now),
             Event::HeaderError(text) | Event::UpdateError(text) => {
                 self.down(Cause::Sent(text.clone()), now, out);
                 self.refuse(text, now, out);
             }
-            Event::Open { .. } | Event::OpenError(_) => self.confuse(3, now, out),
+            Event::Open { .. } | Event::OpenError(_) => {
+                self.confuse(Notification::unexpected_in_established(kind), now, out);
+            }
             Event::ConnectRetryTimerExpires | Event::DelayOpenTimerExpires | Event::IdleHoldTimerExpires => {
-                self.confuse(0, now, out);
+                self.confuse(unexpected_event(), now, out);
             }
         }
     }
 
     /// A finite state machine error of an established session (RFC 6608 §4).
-    fn confuse(&mut self, subcode: u8, now: Instant, out: &mut Vec<Action>) {
-        let text = Notification::fsm_error(subcode);
+    fn confuse(&mut self, text: Notification, now: Instant, out: &mut Vec<Action>) {
         self.down(Cause::Sent(text.clone()), now, out);
         self.refuse(text, now, out);
     }
@@ -503,6 +518,11 @@ impl Machine {
         let wait = self.jitter.of(wait.min(longest)).max(least.unwrap_or_default());
         self.timers.idle_hold = Some(now + wait);
     }
+}
+
+/// 5/0: something happened that cannot happen in this state, and it was no message.
+fn unexpected_event() -> Notification {
+    Notification { code: 5, subcode: 0, data: Vec::new() }
 }
 
 #[cfg(test)]

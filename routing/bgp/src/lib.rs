@@ -2,4 +2,5 @@
 //! A BGP-4 speaker: its codec, state machine, tables, policy and sessions.
 #![warn(missing_docs)]
 
+pub mod fsm;
 pub mod wire;

@@ -24,14 +24,8 @@ pub enum State {
 
 impl State {
     /// All states, in their order.
-    pub const ALL: [State; 6] = [
-        State::Idle,
-        State::Connect,
-        State::Active,
-        State::OpenSent,
-        State::OpenConfirm,
-        State::Established,
-    ];
+    pub const ALL: [State; 6] =
+        [State::Idle, State::Connect, State::Active, State::OpenSent, State::OpenConfirm, State::Established];
 
     /// The state's name in RFC 4271.
     #[must_use]
@@ -102,6 +96,35 @@ pub enum Event {
     UpdateError(Notification),
     /// A ROUTE-REFRESH (RFC 2918 §3), which only an established session sees.
     RouteRefresh,
+}
+
+impl Event {
+    /// Type octet of the message that the event is about, 0 if it is about none (RFC 4271 §4.1).
+    pub(super) fn message_type(&self) -> u8 {
+        match self {
+            Event::Open { .. } | Event::OpenError(_) => 1,
+            Event::Update | Event::UpdateError(_) => 2,
+            Event::NotificationVersionError(_) | Event::Notification(_) => 3,
+            Event::Keepalive => 4,
+            Event::RouteRefresh => 5,
+            Event::ManualStart
+            | Event::ManualStop(_)
+            | Event::AutomaticStart
+            | Event::AutomaticStop(..)
+            | Event::ConnectRetryTimerExpires
+            | Event::HoldTimerExpires
+            | Event::KeepaliveTimerExpires
+            | Event::DelayOpenTimerExpires
+            | Event::IdleHoldTimerExpires
+            | Event::TcpConnectionValid
+            | Event::TcpConnectionInvalid
+            | Event::TcpConnectionAcked
+            | Event::TcpConnectionConfirmed
+            | Event::TcpConnectionFails
+            | Event::HeaderError(_)
+            | Event::OpenCollisionDump => 0,
+        }
+    }
 }
 
 /// What the owner of the sockets does next, in this order.

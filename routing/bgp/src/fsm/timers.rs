@@ -79,7 +79,10 @@ mod tests {
         let whole = Duration::from_secs(100);
         let values: Vec<_> = (0..1000).map(|_| jitter.of(whole)).collect();
         assert!(values.iter().all(|value| (Duration::from_secs(75)..=whole).contains(value)));
-        assert!(values.iter().max().unwrap().saturating_sub(*values.iter().min().unwrap()) > Duration::from_secs(20));
+        assert!(
+            values.iter().max().unwrap().saturating_sub(*values.iter().min().unwrap())
+                > Duration::from_secs(20)
+        );
     }
 
     #[test]
