@@ -24,6 +24,9 @@ const UNSAFE: &[&str] = &[
     "ebpf/programs/src/lookup.rs",
     "ebpf/programs/src/packet.rs",
     "integration/src/bench/cost.rs",
+    // A scheduling policy; the TTL and the link of a datagram.
+    "routing/bfd/src/priority.rs",
+    "routing/bfd/src/socket.rs",
 ];
 
 /// What begins unsafe code.
