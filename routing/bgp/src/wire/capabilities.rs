@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+mod codec;
+
+pub(super) use codec::MULTIPROTOCOL;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rhumb_model::Family;
@@ -66,7 +70,7 @@ pub struct AddPath {
     pub send: bool,
 }
 
-/// Name of a speaker's host and its domain, each up to 255 octets of UTF-8.
+/// Name of a speaker's host and its domain; sent cut to 126 octets each, so that both fit into a capability.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fqdn {
     /// Host name.

@@ -41,13 +41,13 @@ pub struct RouteRefresh {
     pub kind: RefreshKind,
 }
 
-/// What a ROUTE-REFRESH message is (RFC 7313 §3.2).
+/// What a ROUTE-REFRESH message is; the values are the subtypes of the wire (RFC 7313 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshKind {
     /// All routes are asked for.
-    Request,
+    Request = 0,
     /// The sender begins to send all routes.
-    Begin,
+    Begin = 1,
     /// All routes were sent; those not seen since the begin are stale.
-    End,
+    End = 2,
 }

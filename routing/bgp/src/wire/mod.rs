@@ -3,16 +3,28 @@
 
 mod attributes;
 mod capabilities;
+mod codec;
+mod decode;
+mod encode;
+mod family;
+mod header;
 mod message;
 mod negotiated;
+mod nlri;
 mod notification;
 mod number;
+mod octets;
+mod open;
 mod path;
 mod problem;
+mod rules;
 mod update;
+mod values;
 
 pub use attributes::{Attributes, Origin, RawAttribute};
 pub use capabilities::{AddPath, Capabilities, Fqdn, GracefulRestart, LongLived};
+pub use codec::Codec;
+pub use encode::EncodeError;
 pub use message::{Message, Open, RefreshKind, RouteRefresh};
 pub use negotiated::Negotiated;
 pub use notification::{Cease, Notification};

@@ -28,7 +28,7 @@ pub struct AsPath(pub Vec<Segment>);
 
 impl AsPath {
     /// How many systems a segment holds on the wire (RFC 4271 §4.3: its length is one octet).
-    const SEGMENT: usize = 255;
+    pub(super) const SEGMENT: usize = 255;
 
     /// A path of one sequence; the empty path for no systems.
     pub fn sequence(systems: impl IntoIterator<Item = Asn>) -> Self {

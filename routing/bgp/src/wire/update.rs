@@ -108,7 +108,7 @@ pub struct Withdrawn {
 pub struct Update {
     /// Attributes of all routes in `reach`; `None` where there are none.
     pub attributes: Option<Arc<Attributes>>,
-    /// Routes, at most one entry a family.
+    /// Routes, an entry for each part of the message that carried some.
     pub reach: Vec<Reach>,
     /// Routes that are gone; an entry may be empty, which is how the end of a family's first exchange is told.
     pub withdrawn: Vec<Withdrawn>,
