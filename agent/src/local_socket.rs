@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the command line is heard: a line with a JSON string that names what to show, answered by a JSON document; or
-//! a line with an object that says which packets to tell of, answered by lines of JSON until one side has enough.
+//! a line with an object that says which packets or changes to tell of, answered by lines of JSON until one side has
+//! enough.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use rhumb_ebpf::FlowTable;
+use rhumb_routing::plan::Event;
 use serde::Deserialize;
 use serde_json::json;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::flows;
 use crate::metrics::Scraper;
 use crate::monitor::{Join, LINES, Request};
-use crate::node::{Input, Show};
+use crate::node::{Input, Show, show_change};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "rhumb.sock";
@@ -36,6 +39,22 @@ enum Question {
     Metrics { metrics: Form },
     Flows { flows: flows::Request },
     Monitor { monitor: Request },
+    Follow { follow: Followed },
+}
+
+/// What is told as it changes.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Followed {
+    /// The ways to other nodes' pods.
+    RouteChanges,
+}
+
+/// Who is told of more than one thing.
+#[derive(Debug)]
+enum Watch {
+    Packets(Request),
+    Ways,
 }
 
 /// How metrics are told.
@@ -67,10 +86,10 @@ pub(crate) async fn serve(
                 Err(error) => warn!(%error, "connection not accepted"),
             },
             Some(ended) = calls.join_next() => {
-                let Ok(Ok(Some((stream, request)))) = ended else { continue };
+                let Ok(Ok(Some((stream, watch)))) = ended else { continue };
                 // One too many is hung up on.
                 if watchers.len() < MOST_WATCHERS {
-                    watchers.spawn_local(tell(stream, request, joins.clone()));
+                    watchers.spawn_local(watched(stream, watch, inbox.clone(), joins.clone()));
                 }
             }
             Some(_) = watchers.join_next() => {}
@@ -85,7 +104,7 @@ async fn call(
     inbox: mpsc::Sender<Input>,
     scraper: Rc<Scraper>,
     table: FlowTable,
-) -> Option<(UnixStream, Request)> {
+) -> Option<(UnixStream, Watch)> {
     converse(stream, inbox, &scraper, &table).await.unwrap_or_else(|error| {
         debug!(%error, "question of the command line not answered");
         None
@@ -97,7 +116,7 @@ async fn converse(
     inbox: mpsc::Sender<Input>,
     scraper: &Scraper,
     table: &FlowTable,
-) -> std::io::Result<Option<(UnixStream, Request)>> {
+) -> std::io::Result<Option<(UnixStream, Watch)>> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(LONGEST_QUESTION).read_line(&mut line).await?;
@@ -114,23 +133,66 @@ async fn converse(
             let read = tokio::task::spawn_blocking(move || flows.answer(&table)).await;
             read.map_err(|_| gone())?.map_err(std::io::Error::other)?
         }
-        Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), monitor))),
+        Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), Watch::Packets(monitor)))),
+        Question::Follow { follow: Followed::RouteChanges } => {
+            return Ok(Some((stream.into_inner(), Watch::Ways)));
+        }
     };
     stream.write_all(document.to_string().as_bytes()).await?;
     Ok(None)
 }
 
 /// Passes lines on until there are no more or nobody reads them.
-async fn tell(mut stream: UnixStream, request: Request, joins: mpsc::Sender<Join>) {
-    let (lines, mut heard) = mpsc::channel(LINES);
-    if joins.send(Join { request, lines }).await.is_err() {
-        return;
+async fn watched(stream: UnixStream, watch: Watch, inbox: mpsc::Sender<Input>, joins: mpsc::Sender<Join>) {
+    match watch {
+        Watch::Packets(request) => {
+            let (lines, heard) = mpsc::channel(LINES);
+            if joins.send(Join { request, lines }).await.is_ok() {
+                tell(stream, Lines::Packets(heard)).await;
+            }
+        }
+        Watch::Ways => {
+            let (reply, answer) = oneshot::channel();
+            if inbox.send(Input::FollowWays { reply }).await.is_ok()
+                && let Ok((past, changes)) = answer.await
+            {
+                tell(stream, Lines::Ways { past: past.into_iter(), changes }).await;
+            }
+        }
     }
+}
+
+/// Lines as they come.
+enum Lines {
+    Packets(mpsc::Receiver<Rc<str>>),
+    Ways { past: std::vec::IntoIter<Event>, changes: broadcast::Receiver<Event> },
+}
+
+impl Lines {
+    /// The next line, without its end; nothing when no more will come. Nothing is lost when the wait is cancelled.
+    async fn next(&mut self) -> Option<Rc<str>> {
+        match self {
+            Lines::Packets(lines) => lines.recv().await,
+            Lines::Ways { past, changes } => {
+                if let Some(event) = past.next() {
+                    return Some(show_change(&event).to_string().into());
+                }
+                match changes.recv().await {
+                    Ok(event) => Some(show_change(&event).to_string().into()),
+                    Err(RecvError::Lagged(missed)) => Some(json!({ "missed": missed }).to_string().into()),
+                    Err(RecvError::Closed) => None,
+                }
+            }
+        }
+    }
+}
+
+async fn tell(mut stream: UnixStream, mut lines: Lines) {
     let (mut read, mut write) = stream.split();
     let mut nothing = [0; 1];
     loop {
-        let line: Rc<str> = tokio::select! {
-            line = heard.recv() => match line {
+        let line = tokio::select! {
+            line = lines.next() => match line {
                 Some(line) => line,
                 None => return,
             },

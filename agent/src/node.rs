@@ -28,9 +28,9 @@ use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
-use rhumb_routing::plan::HoldDown;
+use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::conf_file::ConfFileName;
 use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
@@ -44,7 +44,7 @@ use crate::monitor::Names;
 use crate::tables::{PoolRow, Tables};
 use crate::ways::Ways;
 
-pub(crate) use show::Show;
+pub(crate) use show::{Show, show_change};
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -82,6 +82,10 @@ pub(crate) enum Input {
     Show {
         what: Show,
         reply: oneshot::Sender<serde_json::Value>,
+    },
+    /// The last changes of ways, and all that come.
+    FollowWays {
+        reply: oneshot::Sender<(Vec<Event>, broadcast::Receiver<Event>)>,
     },
     /// Counters and gauges; `maps` says how full those of the datapath are.
     Metrics {
@@ -259,6 +263,7 @@ impl Node {
                     drop(reply.send(outcome.map_or_else(Reply::Refused, |()| Reply::Done)));
                 }
                 Input::Show { what, reply } => drop(reply.send(self.show(what))),
+                Input::FollowWays { reply } => drop(reply.send(self.ways.follow())),
                 Input::Metrics { maps, reply } => drop(reply.send(self.samples(&maps))),
                 Input::Names { reply } => drop(reply.send(self.names())),
                 Input::NodeConfigs(update) => self.take_node_config(update),

@@ -7,8 +7,13 @@ use std::time::{Instant, SystemTime};
 
 use rhumb_model::{Prefix, Revision};
 use rhumb_routing::fabric::Fabric;
-use rhumb_routing::plan::{Change, Choice, History, Memory, Plan, PlanInput, Problem, plan};
+use rhumb_routing::plan::{Change, Choice, Event, History, Memory, Plan, PlanInput, Problem, plan};
+use tokio::sync::broadcast;
 use tracing::{debug, info, warn};
+
+/// Changes that wait for one who follows them: as many as are kept for those who come later, twice. Who is slower
+/// misses some, and is told how many.
+const FOLLOWED: usize = 512;
 
 /// What of the fabric matters: routes to these prefixes, and whether these addresses answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +28,10 @@ pub(crate) struct Ways {
     plan: Plan,
     memory: Memory,
     history: History,
+    /// Those who follow the changes.
+    followers: Followers,
+    /// Changes that they have not heard of.
+    untold: Vec<Event>,
     /// The inputs of the plan; `None` before the first.
     planned: Option<Revision>,
     /// What the fabric was last seen to offer.
@@ -47,6 +56,19 @@ impl Ways {
         &self.history
     }
 
+    /// The last changes, the oldest first, and all that come after them; between two passes.
+    pub(crate) fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        (self.history.last().cloned().collect(), self.followers.0.subscribe())
+    }
+
+    /// Tells those who follow what was chosen; when packets go that way.
+    pub(crate) fn tell_followers(&mut self) {
+        for event in self.untold.drain(..) {
+            // Mostly nobody follows.
+            drop(self.followers.0.send(event));
+        }
+    }
+
     /// When another choice is due without another input.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.plan.next
@@ -60,12 +82,24 @@ impl Ways {
         let (plan, memory) = plan(&input(self.fabric.clone()), &self.memory, now);
         for change in &plan.changes {
             tell(change);
-            self.history.note(change.clone(), SystemTime::now());
+            let event = Event { at: SystemTime::now(), change: change.clone() };
+            self.untold.push(event.clone());
+            self.history.note(event);
         }
         if self.plan.problems != plan.problems {
             plan.problems.iter().for_each(complain);
         }
         (self.plan, self.memory, self.planned) = (plan, memory, Some(rev));
+    }
+}
+
+/// Where changes are told as they happen.
+#[derive(Debug)]
+struct Followers(broadcast::Sender<Event>);
+
+impl Default for Followers {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(FOLLOWED))
     }
 }
 

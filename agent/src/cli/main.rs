@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
 
+mod follow;
 mod monitor;
 mod table;
 mod view;
@@ -75,7 +76,11 @@ enum Route {
     /// Lists them.
     List,
     /// The last times that packets to a prefix changed their way, the newest first.
-    Changes,
+    Changes {
+        /// The oldest first, and then, as they happen, all that come.
+        #[arg(long)]
+        follow: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -121,7 +126,7 @@ impl Command {
             Command::Pod(List::List) => "pods",
             Command::Ip(List::List) => "ips",
             Command::Route(Route::List) => "routes",
-            Command::Route(Route::Changes) => "route_changes",
+            Command::Route(Route::Changes { .. }) => "route_changes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
             Command::Bpf(Bpf::Ipcache) => "ipcache",
             Command::Bpf(Bpf::Ct(_)) => "ct",
@@ -137,6 +142,9 @@ fn main() -> Result<()> {
     let mut out = std::io::stdout().lock();
     if let Command::Monitor(filter) = &args.command {
         return monitor::run(connect(&args.run_dir)?, filter, args.output, &mut out);
+    }
+    if let Command::Route(Route::Changes { follow: true }) = &args.command {
+        return follow::run(connect(&args.run_dir)?, args.output, &mut out);
     }
     let answer = ask(&args.run_dir, &args.command.question(args.output))?;
     let text = match (args.output, &args.command, &answer) {

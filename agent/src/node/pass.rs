@@ -66,6 +66,7 @@ impl Node {
         add(&mut outcome, self.kernel.put_pod_routes(&desired, now).await);
         self.adding_point("agent.add.after_route");
         add(&mut outcome, self.kernel.put_datapath(&desired, now).await);
+        self.ways.tell_followers();
         self.adding_point("agent.add.after_attachment");
         if outcome != Outcome::default() {
             debug!(rev = %revision, changed = outcome.changed, failed = outcome.failed, waiting = outcome.waiting, "pass");

@@ -190,17 +190,7 @@ impl Node {
 
     /// The last changes of ways, the newest first.
     fn show_route_changes(&self) -> Value {
-        let change = |event: &Event| {
-            let Change { prefix, node, from, to, why } = &event.change;
-            let way = |way: &Option<Way>| way.as_ref().map(ToString::to_string);
-            json!({
-                "at": Timestamp::from(event.at), "ago": ago(event.at.elapsed().unwrap_or_default()),
-                "prefix": prefix, "node": node, "from": way(from), "to": way(to),
-                "from_kind": word(from.as_ref()), "to_kind": word(to.as_ref()),
-                "why": why.word(), "reason": why.to_string(),
-            })
-        };
-        self.ways.history().last().rev().map(change).collect()
+        self.ways.history().last().rev().map(show_change).collect()
     }
 
     fn show_endpoints(&self) -> Value {
@@ -235,6 +225,18 @@ impl Node {
             })
             .collect()
     }
+}
+
+/// A change of way.
+pub(crate) fn show_change(event: &Event) -> Value {
+    let Change { prefix, node, from, to, why } = &event.change;
+    let way = |way: &Option<Way>| way.as_ref().map(ToString::to_string);
+    json!({
+        "at": Timestamp::from(event.at), "ago": ago(event.at.elapsed().unwrap_or_default()),
+        "prefix": prefix, "node": node, "from": way(from), "to": way(to),
+        "from_kind": word(from.as_ref()), "to_kind": word(to.as_ref()),
+        "why": why.word(), "reason": why.to_string(),
+    })
 }
 
 fn word(way: Option<&Way>) -> &'static str {

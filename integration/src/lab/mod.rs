@@ -30,6 +30,7 @@ mod process;
 mod spec;
 mod store;
 mod topology;
+mod ways;
 
 pub use binaries::Binaries;
 pub use call::{CniCall, CniOutput};
@@ -46,3 +47,4 @@ pub use process::Process;
 pub use spec::Spec;
 pub use store::Store;
 pub use topology::Lab;
+pub use ways::{Turn, Ways};

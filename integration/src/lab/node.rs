@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::home::{Home, Records};
 use super::process::Start;
 use super::topology::Seat;
-use super::{Binaries, CniCall, CniOutput, Namespace, Pod, Process, Store};
+use super::{Binaries, CniCall, CniOutput, Namespace, Pod, Process, Store, Ways};
 
 /// Far above what an agent needs: on an emulated processor the kernel takes many seconds to verify its programs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -295,6 +295,23 @@ impl Node {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         serde_json::from_slice(&output.stdout).with_context(|| format!("read what rhumb {what} printed"))
+    }
+
+    /// Follows the changes of ways on this node, those of before too, as `rhumb route changes --follow` tells them.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn follow_ways(&self) -> Result<Ways> {
+        let run_dir = self.run_dir().display().to_string();
+        let words = ["--run-dir", &run_dir, "-o", "json", "route", "changes", "--follow"];
+        let start = Start {
+            program: self.binaries.path("rhumb"),
+            netns: Some(self.namespace.path()),
+            args: words.map(str::to_owned).into(),
+            env: Vec::new(),
+            log: self.folder.join("ways.log"),
+        };
+        Ok(Ways::new(self.name.clone(), Process::start(&self.records, start)?))
     }
 
     /// Packets that the datapath counted: direction, reason, how many.

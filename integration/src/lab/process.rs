@@ -98,6 +98,21 @@ impl Process {
         }
     }
 
+    /// The next line of standard output; `None` when `patience` is over before.
+    ///
+    /// # Errors
+    /// With the end of its log, when it ended.
+    pub fn line(&mut self, patience: Duration) -> Result<Option<String>> {
+        let words = self.words.get_mut().expect("no thread panics while it holds the lock");
+        match words.recv_timeout(patience) {
+            Ok(line) => Ok(Some(line)),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                bail!("{} ended; its log:\n{}", self.name, self.log_tail())
+            }
+        }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

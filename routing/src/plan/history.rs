@@ -26,13 +26,14 @@ pub struct History {
 
 impl History {
     /// Notes a change.
-    pub fn note(&mut self, change: Change, at: SystemTime) {
+    pub fn note(&mut self, event: Event) {
+        let change = &event.change;
         let key = (word(change.from.as_ref()), word(change.to.as_ref()), change.why.word());
         *self.counts.entry(key).or_default() += 1;
         if self.last.len() == KEPT {
             self.last.pop_front();
         }
-        self.last.push_back(Event { at, change });
+        self.last.push_back(event);
     }
 
     /// The last changes, the oldest first.
@@ -66,10 +67,10 @@ mod tests {
             why: Why::NoDirectWay,
         };
         for _ in 0..=KEPT {
-            history.note(change.clone(), SystemTime::UNIX_EPOCH);
+            history.note(Event { at: SystemTime::UNIX_EPOCH, change: change.clone() });
         }
         (change.from, change.to, change.why) = (change.to, None, Why::Unclaimed);
-        history.note(change, SystemTime::UNIX_EPOCH);
+        history.note(Event { at: SystemTime::UNIX_EPOCH, change });
         assert_eq!(history.last().count(), KEPT);
         assert_eq!(history.last().next_back().map(|event| event.change.why), Some(Why::Unclaimed));
         let counts: Vec<_> = history.counts().collect();
