@@ -23,9 +23,22 @@ pub const TICK_SHIFT: u32 = 30;
 ///
 /// A number and no enum: programs look it up in a table, of which the verifier follows one way and not each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Signal(u8);
 
 impl Signal {
+    /// The signal with this number.
+    #[inline(always)]
+    pub const fn of_number(number: u8) -> Self {
+        Self(number & 7)
+    }
+
+    /// The number of the signal.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
     /// Nothing in particular.
     pub const DATA: Self = Self(0);
     /// The sender opens the flow.
@@ -257,6 +270,62 @@ impl Side {
             Self::Low => Self::High,
             Self::High => Self::Low,
         }
+    }
+}
+
+/// Who sends a packet to whom, in the order of the packet; without implicit padding, see [`Ports`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ends {
+    /// Sender.
+    pub src: Address,
+    /// Receiver.
+    pub dst: Address,
+    /// Sender's port in wire order; the identifier of an ICMP echo.
+    pub src_port: [u8; 2],
+    /// Receiver's port in wire order; the identifier of an ICMP echo.
+    pub dst_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Ends>() == 40);
+
+impl Ends {
+    /// Of a packet with these ports.
+    #[inline(always)]
+    pub fn new<F: Family>(src: F::Addr, dst: F::Addr, ports: &Ports) -> Self {
+        Self {
+            src: F::key(src),
+            dst: F::key(dst),
+            src_port: ports.src,
+            dst_port: ports.dst,
+            protocol: ports.protocol,
+            padding: [0; 3],
+        }
+    }
+
+    /// The key of the packet's flow, and which side sent it: [`CtKey::new`] for whoever has the ends in memory.
+    #[inline(always)]
+    pub fn key(&self) -> (CtKey, Side) {
+        let low = match V6::order(self.src, self.dst) {
+            Ordering::Less => true,
+            Ordering::Equal => u16::from_be_bytes(self.src_port) <= u16::from_be_bytes(self.dst_port),
+            Ordering::Greater => false,
+        };
+        // By reference: the values of both sides would not fit the registers of a program.
+        let (side, low, high, low_port, high_port) = if low {
+            (Side::Low, &self.src, &self.dst, &self.src_port, &self.dst_port)
+        } else {
+            (Side::High, &self.dst, &self.src, &self.dst_port, &self.src_port)
+        };
+        let (low_port, high_port) = (*low_port, *high_port);
+        (
+            CtKey { low: *low, high: *high, low_port, high_port, protocol: self.protocol, padding: [0; 3] },
+            side,
+        )
     }
 }
 

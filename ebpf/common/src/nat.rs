@@ -23,18 +23,18 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The series of the flow whose own packets have `ports` from `pod` to `remote`.
+    /// The series of the flow that is to get the mapping `nat` under `key`, whatever port the key has so far.
     #[inline(always)]
-    pub fn new(pod: &Address, remote: &Address, ports: &Ports) -> Self {
-        let [a, b] = ports.src;
-        let [c, d] = ports.dst;
-        let mut hash = mix(0x9e37_79b9 ^ u32::from(ports.protocol), u32::from_be_bytes([a, b, c, d]));
+    pub fn new(key: &NatKey, nat: &Nat) -> Self {
+        let [a, b] = nat.pod_port;
+        let [c, d] = key.peer_port(nat);
+        let mut hash = mix(0x9e37_79b9 ^ u32::from(key.protocol), u32::from_be_bytes([a, b, c, d]));
         let mut at = 0;
         while at < 4 {
-            hash = mix(mix(hash, pod[at]), remote[at]);
+            hash = mix(mix(hash, nat.pod[at]), key.remote[at]);
             at += 1;
         }
-        Self { source: u16::from_be_bytes(ports.src), hash }
+        Self { source: u16::from_be_bytes(nat.pod_port), hash }
     }
 
     /// The port to try at `attempt`, in wire order.

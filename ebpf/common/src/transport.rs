@@ -35,34 +35,42 @@ pub enum Part {
 }
 
 /// Protocol and ports of a packet.
+///
+/// Without implicit padding: older kernels let functions of programs share only memory that is initialised whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ports {
-    /// IP protocol number behind all extension headers.
-    pub protocol: u8,
-    /// Which part of its datagram the packet is: a later one has no ports of its own.
-    pub part: Part,
-    /// Sender's port in wire order; the identifier of an ICMP echo.
-    pub src: [u8; 2],
-    /// Receiver's port in wire order; the identifier of an ICMP echo.
-    pub dst: [u8; 2],
-    /// What the packet says of its flow.
-    pub signal: Signal,
     /// Where the transport header begins in the frame.
     pub offset: usize,
     /// What all fragments of the datagram have in common, as it is in the packet.
     pub id: u32,
+    /// Sender's port in wire order; the identifier of an ICMP echo.
+    pub src: [u8; 2],
+    /// Receiver's port in wire order; the identifier of an ICMP echo.
+    pub dst: [u8; 2],
+    /// IP protocol number behind all extension headers.
+    pub protocol: u8,
+    /// Which part of its datagram the packet is: a later one has no ports of its own.
+    pub part: Part,
+    /// What the packet says of its flow.
+    pub signal: Signal,
+    /// Zero.
+    pub padding: [u8; 5],
 }
+
+const _: () = assert!(size_of::<Ports>() == size_of::<usize>() + 16);
 
 impl Ports {
     /// Of a packet that has none.
     pub const NONE: Self = Self {
-        protocol: 0,
-        part: Part::Whole,
-        src: [0; 2],
-        dst: [0; 2],
-        signal: Signal::DATA,
         offset: 0,
         id: 0,
+        src: [0; 2],
+        dst: [0; 2],
+        protocol: 0,
+        part: Part::Whole,
+        signal: Signal::DATA,
+        padding: [0; 5],
     };
 
     /// Whether the packet is a fragment without ports of its own.

@@ -9,9 +9,10 @@ use aya_ebpf::helpers::generated::{
 };
 use rhumb_ebpf_common::ethernet::HEADER;
 use rhumb_ebpf_common::icmp_error::{self, Addressee};
-use rhumb_ebpf_common::layout::{self, Config, Endpoint, Remote};
+use rhumb_ebpf_common::layout::{self, Address, Config, Endpoint, Remote};
 use rhumb_ebpf_common::{Bytes as _, Family, Ip, Ports, Quote, Reason, V4, V6};
 
+use crate::call::{Calls, given};
 use crate::lookup::Route;
 use crate::packet::{Head, Skb};
 
@@ -32,7 +33,7 @@ const IPV6: u64 = 0x80;
 const V4_CHECKSUM: usize = HEADER + 10;
 
 /// A family whose packets can take one more hop.
-pub(crate) trait Hop: Family {
+pub(crate) trait Hop: Family + Calls {
     /// Counts the hop in the header.
     fn hop(skb: Skb, head: Head);
 
@@ -227,24 +228,49 @@ pub(crate) fn address_tunnel<F: Hop>(head: Head) -> Result<(), Reason> {
 
 /// Which side of a packet is translated.
 #[derive(Clone, Copy, PartialEq)]
+#[repr(u32)]
 pub(crate) enum Side {
     /// Source address and port.
-    Source,
+    Source = 0,
     /// Destination address and port.
-    Destination,
+    Destination = 1,
+}
+
+/// The address and port that one side of a packet gets.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Known {
+    pub(crate) addr: Address,
+    pub(crate) port: [u8; 2],
+    padding: [u8; 2],
+}
+
+impl Known {
+    pub(crate) const NONE: Self = Self::new([0; 4], [0; 2]);
+
+    pub(crate) const fn new(addr: Address, port: [u8; 2]) -> Self {
+        Self { addr, port, padding: [0; 2] }
+    }
 }
 
 /// Replaces address and port of one side, and says so in the checksums. A later fragment has no port to replace, and
 /// its datagram's checksum is in the first one.
 #[inline(always)]
-pub(crate) fn translate<F: Hop>(
-    skb: Skb,
-    ip: &Ip<F>,
-    ports: &Ports,
-    side: Side,
-    addr: F::Addr,
-    port: [u8; 2],
-) -> Result<(), Reason> {
+pub(crate) fn translate<F: Hop>(skb: Skb, ports: &Ports, side: Side, known: &Known) -> Result<(), Reason> {
+    if F::translate(skb, ports, known, side as u32) == 0 { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+/// The global function behind [`translate`].
+#[inline(always)]
+pub(crate) fn rewrite<F: Hop>(skb: Skb, ports: *const Ports, known: *const Known, side: u32) -> bool {
+    let (Some(ports), Some(known)) = (given(ports), given(known)) else { return true };
+    let side = if side == Side::Source as u32 { Side::Source } else { Side::Destination };
+    replace::<F>(skb, ports, side, F::unkey(&known.addr), known.port).is_err()
+}
+
+#[inline(always)]
+fn replace<F: Hop>(skb: Skb, ports: &Ports, side: Side, addr: F::Addr, port: [u8; 2]) -> Result<(), Reason> {
+    let ip = F::parse(&skb.head(HEADER + F::HEADER)?, skb.len())?;
     let (old, old_port, addr_at, port_at) = match side {
         Side::Source => (ip.src, ports.src, F::SOURCE, 0),
         Side::Destination => (ip.dst, ports.dst, F::SOURCE + F::ADDRESS, 2),

@@ -3,14 +3,15 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::layout::{Link, Remote};
+use rhumb_ebpf_common::layout::Link;
 use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, ethernet};
 use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
+use crate::call::{Calls as _, reason};
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, host_port, lookup, remote, too_big, tunnel};
+use crate::{either, finish, host_port, lookup, remote, tunnel};
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
@@ -25,12 +26,31 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
     if skb.vlan_present() != 0 {
         return Err(Reason::VlanTagged);
     }
+    // What is called is called from here, one after the other: the stacks of nested calls add up (6.18: "combined
+    // stack size of 3 calls is 560. Too large").
+    let mut ports = Ports::NONE;
     match skb.protocol() {
-        IPV4 => v4(skb, link),
-        IPV6 => v6(skb, link),
+        IPV4 => match v4(skb, link, &mut ports) {
+            Reason::ToStack => left::<V4>(skb, &ports),
+            Reason::TooBig => Err(reason(V4::too_big(skb, link, &ports))),
+            decided => Ok(decided),
+        },
+        IPV6 => match v6(skb, link, &mut ports) {
+            Reason::ToStack => left::<V6>(skb, &ports),
+            Reason::TooBig => Err(reason(V6::too_big(skb, link, &ports))),
+            Reason::AnsweredNd => Err(discovery(skb, link)),
+            decided => Ok(decided),
+        },
         ARP => Err(arp(skb, link)),
         _ => Err(Reason::NotIp),
     }
+}
+
+/// A packet that the host's routes keep on the node: a port of the node may lead to a pod.
+#[inline(always)]
+fn left<F: Hop>(skb: Skb, ports: &Ports) -> Result<Reason, Reason> {
+    remote::not_encapsulated(ports)?;
+    Ok(reason(F::host_port(skb, ports)))
 }
 
 #[inline(never)]
@@ -47,25 +67,38 @@ fn answer_arp(skb: Skb, link: &Link) -> Result<Reason, Reason> {
     act::answer(skb, &request.answer(link.host_mac), Reason::AnsweredArp)
 }
 
+/// What becomes of the packet; [`Reason::ToStack`], [`Reason::TooBig`] and [`Reason::AnsweredNd`] are for the caller to
+/// bring about.
+#[inline(never)]
+fn v4(skb: Skb, link: &Link, ports: &mut Ports) -> Reason {
+    either(from_v4(skb, link, ports))
+}
+
+/// As [`v4`].
+#[inline(never)]
+fn v6(skb: Skb, link: &Link, ports: &mut Ports) -> Reason {
+    either(from_v6(skb, link, ports))
+}
+
 #[inline(always)]
-fn v4(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+fn from_v4(skb: Skb, link: &Link, ports: &mut Ports) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + V4::HEADER)?;
     let ip = V4::parse(&head, skb.len())?;
     match V4::source(ip.src, link) {
-        Source::Own => own(skb, head, ip, link),
+        Source::Own => own(skb, head, ip, link, ports),
         Source::Link | Source::Foreign => Err(Reason::SourceAddress),
     }
 }
 
 #[inline(always)]
-fn v6(skb: Skb, link: &Link) -> Result<Reason, Reason> {
+fn from_v6(skb: Skb, link: &Link, ports: &mut Ports) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + V6::HEADER)?;
     let ip = V6::parse(&head, skb.len())?;
     if is_discovery(&skb, &ip) {
-        return Err(discovery(skb, link));
+        return Ok(Reason::AnsweredNd);
     }
     match V6::source(ip.src, link) {
-        Source::Own => own(skb, head, ip, link),
+        Source::Own => own(skb, head, ip, link, ports),
         // Listener reports and the like, which have no other source to use.
         Source::Link if V6::is_group(ip.dst) => {
             Err(if link.has(Link::CHAINED) { Reason::Chained } else { Reason::Multicast })
@@ -94,7 +127,13 @@ fn answer_discovery(skb: Skb, link: &Link) -> Result<Reason, Reason> {
 
 /// A packet with the pod's own source address.
 #[inline(always)]
-fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reason, Reason> {
+fn own<F: Hop>(
+    skb: Skb,
+    mut head: Head,
+    ip: Ip<F>,
+    link: &Link,
+    ports: &mut Ports,
+) -> Result<Reason, Reason> {
     if link.has(Link::CHAINED) {
         return Err(Reason::Chained);
     }
@@ -103,13 +142,12 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
         let reason = tunnel::check(skb);
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
-    let mut ports = Ports::NONE;
-    match track::follow::<F>(skb, head, &ip, &mut ports) {
+    match track::follow::<F>(skb, head, &ip, ports) {
         Course::Straight | Course::Unknown => {}
         Course::Malformed => return Err(Reason::Malformed),
         Course::Stack => return Err(Reason::StackReturn),
         Course::HostPort => {
-            host_port::answer::<F>(skb, &ip, &ports)?;
+            host_port::answer::<F>(skb, &ip, ports)?;
             head = skb.head(ethernet::HEADER + F::HEADER)?;
         }
     }
@@ -117,35 +155,5 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link) -> Result<Reaso
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint);
     }
-    let remote = lookup::remote(&F::key(ip.dst));
-    if let Some(remote) = remote
-        && remote.has(Remote::NODE)
-    {
-        not_encapsulated(&ports)?;
-    }
-    // What is called is called from here, one after the other: the stacks of nested calls add up (6.18: "combined
-    // stack size of 3 calls is 560. Too large").
-    if let Some(remote) = remote
-        && remote.has(Remote::TUNNEL)
-    {
-        return Err(match tunnel::send::<F>(skb, link, remote) {
-            Reason::TooBig => too_big::answer::<F>(skb, link, &ports, u32::from(remote.mtu)),
-            reason => reason,
-        });
-    }
-    let keep = matches!(remote, Some(remote) if remote.has(Remote::KEEP_SOURCE));
-    match remote::send::<F>(skb, if keep { act::REDIRECTED_KEEP } else { act::REDIRECTED }) {
-        Reason::ToStack => {
-            not_encapsulated(&ports)?;
-            host_port::enter::<F>(skb, &ip, &ports)
-        }
-        Reason::TooBig => Err(too_big::answer::<F>(skb, link, &ports, 0)),
-        reason => Err(reason),
-    }
-}
-
-/// Lets a packet to a node pass unless the pod encapsulated it itself.
-#[inline(always)]
-fn not_encapsulated(ports: &Ports) -> Result<(), Reason> {
-    if tunnel::is_spoofed(ports) { Err(Reason::SpoofedTunnel) } else { Ok(()) }
+    Err(reason(F::onward(skb, link, ports)))
 }

@@ -23,14 +23,21 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 fn run(skb: Skb) -> Result<Reason, Reason> {
     act::forget_mark(skb);
     match skb.protocol() {
-        IPV4 => ip::<V4>(skb),
-        IPV6 => ip::<V6>(skb),
+        IPV4 => Ok(ip::<V4>(skb)),
+        IPV6 => Ok(ip::<V6>(skb)),
         _ => Err(Reason::TunnelNotIp),
     }
 }
 
+/// A function of its own for each family: the stacks of nested calls add up, and what is called in the end need not bear
+/// that of either.
+#[inline(never)]
+fn ip<F: Hop>(skb: Skb) -> Reason {
+    either(judge::<F>(skb))
+}
+
 #[inline(always)]
-fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+fn judge<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let sender = lookup::tunnel_sender(skb).ok_or(Reason::TunnelKey)?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;

@@ -6,9 +6,10 @@ use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
 
 use crate::act::{self, Hop};
+use crate::call::{given_mut, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, host_port, icmp, lookup, masquerade};
+use crate::{either, finish, lookup, masquerade};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -28,32 +29,61 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
         return Err(Reason::NotIpWire);
     }
     match skb.protocol() {
-        IPV4 => ip::<V4>(skb),
-        IPV6 => ip::<V6>(skb),
+        IPV4 => Ok(ip::<V4>(skb)),
+        IPV6 => Ok(ip::<V6>(skb)),
         _ => Err(Reason::NotIpWire),
     }
 }
 
+/// What is called is called from here, one after the other: the stacks of nested calls add up.
 #[inline(always)]
-fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+fn ip<F: Hop>(skb: Skb) -> Reason {
+    match to_pod::<F>(skb) {
+        Reason::ToStack => {}
+        decided => return decided,
+    }
+    let mut ports = Ports::NONE;
+    match reason(F::arrive(skb, &raw mut ports)) {
+        Reason::ToStack => reason(F::host_port(skb, &raw const ports)),
+        decided => decided,
+    }
+}
+
+/// Delivers what is for the address of a pod; [`Reason::ToStack`] for everything else.
+#[inline(never)]
+fn to_pod<F: Hop>(skb: Skb) -> Reason {
+    either(deliver::<F>(skb))
+}
+
+#[inline(always)]
+fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     if ip.options {
         return Err(Reason::IpOptions);
     }
+    let endpoint = lookup::endpoint(&F::key(ip.dst)).ok_or(Reason::ToStack)?;
+    ip.may_hop()?;
+    // What the flow asks for is for the pod's own packets.
     let mut ports = Ports::NONE;
-    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
-        ip.may_hop()?;
-        // What the flow asks for is for the pod's own packets.
-        let _course = track::follow::<F>(skb, head, &ip, &mut ports);
-        return act::deliver::<F>(skb, head, endpoint);
-    }
-    match track::find_ports::<F>(skb, head, &ip, &mut ports) {
-        Course::Unknown if is_error(&skb, &ip) => icmp::enter::<F>(skb, &ip),
-        Course::Straight => match masquerade::enter::<F>(skb, &ip, &ports) {
-            Err(Reason::ToStack) => host_port::enter::<F>(skb, &ip, &ports),
-            result => result,
-        },
-        _ => host_port::enter::<F>(skb, &ip, &ports),
+    let _course = track::follow::<F>(skb, head, &ip, &mut ports);
+    act::deliver::<F>(skb, head, endpoint)
+}
+
+/// What is for no address of a pod: answers to masqueraded packets, and errors about them. [`Reason::ToStack`] for
+/// everything else, of which `ports` then has what there is.
+#[inline(always)]
+pub(crate) fn arrive<F: Hop>(skb: Skb, ports: *mut Ports) -> Reason {
+    given_mut(ports).map_or(Reason::ToStack, |ports| either(enter::<F>(skb, ports)))
+}
+
+#[inline(always)]
+fn enter<F: Hop>(skb: Skb, ports: &mut Ports) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    let ip = F::parse(&head, skb.len())?;
+    match track::find_ports::<F>(skb, head, &ip, ports) {
+        Course::Unknown if is_error(&skb, &ip) => Err(reason(F::error_in(skb))),
+        Course::Straight => masquerade::enter::<F>(skb, &ip, ports),
+        _ => Err(Reason::ToStack),
     }
 }

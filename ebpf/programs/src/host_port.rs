@@ -6,18 +6,29 @@
 //! left to the stack. The source stays as it is: a pod that asks for its own host port would hear from itself, and a
 //! peer that uses one port of its own for the host port and for the pod at once is not told apart.
 
+use rhumb_ebpf_common::ct::Ends;
 use rhumb_ebpf_common::layout::{Ct, CtKey, HostPortKey, HostPortValue};
 use rhumb_ebpf_common::{Ip, Ports, Reason, ethernet};
 
-use crate::act::{self, Hop, Side};
+use crate::act::{self, Hop, Known, Side};
+use crate::call::given;
 use crate::packet::Skb;
-use crate::{lookup, track};
+use crate::track::{self, Word};
+use crate::{either, lookup};
+
+/// The global function around [`enter`].
+#[inline(always)]
+pub(crate) fn judge<F: Hop>(skb: Skb, ports: *const Ports) -> Reason {
+    let Some(ports) = given(ports) else { return Reason::ToStack };
+    match F::parse(&skb, skb.len()) {
+        Ok(ip) => either(enter::<F>(skb, &ip, ports)),
+        Err(reason) => reason,
+    }
+}
 
 /// Delivers a packet for an address of the node to the pod behind the port, if there is one.
-///
-/// Its steps are functions of their own and it is none: the stacks of nested calls add up.
 #[inline(always)]
-pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> {
+fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> {
     // The stack judges what is addressed to the node itself.
     if ports.protocol == 0 {
         return Err(Reason::ToStack);
@@ -30,7 +41,7 @@ pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reaso
     let endpoint = lookup::endpoint(&backend.addr).ok_or(Reason::BackendAbsent)?;
     ip.may_hop()?;
     remember(skb, ip, ports, backend, &key);
-    translate_in(skb, ip, ports, backend).map_or(Ok(()), Err)?;
+    act::translate::<F>(skb, ports, Side::Destination, &Known::new(backend.addr, backend.port))?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
     Ok(Reason::HostPortIn)
@@ -39,29 +50,30 @@ pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reaso
 /// Takes note of a packet to a host port in the flow that the pod will see.
 #[inline(never)]
 fn remember<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, backend: &HostPortValue, host: &HostPortKey) {
-    let inside = (F::unkey(&backend.addr), backend.port);
-    let (key, side) = CtKey::between::<F>(ports.protocol, (ip.src, ports.src), inside);
-    let _known = track::note_at(skb, &key, side, ports.signal);
+    let mut ends = Ends::new::<F>(ip.src, F::unkey(&backend.addr), ports);
+    ends.dst_port = backend.port;
+    let _course = track::note(skb, &ends, Word::new(ports.signal));
+    let (key, _) = ends.key();
     if let Some(flow) = lookup::ct(&key) {
         flow.translate(Ct::HOST_PORT, host.addr, host.port);
     }
 }
 
-#[inline(never)]
-fn translate_in<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, backend: &HostPortValue) -> Option<Reason> {
-    act::translate(skb, ip, ports, Side::Destination, F::unkey(&backend.addr), backend.port).err()
-}
-
 /// Translates the source of an answer from behind a host port.
 #[inline(always)]
 pub(crate) fn answer<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<(), Reason> {
-    translate_out(skb, ip, ports).map_or(Ok(()), Err)
+    let mut known = Known::NONE;
+    if find::<F>(ip, ports, &mut known) {
+        act::translate::<F>(skb, ports, Side::Source, &known)?;
+    }
+    Ok(())
 }
 
+/// Finds what the other side knows the pod by.
 #[inline(never)]
-fn translate_out<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Option<Reason> {
+fn find<F: Hop>(ip: &Ip<F>, ports: &Ports, known: &mut Known) -> bool {
     let (key, _) = CtKey::new::<F>(ip.src, ip.dst, ports);
-    let flow = lookup::ct(&key)?;
-    let (addr, port) = (F::unkey(&flow.nat_addr), flow.nat_port);
-    act::translate(skb, ip, ports, Side::Source, addr, port).err()
+    let Some(flow) = lookup::ct(&key) else { return false };
+    *known = Known::new(flow.nat_addr, flow.nat_port);
+    true
 }

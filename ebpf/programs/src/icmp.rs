@@ -4,17 +4,21 @@
 use rhumb_ebpf_common::layout::{Ct, CtKey, NatKey};
 use rhumb_ebpf_common::{Ip, Reason, ethernet, quote};
 
-use crate::act::{self, Hop, Side};
-use crate::lookup;
-use crate::masquerade::Known;
+use crate::act::{self, Hop, Known, Side};
 use crate::packet::Skb;
+use crate::{either, lookup};
 
 /// Delivers an error about a masqueraded packet to the pod that sent the packet; [`Reason::ToStack`] when it is about
 /// something else.
-///
+#[inline(always)]
+pub(crate) fn enter<F: Hop>(skb: Skb) -> Reason {
+    either(deliver::<F>(skb))
+}
+
 /// Its steps are functions of their own, each of which reads the quote: the stacks of nested calls add up.
 #[inline(always)]
-pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>) -> Result<Reason, Reason> {
+fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let ip = &F::parse(&skb, skb.len())?;
     let mut pod = Known::NONE;
     if !sender::<F>(skb, ip, &mut pod) {
         return Err(Reason::ToStack);
@@ -45,7 +49,8 @@ fn translate_in<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &Known) -> Option<Reason> {
 
 /// Gives an error of a pod about a packet to it the source that the packet's sender knows.
 #[inline(always)]
-pub(crate) fn leave<F: Hop>(skb: Skb, ip: &Ip<F>) -> Reason {
+pub(crate) fn leave<F: Hop>(skb: Skb) -> Reason {
+    let Ok(ip) = &F::parse(&skb, skb.len()) else { return Reason::Malformed };
     let mut node = Known::NONE;
     match source::<F>(skb, ip, &mut node) {
         Reason::Masqueraded => translate_out(skb, ip, &node).unwrap_or(Reason::Masqueraded),

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
     bpf_fib_lookup as FibParams, bpf_redir_neigh as Neighbour, bpf_sock_tuple as Sockets,
     bpf_tunnel_key as TunnelKey,
 };
@@ -22,11 +22,12 @@ use rhumb_ebpf_common::layout::{
     FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote,
     UPLINKS, Uplink,
 };
-use rhumb_ebpf_common::nat::Probe;
+use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{
-    Bytes as _, Direction, Family, Fib, Ip, Ports, Reason, TCP, UDP, V4, ethernet, segment_length,
+    Bytes as _, Direction, Family, Fib, Ip, Reason, TCP, UDP, V4, ethernet, segment_length,
 };
 
+use crate::call::{given, given_mut};
 use crate::packet::Skb;
 
 #[map(name = "pods")]
@@ -49,6 +50,9 @@ static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, N
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
+/// Where a new flow is put together: too large for the stack of the functions that lead there.
+#[map(name = "scratch")]
+static SCRATCH: PerCpuArray<Ct> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
 #[map(name = "event_limits")]
@@ -104,6 +108,14 @@ pub(crate) fn ct(key: &CtKey) -> Option<&'static mut Ct> {
     Some(unsafe { &mut *flow })
 }
 
+/// A place of this CPU for a flow that is not remembered yet.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Ct> {
+    let flow = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
+    Some(unsafe { &mut *flow })
+}
+
 /// Remembers a flow; when the table cannot take it, the flow does without.
 #[inline(always)]
 pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
@@ -124,23 +136,30 @@ pub(crate) fn put_nat(key: &NatKey, nat: &Nat) -> bool {
     NAT_TABLE.insert(key, nat, IF_ABSENT).is_ok()
 }
 
+/// How often another port is looked for when the node itself uses the one found.
+const ROUNDS: u32 = 4;
+/// No port is free.
+const NONE: u32 = 0;
+/// The flow had the port before.
+const OWN: u32 = 1;
+
 /// The search for a port.
-pub(crate) struct Claim {
+struct Claim<'a> {
     /// The mapping with the port that was tried last.
-    pub(crate) key: NatKey,
+    key: &'a mut NatKey,
     /// Whose it is to be.
-    pub(crate) nat: Nat,
+    nat: &'a Nat,
     /// The ports in their order.
-    pub(crate) probe: Probe,
+    probe: Probe,
     /// The tick that it is: who expired before gives his port away.
-    pub(crate) now: u32,
+    now: u32,
     /// The one to begin with.
-    pub(crate) start: u32,
-    /// Set when a port was found: 1 for one that the flow had before, else one more than the next attempt.
-    pub(crate) next: u32,
+    start: u32,
+    /// Set when a port was found: [`OWN`], else one more than the next attempt.
+    next: u32,
 }
 
-impl Claim {
+impl Claim<'_> {
     /// Tries a port; 1 ends the search.
     extern "C" fn step(index: u32, context: *mut c_void) -> i64 {
         // SAFETY: `claim` passes what it borrows, and ends before that does.
@@ -148,34 +167,23 @@ impl Claim {
         // Not a counter of our own: the verifier would follow each of its values.
         let attempt = claim.start + index;
         claim.key.set_port(claim.probe.port(attempt));
-        if let Some(holder) = nat(&claim.key) {
+        if let Some(holder) = nat(claim.key) {
             if holder.is_of(&claim.nat.pod, claim.nat.pod_port) {
                 holder.expires = claim.nat.expires;
-                claim.next = 1;
+                claim.next = OWN;
                 return 1;
             }
             if holder.expires > claim.now {
                 return 0;
             }
-            remove_nat(&claim.key);
+            remove_nat(claim.key);
         }
-        if put_nat(&claim.key, &claim.nat) {
+        if put_nat(claim.key, claim.nat) {
             claim.next = attempt + 2;
             return 1;
         }
         0
     }
-}
-
-/// Goes on with the search until there is a port, or `probes` were tried.
-///
-/// By the kernel's loop (5.17): the verifier goes through its body once, and not once for each port.
-#[inline(always)]
-pub(crate) fn claim(claim: &mut Claim, probes: u32) {
-    let step = Claim::step as *mut c_void;
-    let left = probes.saturating_sub(claim.start);
-    // SAFETY: the function has the form that the helper asks for, and what it borrows outlives the call.
-    unsafe { bpf_loop(left, step, core::ptr::from_mut(claim).cast(), 0) };
 }
 
 /// Removes a mapping.
@@ -191,38 +199,33 @@ pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
     unsafe { UPLINK_TABLE.get(ifindex) }
 }
 
-/// Whether the node itself would take the answer to a packet that leaves with the source `port` and `addr`: by a socket or
-/// a host port of its own.
+/// Whether the node itself would take what comes under `key`: by a socket or a host port of its own; 1 if so, else 0.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn is_taken<F: Family>(
-    skb: Skb,
-    ip: &Ip<F>,
-    ports: &Ports,
-    port: [u8; 2],
-    addr: &Address,
-) -> bool {
-    let protocol = ports.protocol;
-    if host_port(&HostPortKey { addr: *addr, port, protocol, padding: 0 }).is_some() {
-        return true;
+extern "C" fn is_taken(ctx: *mut __sk_buff, key: *const NatKey) -> u32 {
+    let Some(key) = given(key) else { return 0 };
+    let NatKey { protocol, node_port: port, .. } = *key;
+    if host_port(&HostPortKey { addr: key.node, port, protocol, padding: 0 }).is_some() {
+        return 1;
     }
     // SAFETY: a union of structures of integers, for which zero is valid.
     let mut tuple: Sockets = unsafe { core::mem::zeroed() };
-    let size = if F::ADDRESS == 4 {
+    let size = if layout::is_v4(&key.node) {
         // SAFETY: every bit pattern is valid for either member of the union.
         let v4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        (v4.saddr, v4.daddr) = (F::key(ip.dst)[3], addr[3]);
-        v4.sport = u16::from_ne_bytes(ports.dst);
+        (v4.saddr, v4.daddr) = (key.remote[3], key.node[3]);
+        v4.sport = u16::from_ne_bytes(key.remote_port);
         v4.dport = u16::from_ne_bytes(port);
         size_of_val(v4) as u32
     } else {
         // SAFETY: as above.
         let v6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        (v6.saddr, v6.daddr) = (F::key(ip.dst), *addr);
-        v6.sport = u16::from_ne_bytes(ports.dst);
+        (v6.saddr, v6.daddr) = (key.remote, key.node);
+        v6.sport = u16::from_ne_bytes(key.remote_port);
         v6.dport = u16::from_ne_bytes(port);
         size_of_val(v6) as u32
     };
-    let ctx = skb.ctx.cast();
+    let ctx = ctx.cast();
     let socket: *mut c_void = match protocol {
         // SAFETY: the tuple is on our stack and as long as said.
         TCP => unsafe { bpf_skc_lookup_tcp(ctx, &raw mut tuple, size, OWN_NAMESPACE, 0).cast() },
@@ -231,11 +234,47 @@ pub(crate) fn is_taken<F: Family>(
         _ => core::ptr::null_mut(),
     };
     if socket.is_null() {
-        return false;
+        return 0;
     }
     // SAFETY: the socket was just found, and is not used any more.
     unsafe { bpf_sk_release(socket) };
-    true
+    1
+}
+
+/// Takes a port for a flow: `key` becomes that of the mapping. 0 when none is free.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn take_port(ctx: *mut __sk_buff, key: *mut NatKey, nat: *const Nat) -> u32 {
+    let (Some(key), Some(nat)) = (given_mut(key), given(nat)) else { return 0 };
+    let mut start = 0;
+    for _ in 0..ROUNDS {
+        match search(key, nat, start) {
+            NONE => return 0,
+            OWN => return 1,
+            next if is_taken(ctx, key) != 0 => {
+                remove_nat(key);
+                start = next - 1;
+            }
+            _ => return 1,
+        }
+    }
+    0
+}
+
+/// Takes a port from the attempt `start` on; [`NONE`], [`OWN`], or one more than the next attempt.
+///
+/// By the kernel's loop (5.17): the verifier goes through its body once, and not once for each port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search(key: *mut NatKey, nat: *const Nat, start: u32) -> u32 {
+    let (Some(key), Some(nat)) = (given_mut(key), given(nat)) else { return NONE };
+    let (protocol, probe) = (key.protocol, Probe::new(key, nat));
+    let mut claim = Claim { key, nat, probe, now: now(), start, next: NONE };
+    let step = Claim::step as *mut c_void;
+    let left = probes(protocol).saturating_sub(start);
+    // SAFETY: the function has the form that the helper asks for, and what it borrows outlives the call.
+    unsafe { bpf_loop(left, step, (&raw mut claim).cast(), 0) };
+    claim.next
 }
 
 /// What the first fragment of a datagram said.

@@ -18,6 +18,7 @@
 #![no_main]
 
 mod act;
+mod call;
 mod from_pod;
 mod from_tunnel;
 mod from_wire;

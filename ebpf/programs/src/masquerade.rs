@@ -4,72 +4,44 @@
 //! Two entries belong to a masqueraded flow, and each brings the other back: the one in `ct` has address and port that
 //! were chosen, the one in `nat` is what answers are translated by. Every packet looks at both.
 
-use rhumb_ebpf_common::ct::{self, From, Signal};
+use aya_ebpf::bindings::__sk_buff;
+use rhumb_ebpf_common::ct::{self, Ends, From, Signal};
 use rhumb_ebpf_common::layout::{Address, Ct, CtKey, Nat, NatKey, same};
-use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, ethernet};
 
-use crate::act::{self, Hop};
-use crate::lookup::{self, Claim};
+use crate::act::{self, Hop, Known, Side};
+use crate::call::given;
+use crate::lookup;
 use crate::packet::Skb;
-
-/// How often another port is looked for when the node itself uses the one found.
-const ROUNDS: u32 = 4;
 
 /// Gives a packet of a pod the address `addr` of the uplink as its source.
 ///
 /// Its steps are functions of their own and it is none: the stacks of nested calls add up.
 #[inline(always)]
 pub(crate) fn leave<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, addr: F::Addr) -> Result<Reason, Reason> {
-    let mut source = Known { addr: F::key(addr), port: [0; 2] };
+    let mut source = Known::new(F::key(addr), [0; 2]);
     match held::<F>(skb, ip, ports, &mut source) {
         REPLY => return Ok(Reason::SourceKept),
         HELD => {}
         expires => {
-            choose::<F>(skb, ip, ports, &mut source, expires)?;
+            if !choose::<F>(skb, ip, ports, &mut source, expires) {
+                return Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::NatExhausted });
+            }
             remember::<F>(skb, ip, ports, &source);
         }
     }
-    rewrite::<F>(skb, ip, ports, &source).map_or(Ok(Reason::Masqueraded), Err)
+    act::translate::<F>(skb, ports, Side::Source, &source)?;
+    Ok(Reason::Masqueraded)
 }
 
-/// Takes a port for a flow, which is forgotten at `expires`.
-#[inline(always)]
-fn choose<F: Hop>(
-    skb: Skb,
-    ip: &Ip<F>,
-    ports: &Ports,
-    source: &mut Known,
-    expires: u32,
-) -> Result<(), Reason> {
-    let mut start = 0;
-    for _ in 0..ROUNDS {
-        match claim::<F>(ip, ports, source, start, expires) {
-            NONE => break,
-            OWN => return Ok(()),
-            next if lookup::is_taken::<F>(skb, ip, ports, source.port, &source.addr) => {
-                release::<F>(ip, ports, source);
-                start = next - 1;
-            }
-            _ => return Ok(()),
-        }
-    }
-    Err(if ports.protocol == SCTP { Reason::SctpPort } else { Reason::NatExhausted })
-}
-
-/// The address and port that one side of a packet gets.
-pub(crate) struct Known {
-    pub(crate) addr: Address,
-    pub(crate) port: [u8; 2],
-}
-
-impl Known {
-    pub(crate) const NONE: Self = Self { addr: [0; 4], port: [0; 2] };
-}
-
+/// Takes a port for a flow, which is forgotten at `expires`; false when none is free.
 #[inline(never)]
-fn rewrite<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, source: &Known) -> Option<Reason> {
-    act::translate(skb, ip, ports, act::Side::Source, F::unkey(&source.addr), source.port).err()
+fn choose<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, source: &mut Known, expires: u32) -> bool {
+    let mut key = NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, [0; 2]);
+    let nat = Nat::new(F::key(ip.src), ports.src, expires);
+    let taken = lookup::take_port(skb.ctx, &raw mut key, &raw const nat) != 0;
+    source.port = key.node_port;
+    taken
 }
 
 /// The packet answers who called the pod.
@@ -122,34 +94,6 @@ fn hold<F: Hop>(ip: &Ip<F>, ports: &Ports, flow: &Ct) -> bool {
     lookup::put_nat(&key, &Nat::new(pod, ports.src, flow.expires))
 }
 
-/// No port is free.
-const NONE: u32 = 0;
-/// The flow had the port before.
-const OWN: u32 = 1;
-
-/// Takes a port from the attempt `start` on; [`NONE`], [`OWN`], or one more than the next attempt.
-#[inline(never)]
-fn claim<F: Hop>(ip: &Ip<F>, ports: &Ports, source: &mut Known, start: u32, expires: u32) -> u32 {
-    let pod = F::key(ip.src);
-    let mut claim = Claim {
-        key: NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, [0; 2]),
-        nat: Nat::new(pod, ports.src, expires),
-        probe: Probe::new(&pod, &F::key(ip.dst), ports),
-        now: lookup::now(),
-        start,
-        next: NONE,
-    };
-    lookup::claim(&mut claim, probes(ports.protocol));
-    source.port = claim.key.node_port;
-    claim.next
-}
-
-/// Gives a port back that was just taken.
-#[inline(never)]
-fn release<F: Hop>(ip: &Ip<F>, ports: &Ports, source: &Known) {
-    lookup::remove_nat(&NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, source.port));
-}
-
 /// Delivers an answer to a masqueraded packet to its pod; [`Reason::ToStack`] when it is none.
 #[inline(always)]
 pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> {
@@ -164,16 +108,10 @@ pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reaso
     if lives != expires {
         refresh::<F>(ip, ports, lives);
     }
-    deliver_to::<F>(skb, ip, ports, &receiver).map_or(Ok(()), Err)?;
+    act::translate::<F>(skb, ports, Side::Destination, &receiver)?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
     Ok(Reason::MasqueradeReturn)
-}
-
-#[inline(never)]
-fn deliver_to<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, receiver: &Known) -> Option<Reason> {
-    let addr = F::unkey(&receiver.addr);
-    act::translate(skb, ip, ports, act::Side::Destination, addr, receiver.port).err()
 }
 
 /// Finds whom an answer is for; the tick at which that is forgotten, 0 when there is nobody.
@@ -188,29 +126,41 @@ fn receive<F: Hop>(ip: &Ip<F>, ports: &Ports, receiver: &mut Known) -> u32 {
     nat.expires
 }
 
-/// Takes note of an answer in the flow of its pod, or remembers the flow again.
+/// Takes note of an answer in the flow of its pod, or remembers the flow again; the tick at which that is forgotten.
 #[inline(never)]
 fn note_answer<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, pod: &Known) -> u32 {
-    let now = lookup::now();
-    let inside = (F::unkey(&pod.addr), pod.port);
-    let remote_port = if ports.is_echo() { pod.port } else { ports.src };
-    let (key, side) = CtKey::between::<F>(ports.protocol, inside, (ip.src, remote_port));
+    let mut ends = Ends::new::<F>(F::unkey(&pod.addr), ip.src, ports);
+    ends.src_port = pod.port;
+    ends.dst_port = if ports.is_echo() { pod.port } else { ports.src };
+    let node = Known::new(F::key(ip.dst), ports.dst);
+    answered(skb.ctx, &raw const ends, u32::from(ports.signal.number()), &raw const node)
+}
+
+/// Takes note of an answer to `ends`, of which the other side knows the sender as `node`; the tick at which the flow is
+/// forgotten.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn answered(ctx: *mut __sk_buff, ends: *const Ends, signal: u32, node: *const Known) -> u32 {
+    let skb = Skb { ctx };
+    let (Some(ends), Some(node)) = (given(ends), given(node)) else { return 0 };
+    let ((key, side), now, signal) = (ends.key(), lookup::now(), Signal::of_number(signal as u8));
     if let Some(flow) = lookup::ct(&key)
         && !flow.is_expired(now)
         && flow.has(Ct::MASQUERADED)
     {
         let from = flow.from(side.other());
         // What begins another flow is not an answer, and the pod will say so.
-        let _answer = flow.note(from, ports.signal, now);
+        let _answer = flow.note(from, signal, now);
         flow.count(from, skb.len());
         return flow.expires;
     }
-    let mut flow = Ct::first(key.protocol, side, Signal::DATA, now);
-    let _answer = flow.note(From::Replier, ports.signal, now);
+    let Some(flow) = lookup::scratch() else { return 0 };
+    *flow = Ct::first(key.protocol, side, Signal::DATA, now);
+    let _answer = flow.note(From::Replier, signal, now);
     flow.count(From::Replier, skb.len());
-    flow.translate(Ct::MASQUERADED, F::key(ip.dst), ports.dst);
+    flow.translate(Ct::MASQUERADED, node.addr, node.port);
     flow.uplink = skb.ifindex();
-    lookup::put_ct(&key, &flow);
+    lookup::put_ct(&key, flow);
     flow.expires
 }
 

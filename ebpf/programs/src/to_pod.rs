@@ -35,11 +35,13 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
 fn note<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
-    let mut ports = Ports::NONE;
-    let course = track::follow::<F>(skb, head, &ip, &mut ports);
-    if matches!(course, Course::Unknown | Course::Malformed) || skb.ingress_ifindex() == 0 {
+    if skb.ingress_ifindex() == 0 {
+        let mut ports = Ports::NONE;
+        let _course = track::follow::<F>(skb, head, &ip, &mut ports);
         return Ok(Reason::Delivered);
     }
-    track::divert::<F>(&ip, &ports);
-    Ok(Reason::DeliveredTracked)
+    match track::divert::<F>(skb, head, &ip) {
+        Course::Unknown | Course::Malformed => Ok(Reason::Delivered),
+        Course::Straight | Course::Stack | Course::HostPort => Ok(Reason::DeliveredTracked),
+    }
 }

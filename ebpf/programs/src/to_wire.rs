@@ -7,9 +7,10 @@ use rhumb_ebpf_common::layout::Remote;
 use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
 
 use crate::act::{self, Hop};
+use crate::call::{Calls as _, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, icmp, lookup, masquerade};
+use crate::{either, finish, lookup, masquerade};
 
 #[classifier]
 pub fn to_wire(ctx: TcContext) -> i32 {
@@ -24,20 +25,16 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
         return Ok(Reason::SourceKept);
     }
     match skb.protocol() {
-        IPV4 => Ok(v4(skb)),
-        IPV6 => Ok(v6(skb)),
+        IPV4 => Ok(reason(V4::leave(skb))),
+        IPV6 => Ok(reason(V6::leave(skb))),
         _ => Ok(Reason::HostSent),
     }
 }
 
-#[inline(never)]
-fn v4(skb: Skb) -> Reason {
-    either(ip::<V4>(skb))
-}
-
-#[inline(never)]
-fn v6(skb: Skb) -> Reason {
-    either(ip::<V6>(skb))
+/// What is no other program's of ours.
+#[inline(always)]
+pub(crate) fn leave<F: Hop>(skb: Skb) -> Reason {
+    either(ip::<F>(skb))
 }
 
 #[inline(always)]
@@ -56,7 +53,7 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let mut ports = Ports::NONE;
     match track::find_ports::<F>(skb, head, &ip, &mut ports) {
         Course::Malformed => Err(Reason::Malformed),
-        Course::Unknown if is_error(&skb, &ip) => Err(icmp::leave::<F>(skb, &ip)),
+        Course::Unknown if is_error(&skb, &ip) => Err(reason(F::error_out(skb))),
         Course::Unknown if ports.is_later_fragment() => Err(Reason::FragmentUnknown),
         Course::Unknown => Err(Reason::NotMasqueradable),
         _ => masquerade::leave::<F>(skb, &ip, &ports, addr),

@@ -2,27 +2,29 @@
 //! Path MTU discovery: what tells a pod that its packet was too large.
 
 use rhumb_ebpf_common::icmp_error::{Addressee, QUOTE};
-use rhumb_ebpf_common::layout::Link;
-use rhumb_ebpf_common::{Bytes as _, Ports, Reason, ethernet, mtu};
+use rhumb_ebpf_common::layout::{Link, Remote};
+use rhumb_ebpf_common::{Bytes as _, Ip, Ports, Reason, ethernet, mtu};
 
-use crate::act::{self, Hop, Side};
+use crate::act::{self, Hop, Known, Side};
+use crate::call::given;
 use crate::packet::Skb;
 use crate::{either, lookup};
 
-/// Answers a packet that does not fit, which `mtu` says, or if that is 0, the route; [`Reason::TooBig`] leaves it to
-/// the stack. `ports` are those that the pod sent it with.
-#[inline(never)]
-pub(crate) fn answer<F: Hop>(skb: Skb, link: &Link, ports: &Ports, mtu: u32) -> Reason {
-    either(tell::<F>(skb, link, ports, mtu))
+/// Answers a packet that does not fit; [`Reason::TooBig`] leaves it to the stack. `ports` are those that the pod sent it
+/// with.
+#[inline(always)]
+pub(crate) fn answer<F: Hop>(skb: Skb, link: *const Link, ports: *const Ports) -> Reason {
+    let (Some(link), Some(ports)) = (given(link), given(ports)) else { return Reason::TooBig };
+    either(tell::<F>(skb, link, ports))
 }
 
 #[inline(always)]
-fn tell<F: Hop>(skb: Skb, link: &Link, ports: &Ports, mtu: u32) -> Result<Reason, Reason> {
+fn tell<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     let ip = F::parse(&skb, skb.len())?;
     if !mtu::is_answered(&skb, &ip) || (skb.len() as usize) < ethernet::HEADER + QUOTE {
         return Err(Reason::TooBig);
     }
-    let mtu = if mtu == 0 { lookup::route(skb, &ip).1.mtu() } else { mtu };
+    let mtu = mtu_of::<F>(skb, &ip);
     if mtu == 0 {
         return Err(Reason::TooBig);
     }
@@ -30,7 +32,8 @@ fn tell<F: Hop>(skb: Skb, link: &Link, ports: &Ports, mtu: u32) -> Result<Reason
     if ip.src != pod {
         // The pod knows the packet by the source that it gave it.
         let src = skb.read(ports.offset).ok_or(Reason::Malformed)?;
-        act::translate(skb, &ip, &Ports { src, ..*ports }, Side::Source, pod, ports.src)?;
+        let known = Known::new(F::key(pod), ports.src);
+        act::translate::<F>(skb, &Ports { src, ..*ports }, Side::Source, &known)?;
     }
     let mac = skb.read(ethernet::SOURCE).ok_or(Reason::Malformed)?;
     let to = Addressee { mac, host_mac: link.host_mac };
@@ -39,4 +42,13 @@ fn tell<F: Hop>(skb: Skb, link: &Link, ports: &Ports, mtu: u32) -> Result<Reason
     F::tell_mtu(skb, to, pod, mtu::reported::<F>(mtu), quote)?;
     act::return_to_pod(skb);
     Ok(Reason::AnsweredTooBig)
+}
+
+/// The MTU of the way that a packet takes; 0 when nobody says.
+#[inline(never)]
+fn mtu_of<F: Hop>(skb: Skb, ip: &Ip<F>) -> u32 {
+    match lookup::remote(&F::key(ip.dst)) {
+        Some(remote) if remote.has(Remote::TUNNEL) => u32::from(remote.mtu),
+        _ => lookup::route(skb, ip).1.mtu(),
+    }
 }

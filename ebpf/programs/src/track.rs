@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! Which flow a packet belongs to: found once per packet, under one key for both directions.
 
-use rhumb_ebpf_common::ct::{Side, Signal};
+use aya_ebpf::bindings::__sk_buff;
+use rhumb_ebpf_common::ct::{Ends, Side, Signal};
 use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment};
 use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
+use crate::call::{Calls as _, given, given_mut};
 use crate::lookup;
 use crate::packet::{Head, Skb};
 
@@ -28,23 +30,52 @@ pub(crate) enum Course {
     HostPort,
 }
 
+impl Course {
+    /// The course that a global function returned.
+    #[inline(always)]
+    const fn of_number(number: u32) -> Self {
+        match number {
+            0 => Self::Straight,
+            1 => Self::Unknown,
+            3 => Self::Stack,
+            4 => Self::HostPort,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// What a packet says of its flow, as a number: its signal, and whether it came through the host stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Word(u32);
+
+impl Word {
+    /// What answers the packet is to go through the stack, as it did.
+    const STACK: u32 = 1 << 8;
+
+    #[inline(always)]
+    pub(crate) const fn new(signal: Signal) -> Self {
+        Self(signal.number() as u32)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn through_stack(self) -> Self {
+        Self(self.0 | Self::STACK)
+    }
+
+    #[inline(always)]
+    const fn signal(self) -> Signal {
+        Signal::of_number(self.0 as u8)
+    }
+}
+
 /// Takes note of a packet in its flow; `ports` becomes those of the packet.
-///
-/// A function of its own: key and entry then take no room on the stack of the functions called later.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports) -> Course {
     match find_ports::<F>(skb, head, ip, ports) {
         Course::Straight => {}
         other => return other,
     }
-    let Some((flow, side)) = note::<F>(skb, ip, ports) else { return Course::Straight };
-    if !flow.is_diverted(side) {
-        Course::Straight
-    } else if flow.has(side.stack()) {
-        Course::Stack
-    } else {
-        Course::HostPort
-    }
+    note(skb, &Ends::new::<F>(ip.src, ip.dst, ports), Word::new(ports.signal))
 }
 
 /// Finds the ports, the short way where it leads there; [`Course::Straight`] when there are some.
@@ -55,15 +86,17 @@ pub(crate) fn find_ports<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut P
             *ports = plain;
             Course::Straight
         }
-        None => any_ports::<F>(skb, ip, ports),
+        None => Course::of_number(F::any_ports(skb, ports)),
     }
 }
 
 /// Finds the ports wherever they are: behind extension headers, or in the first fragment of the datagram. Where there are
 /// none, `out` still says whether the packet is a later fragment.
-#[inline(never)]
-fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> Course {
-    match any(&skb, ip) {
+#[inline(always)]
+pub(crate) fn any_ports<F: Hop>(skb: Skb, out: *mut Ports) -> Course {
+    let Some(out) = given_mut(out) else { return Course::Malformed };
+    let Ok(ip) = F::parse(&skb, skb.len()) else { return Course::Malformed };
+    match any(&skb, &ip) {
         Ok(Some(ports)) => *out = ports,
         Ok(None) | Err(Reason::IpOptions) => return Course::Unknown,
         Err(_) => return Course::Malformed,
@@ -71,11 +104,11 @@ fn any_ports<F: Hop>(skb: Skb, ip: &Ip<F>, out: &mut Ports) -> Course {
     match out.part {
         Part::Whole => Course::Straight,
         Part::First => {
-            mark(ip, out);
+            mark(&ip, out);
             Course::Straight
         }
         Part::Later => {
-            if recall(ip, out) {
+            if recall(&ip, out) {
                 Course::Straight
             } else {
                 Course::Unknown
@@ -110,43 +143,65 @@ fn recall<F: Hop>(ip: &Ip<F>, ports: &mut Ports) -> bool {
     true
 }
 
-/// Takes note of a packet in its flow; the flow if it was known before, and the side that the packet is from.
+/// Takes note of a packet in the flow between `ends`.
 #[inline(always)]
-fn note<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Option<(&'static mut Ct, Side)> {
-    let (key, side) = CtKey::new::<F>(ip.src, ip.dst, ports);
-    note_at(skb, &key, side, ports.signal).map(|flow| (flow, side))
+pub(crate) fn note(skb: Skb, ends: &Ends, word: Word) -> Course {
+    Course::of_number(flow(skb.ctx, ends, word.0))
 }
 
-/// Takes note of a packet in the flow `key`; the flow if it was known before.
-#[inline(always)]
-pub(crate) fn note_at(skb: Skb, key: &CtKey, side: Side, signal: Signal) -> Option<&'static mut Ct> {
-    let now = lookup::now();
-    if let Some(flow) = lookup::ct(key)
+/// Finds the flow of a packet and takes note of it there, or remembers the flow; a [`Course`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32) -> u32 {
+    let (skb, word) = (Skb { ctx }, Word(word));
+    let Some(ends) = given(ends) else { return Course::Straight as u32 };
+    let ((key, side), now) = (ends.key(), lookup::now());
+    if let Some(flow) = lookup::ct(&key)
         && !flow.is_expired(now)
     {
         let from = flow.from(side);
-        if flow.note(from, signal, now) {
+        if flow.note(from, word.signal(), now) {
             flow.count(from, skb.len());
-            return Some(flow);
+            if word.0 & Word::STACK != 0 {
+                flow.divert(side.other());
+            }
+            let course = if !flow.is_diverted(side) {
+                Course::Straight
+            } else if flow.has(side.stack()) {
+                Course::Stack
+            } else {
+                Course::HostPort
+            };
+            return course as u32;
         }
     }
-    begin(skb, key, side, signal, now);
-    None
+    begin(ctx, &key, word.0, side as u32, now);
+    Course::Straight as u32
 }
 
-/// Remembers a flow by its first packet.
+/// Remembers a flow by its first packet; 0.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn begin(skb: Skb, key: &CtKey, side: Side, signal: Signal, now: u32) {
-    let mut flow = Ct::first(key.protocol, side, signal, now);
+extern "C" fn begin(ctx: *mut __sk_buff, key: *const CtKey, word: u32, side: u32, now: u32) -> u32 {
+    let (skb, word) = (Skb { ctx }, Word(word));
+    let (Some(key), Some(flow)) = (given(key), lookup::scratch()) else { return 0 };
+    let side = if side == Side::Low as u32 { Side::Low } else { Side::High };
+    *flow = Ct::first(key.protocol, side, word.signal(), now);
     flow.count(flow.from(side), skb.len());
-    lookup::put_ct(key, &flow);
-}
-
-/// Takes note of a packet that the host stack forwarded: what answers it is to go through the stack.
-#[inline(never)]
-pub(crate) fn divert<F: Hop>(ip: &Ip<F>, ports: &Ports) {
-    let (key, side) = CtKey::new::<F>(ip.src, ip.dst, ports);
-    if let Some(flow) = lookup::ct(&key) {
+    if word.0 & Word::STACK != 0 {
         flow.divert(side.other());
     }
+    lookup::put_ct(key, flow);
+    0
+}
+
+/// As [`follow`], for a packet that the host stack forwarded: what answers it is to go through the stack.
+#[inline(always)]
+pub(crate) fn divert<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>) -> Course {
+    let mut ports = Ports::NONE;
+    match find_ports::<F>(skb, head, ip, &mut ports) {
+        Course::Straight => {}
+        other => return other,
+    }
+    note(skb, &Ends::new::<F>(ip.src, ip.dst, &ports), Word::new(ports.signal).through_stack())
 }

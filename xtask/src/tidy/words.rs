@@ -21,6 +21,7 @@ const UNSAFE: &[&str] = &[
     "cni/src/netns.rs",
     "ebpf/common/src/layout.rs",
     "ebpf/programs/src/act.rs",
+    "ebpf/programs/src/call.rs",
     "ebpf/programs/src/lookup.rs",
     "ebpf/programs/src/packet.rs",
     "integration/src/bench/cost.rs",

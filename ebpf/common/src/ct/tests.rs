@@ -189,6 +189,12 @@ proptest! {
     }
 
     #[test]
+    fn the_ends_of_a_packet_have_the_key_of_its_flow(a: u32, b: u32, c: [u32; 4], d: [u32; 4], ports in ports()) {
+        prop_assert_eq!(Ends::new::<V4>(a, b, &ports).key(), CtKey::new::<V4>(a, b, &ports));
+        prop_assert_eq!(Ends::new::<V6>(c, d, &ports).key(), CtKey::new::<V6>(c, d, &ports));
+    }
+
+    #[test]
     fn the_user_side_finds_the_key_of_the_kernel_side(a: u32, b: u32, c: [u32; 4], ports in ports()) {
         let of = |x, y| CtKey::of_sides((x, ports.src), (y, ports.dst), ports.protocol);
         prop_assert_eq!(of(V4::key(a), V4::key(b)), CtKey::new::<V4>(a, b, &ports));

@@ -16,10 +16,23 @@ fn number(port: [u8; 2]) -> u16 {
     u16::from_be_bytes(port)
 }
 
+/// The series of the flow from `pod` to `remote`.
+fn probe(pod: Address, remote: Address, ports: &Ports) -> Probe {
+    let key = NatKey {
+        remote,
+        node: [0; 4],
+        remote_port: ports.dst,
+        node_port: [0; 2],
+        protocol: ports.protocol,
+        padding: [0; 3],
+    };
+    Probe::new(&key, &Nat::new(pod, ports.src, 0))
+}
+
 #[test]
 fn the_source_port_comes_first_unless_it_is_a_low_one() {
-    assert_eq!(number(Probe::new(&[1; 4], &[2; 4], &ports(6, 40_000, 443)).port(0)), 40_000);
-    assert!(number(Probe::new(&[1; 4], &[2; 4], &ports(17, 123, 123)).port(0)) >= LOWEST);
+    assert_eq!(number(probe([1; 4], [2; 4], &ports(6, 40_000, 443)).port(0)), 40_000);
+    assert!(number(probe([1; 4], [2; 4], &ports(17, 123, 123)).port(0)) >= LOWEST);
 }
 
 #[test]
@@ -30,7 +43,7 @@ fn sixty_thousand_flows_to_one_destination_find_their_ports() {
         // Pods that all count up from the same port.
         let (pod, port) = (flow / 10_000, 32_768 + flow % 10_000);
         let ports = ports(6, u16::try_from(port).expect("a port"), 443);
-        let probe = Probe::new(&V4::key(pod), &V4::key(99), &ports);
+        let probe = probe(V4::key(pod), V4::key(99), &ports);
         let attempt = (0..probes(6)).find(|attempt| !taken[usize::from(number(probe.port(*attempt)))]);
         let attempt = attempt.unwrap_or_else(|| panic!("flow {flow} finds no port"));
         taken[usize::from(number(probe.port(attempt)))] = true;
@@ -62,7 +75,7 @@ proptest! {
 
     #[test]
     fn a_port_is_never_a_low_one(pod: [u32; 4], remote: [u32; 4], src: u16, dst: u16, attempt in 0..PROBES) {
-        let probe = Probe::new(&V6::key(pod), &remote, &ports(6, src, dst));
+        let probe = probe(V6::key(pod), remote, &ports(6, src, dst));
         prop_assert!(number(probe.port(attempt)) >= LOWEST);
     }
 }
