@@ -5,11 +5,14 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use k8s_openapi::Resource;
-use k8s_openapi::api::core::v1::{NamespaceStatus, NodeStatus, PodStatus};
+use k8s_openapi::api::core::v1::{NamespaceStatus, NodeStatus, PodStatus, ServiceStatus};
 
 use crate::dir::{Fault, read_kind};
 use crate::kind::{FieldError, HasStatus, Kind, KindScope};
-use crate::{Namespace, Node, NodeConfig, NodeState, NodeStateStatus, Pod, PodPool};
+use crate::{
+    BGPAdvertisement, BGPClusterConfig, BGPNodeOverride, BGPPeerConfig, EndpointSlice, Namespace, Node,
+    NodeConfig, NodeState, NodeStateStatus, Pod, PodPool, Secret, Service,
+};
 
 /// An object of any kind.
 pub(crate) type AnyObject = Arc<dyn Any + Send + Sync>;
@@ -49,8 +52,15 @@ kinds! {
         Namespace => NamespaceStatus,
         Node => NodeStatus,
         Pod => PodStatus,
+        Secret,
+        Service => ServiceStatus,
+        EndpointSlice,
     }
     own {
+        BGPAdvertisement,
+        BGPClusterConfig,
+        BGPNodeOverride,
+        BGPPeerConfig,
         NodeConfig,
         NodeState => NodeStateStatus,
         PodPool,

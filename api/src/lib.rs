@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod annotations;
+mod bgp;
 mod dir;
 mod error;
 mod follow;
@@ -18,9 +19,18 @@ mod node_state;
 mod own;
 mod pod_pool;
 mod problem;
+mod selector;
 mod store;
 
 pub use annotations::{ADDRESSES, AnnotationError, PodAddressing, STICKY_ADDRESSES, pod_addressing};
+pub use bgp::{
+    AdvertisementType, Aggregation, BGPAdvertisement, BGPAdvertisementSpec, BGPClusterConfig,
+    BGPClusterConfigSpec, BGPNodeOverride, BGPNodeOverrideSpec, BGPPeerConfig, BGPPeerConfigSpec,
+    BgpAttributes, BgpBfd, BgpCommunity, BgpCommunityError, BgpFamily, BgpGracefulRestart, BgpInstance,
+    BgpPeer, BgpPeerAsn, BgpPolicy, BgpPolicyAction, BgpPolicyMatch, BgpPolicyRule, BgpPrefixRange,
+    BgpRouteKind, BgpRoutes, BgpSet, BgpTimers, GatewayPeers, InstanceOverride, MeshPeers, PeerOverride,
+    ReflectorPeers, SecretReference, ServiceAddress, ServiceRoutes,
+};
 pub use dir::DirStore;
 pub use error::{StoreError, WatchError};
 pub use follow::{Follow, Update, follow};
@@ -30,7 +40,9 @@ pub use node_config::{NodeConfig, NodeConfigSpec, PodCidr};
 pub use node_state::{Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY};
 pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec, Routing, RoutingException, RoutingMode};
 pub use problem::Problem;
+pub use selector::{LabelExpression, LabelOperator, Selector};
 pub use store::{List, Problems, Store, WatchEvent, WatchStream};
 
-pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
