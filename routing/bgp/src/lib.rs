@@ -3,4 +3,6 @@
 #![warn(missing_docs)]
 
 pub mod fsm;
+pub mod policy;
+pub mod rib;
 pub mod wire;
