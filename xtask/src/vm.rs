@@ -84,7 +84,7 @@ const CHECKS: &[Check] = &[
 const NONE: &str = "none";
 
 /// The programs that the demo starts.
-const STARTED: &[&str] = &["rhumb-agent", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
+const STARTED: &[&str] = &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
 
 /// Builds what is run, boots the kernel, runs the checks of these names and judges; without a name, as much of the checks
 /// as takes about two minutes. `UPDATE=1` takes over the counts of the verifier.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 /// Names the folder of the programs.
 const ENV: &str = "RHUMB_BIN_DIR";
 
-const NAMES: [&str; 5] = ["rhumb-agent", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
+const NAMES: [&str; 6] = ["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
 
 /// Where the programs under test are.
 #[derive(Debug, Clone)]

@@ -56,6 +56,7 @@ pub struct Node {
     /// Its addresses on the segment, IPv4 first.
     pub addresses: Vec<IpAddr>,
     agent: Option<Process>,
+    speaker: Option<Process>,
     namespace: Namespace,
     folder: PathBuf,
     bpffs: PathBuf,
@@ -91,7 +92,7 @@ impl Node {
             route add default via {gateway_v6}"
         ))?;
         let folder = home.path().join(&name);
-        for inner in ["state", "run", "cni", "failpoints"] {
+        for inner in ["state", "bgp", "run", "cni", "failpoints"] {
             fs::create_dir_all(folder.join(inner))?;
         }
         let bpffs = home.bpffs().join(&name);
@@ -104,6 +105,7 @@ impl Node {
             name,
             addresses: vec![v4, v6],
             agent: None,
+            speaker: None,
             namespace,
             folder,
             bpffs,
@@ -154,6 +156,21 @@ impl Node {
     /// The agent's log.
     pub fn log(&self) -> PathBuf {
         self.folder.join("agent.log")
+    }
+
+    /// The BGP speaker's log.
+    pub fn bgp_log(&self) -> PathBuf {
+        self.folder.join("bgp.log")
+    }
+
+    /// Folder of what the BGP speaker remembers.
+    pub fn bgp_state_dir(&self) -> PathBuf {
+        self.folder.join("bgp")
+    }
+
+    /// The BGP speaker's socket.
+    pub fn bgp_socket(&self) -> PathBuf {
+        self.run_dir().join("bgp.sock")
     }
 
     /// The plugin's socket.
@@ -247,6 +264,55 @@ impl Node {
     /// When it was not started.
     pub fn agent(&mut self) -> Result<&mut Process> {
         self.agent.as_mut().with_context(|| format!("the agent of {} does not run", self.name))
+    }
+
+    /// Starts the BGP speaker beside the agent, with more of its command line, and waits until its socket listens.
+    ///
+    /// # Errors
+    /// With its log when it does not come up.
+    pub fn start_bgp(&mut self, args: &[&str]) -> Result<()> {
+        let running = self.speaker.as_mut().is_some_and(Process::is_running);
+        ensure!(!running, "the BGP speaker of {} runs already", self.name);
+        let path = |path: &Path| path.display().to_string();
+        let flags = [
+            ("--state-dir", path(&self.bgp_state_dir())),
+            ("--run-dir", path(&self.run_dir())),
+            ("--ready-fd", "1".to_owned()),
+        ];
+        let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let start = Start {
+            program: self.binaries.path("rhumb-bgp"),
+            netns: Some(self.namespace.path()),
+            args: flags.chain(args.iter().map(ToString::to_string)).collect(),
+            env: Vec::new(),
+            log: self.bgp_log(),
+        };
+        let speaker = self.speaker.insert(Process::start(&self.records, start)?);
+        speaker.wait_for("ready", PATIENCE).with_context(|| format!("node {}", self.name))
+    }
+
+    /// The BGP speaker's process.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn bgp(&mut self) -> Result<&mut Process> {
+        self.speaker.as_mut().with_context(|| format!("the BGP speaker of {} does not run", self.name))
+    }
+
+    /// Ends the BGP speaker by SIGTERM and waits.
+    ///
+    /// # Errors
+    /// When it does not run, does not end, or ends with a failure.
+    pub fn stop_bgp(&mut self) -> Result<()> {
+        self.speaker.take().with_context(|| format!("the BGP speaker of {} does not run", self.name))?.stop()
+    }
+
+    /// Ends the BGP speaker by SIGKILL and waits.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_bgp(&mut self) -> Result<()> {
+        self.speaker.take().with_context(|| format!("the BGP speaker of {} does not run", self.name))?.kill()
     }
 
     /// The agent's process id, when it was started.

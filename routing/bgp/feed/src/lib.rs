@@ -5,6 +5,9 @@
 //! Whoever wants to know more asks a [`Question`].
 #![warn(missing_docs)]
 
+/// Name of the speaker's socket in its run directory, which is the agent's as well.
+pub const SOCKET: &str = "bgp.sock";
+
 mod ask;
 mod board;
 pub mod client;
