@@ -68,7 +68,7 @@ impl Attributes {
         self.large_communities.dedup();
         self.extended_communities.sort_unstable();
         self.extended_communities.dedup();
-        self.unknown.sort();
+        self.unknown.sort_by_key(|attribute| attribute.code);
         self
     }
 

@@ -184,3 +184,6 @@ fn refresh(session: &Negotiated, message: &[u8]) -> Result<Option<RouteRefresh>,
     let family = family::of(afi, safi).filter(|family| session.families.contains(family));
     Ok(family.map(|family| RouteRefresh { family, kind }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,3 +279,6 @@ impl Reader<'_> {
 
 /// The error of routes that were not asked for (RFC 4760 §6).
 const NOT_NEGOTIATED: &str = "routes of a family that was not negotiated";
+
+#[cfg(test)]
+mod tests;

@@ -304,3 +304,6 @@ fn put_path(path: &AsPath, wide: bool, out: &mut BytesMut) {
 fn put_system(asn: Asn, wide: bool, out: &mut BytesMut) {
     if wide { out.put_u32(asn.0) } else { out.put_u16(asn.two_octets()) }
 }
+
+#[cfg(test)]
+mod tests;

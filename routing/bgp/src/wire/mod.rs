@@ -18,6 +18,8 @@ mod open;
 mod path;
 mod problem;
 mod rules;
+#[cfg(test)]
+mod samples;
 mod update;
 mod values;
 

@@ -114,3 +114,6 @@ fn spoken(capabilities: &Capabilities) -> BTreeSet<Family> {
         false => capabilities.families.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

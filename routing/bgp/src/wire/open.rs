@@ -85,7 +85,7 @@ fn parameters(input: &mut &[u8]) -> Result<Capabilities, Notification> {
 pub(super) fn encode(open: &Open) -> BgpMessage {
     let capabilities = open.capabilities.items();
     let parameter = (!capabilities.is_empty())
-        .then(|| OptParam { param_type: CAPABILITIES, param_value: ParamValue::Capacities(capabilities) });
+        .then_some(OptParam { param_type: CAPABILITIES, param_value: ParamValue::Capacities(capabilities) });
     BgpMessage::Open(BgpOpenMessage {
         version: VERSION,
         asn: open.asn.two_octets().into(),
@@ -95,3 +95,6 @@ pub(super) fn encode(open: &Open) -> BgpMessage {
         opt_params: parameter.into_iter().collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,11 +90,13 @@ impl Values {
     /// The attributes, with what speakers of two octets carried beside them (RFC 6793 §4.2.3).
     pub(super) fn merged(self) -> Attributes {
         let mut attributes = self.attributes;
-        let by_new_speaker = attributes.aggregator.is_none_or(|(asn, _)| asn == Asn::TRANS);
-        if by_new_speaker {
-            if attributes.aggregator.is_some() && self.as4_aggregator.is_some() {
-                attributes.aggregator = self.as4_aggregator;
-            }
+        // A number of its own beside that of four octets was put by a speaker of two, after the others: both are stale.
+        let stale = match (attributes.aggregator, self.as4_aggregator) {
+            (Some((asn, _)), Some(_)) => asn != Asn::TRANS,
+            (None, _) | (_, None) => false,
+        };
+        if !stale {
+            attributes.aggregator = attributes.aggregator.map(|two| self.as4_aggregator.unwrap_or(two));
             if let Some(path) = self.as4_path {
                 attributes.as_path = joined(attributes.as_path, path);
             }
@@ -213,3 +215,6 @@ pub(super) fn next_hop(octets: &[u8]) -> Option<NextHop> {
     let global = addr(first).filter(|addr| !addr.is_unspecified()).or(link_local)?;
     is_host(global.into()).then_some(NextHop::V6 { global, link_local })
 }
+
+#[cfg(test)]
+mod tests;
