@@ -180,19 +180,21 @@ pub fn lifetime(state: u8) -> u32 {
 /// The state after a packet; nothing when the packet begins another flow under the same key.
 #[inline(always)]
 pub fn step(state: u8, from: From, signal: Signal) -> Option<u8> {
-    /// By signal, side and state; 0 is another flow.
-    static STEPS: [u8; 256] = {
-        let mut steps = [0; 256];
+    /// By signal, side and state; 0 is another flow. Each is an index of its own: of several numbers in one, older
+    /// verifiers forget the bounds (6.1: "math between map_value pointer and register with unbounded min value").
+    static STEPS: [[[u8; 16]; 2]; 8] = {
+        let mut steps = [[[0; 16]; 2]; 8];
         let mut at = 0u8;
         loop {
-            steps[at as usize] = next(at & 15, at & 16 == 0, Signal(at >> 5));
+            let state = next(at & 15, at & 16 == 0, Signal(at >> 5));
+            steps[(at >> 5) as usize][(at as usize >> 4) & 1][at as usize & 15] = state;
             if at == 255 {
                 break steps;
             }
             at += 1;
         }
     };
-    let next = STEPS[usize::from((signal.0 << 5) | ((from as u8) << 4) | (state & 15))];
+    let next = STEPS[usize::from(signal.0 & 7)][from as usize & 1][usize::from(state & 15)];
     if next == 0 { None } else { Some(next) }
 }
 
@@ -395,6 +397,21 @@ impl Ct {
         Self { expires, refresh, state, flags, created: now, ..Self::default() }
     }
 
+    /// A flow of which the first packet seen answers `opener`: seen in the middle, then answered.
+    ///
+    /// By a table of its own and not by [`Ct::note`]: of an index made of a known state and an unknown signal, older
+    /// verifiers forget the bounds (6.1: "R4 unbounded memory access").
+    #[inline(always)]
+    pub fn answered(protocol: u8, opener: Side, signal: Signal, now: u32) -> Self {
+        static PICKED: [u8; 8] = after_answer(PICKED_UP);
+        static OTHERS: [u8; 8] = after_answer(UNREPLIED);
+        let table = if protocol == TCP || protocol == SCTP { &PICKED } else { &OTHERS };
+        let state = table[usize::from(signal.0 & 7)];
+        let flags = if matches!(opener, Side::High) { Self::OPENER_HIGH } else { 0 };
+        let (expires, refresh) = times(state, now);
+        Self { expires, refresh, state, flags, created: now, ..Self::default() }
+    }
+
     /// Which side of the flow a packet from `side` of the key is from.
     #[inline(always)]
     pub const fn from(&self, side: Side) -> From {
@@ -450,6 +467,21 @@ impl Ct {
         }
         true
     }
+}
+
+/// By signal, the state after an answer to the first packet, which led to `state`.
+const fn after_answer(state: u8) -> [u8; 8] {
+    let mut states = [state; 8];
+    let mut signal = 0;
+    while signal < 8 {
+        // What begins another flow is not an answer, and the opener will say so.
+        let after = next(state, false, Signal(signal));
+        if after != 0 {
+            states[signal as usize] = after;
+        }
+        signal += 1;
+    }
+    states
 }
 
 /// When a flow that is in `state` now is forgotten, and from when on a packet moves that.

@@ -27,7 +27,7 @@ use rhumb_ebpf_common::{
     Bytes as _, Direction, Family, Fib, Ip, Reason, TCP, UDP, V4, ethernet, segment_length,
 };
 
-use crate::call::{given, given_mut};
+use crate::call::given;
 use crate::packet::Skb;
 
 #[map(name = "pods")]
@@ -50,9 +50,8 @@ static IPCACHE: LpmTrie<Address, Remote> = LpmTrie::with_max_entries(PREFIXES, N
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "counters")]
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
-/// Where a new flow is put together: too large for the stack of the functions that lead there.
 #[map(name = "scratch")]
-static SCRATCH: PerCpuArray<Ct> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
 #[map(name = "event_limits")]
@@ -108,12 +107,26 @@ pub(crate) fn ct(key: &CtKey) -> Option<&'static mut Ct> {
     Some(unsafe { &mut *flow })
 }
 
-/// A place of this CPU for a flow that is not remembered yet.
+/// What is put together before a map takes it: too large for the stack of the functions that lead there.
+///
+/// Nor could a global function hand on what it was given (6.1: "R2 type=mem expected=fp, pkt, pkt_meta, map_key,
+/// map_value").
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// A flow.
+    pub(crate) flow: Ct,
+    /// The mapping that a flow is to get, whose port [`take_port`] finds.
+    pub(crate) key: NatKey,
+    /// Whose the mapping is to be.
+    pub(crate) nat: Nat,
+}
+
+/// The place of this CPU for what is put together.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Ct> {
-    let flow = SCRATCH.get_ptr_mut(0)?;
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
-    Some(unsafe { &mut *flow })
+    Some(unsafe { &mut *scratch })
 }
 
 /// Remembers a flow; when the table cannot take it, the flow does without.
@@ -145,10 +158,8 @@ const OWN: u32 = 1;
 
 /// The search for a port.
 struct Claim<'a> {
-    /// The mapping with the port that was tried last.
-    key: &'a mut NatKey,
-    /// Whose it is to be.
-    nat: &'a Nat,
+    /// The mapping with the port that was tried last, and whose it is to be.
+    scratch: &'a mut Scratch,
     /// The ports in their order.
     probe: Probe,
     /// The tick that it is: who expired before gives his port away.
@@ -162,23 +173,24 @@ struct Claim<'a> {
 impl Claim<'_> {
     /// Tries a port; 1 ends the search.
     extern "C" fn step(index: u32, context: *mut c_void) -> i64 {
-        // SAFETY: `claim` passes what it borrows, and ends before that does.
+        // SAFETY: `search` passes what it borrows, and ends before that does.
         let claim = unsafe { &mut *context.cast::<Self>() };
+        let Scratch { key, nat, .. } = &mut *claim.scratch;
         // Not a counter of our own: the verifier would follow each of its values.
         let attempt = claim.start + index;
-        claim.key.set_port(claim.probe.port(attempt));
-        if let Some(holder) = nat(claim.key) {
-            if holder.is_of(&claim.nat.pod, claim.nat.pod_port) {
-                holder.expires = claim.nat.expires;
+        key.set_port(claim.probe.port(attempt));
+        if let Some(holder) = self::nat(key) {
+            if holder.is_of(&nat.pod, nat.pod_port) {
+                holder.expires = nat.expires;
                 claim.next = OWN;
                 return 1;
             }
             if holder.expires > claim.now {
                 return 0;
             }
-            remove_nat(claim.key);
+            remove_nat(key);
         }
-        if put_nat(claim.key, claim.nat) {
+        if put_nat(key, nat) {
             claim.next = attempt + 2;
             return 1;
         }
@@ -241,18 +253,18 @@ extern "C" fn is_taken(ctx: *mut __sk_buff, key: *const NatKey) -> u32 {
     1
 }
 
-/// Takes a port for a flow: `key` becomes that of the mapping. 0 when none is free.
+/// Takes a port for the flow whose mapping is in [`Scratch`]. 0 when none is free.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn take_port(ctx: *mut __sk_buff, key: *mut NatKey, nat: *const Nat) -> u32 {
-    let (Some(key), Some(nat)) = (given_mut(key), given(nat)) else { return 0 };
+pub(crate) extern "C" fn take_port(ctx: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
     let mut start = 0;
     for _ in 0..ROUNDS {
-        match search(key, nat, start) {
+        match search(start) {
             NONE => return 0,
             OWN => return 1,
-            next if is_taken(ctx, key) != 0 => {
-                remove_nat(key);
+            next if is_taken(ctx, &raw const scratch.key) != 0 => {
+                remove_nat(&scratch.key);
                 start = next - 1;
             }
             _ => return 1,
@@ -266,12 +278,12 @@ pub(crate) extern "C" fn take_port(ctx: *mut __sk_buff, key: *mut NatKey, nat: *
 /// By the kernel's loop (5.17): the verifier goes through its body once, and not once for each port.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search(key: *mut NatKey, nat: *const Nat, start: u32) -> u32 {
-    let (Some(key), Some(nat)) = (given_mut(key), given(nat)) else { return NONE };
-    let (protocol, probe) = (key.protocol, Probe::new(key, nat));
-    let mut claim = Claim { key, nat, probe, now: now(), start, next: NONE };
+extern "C" fn search(start: u32) -> u32 {
+    let Some(scratch) = scratch() else { return NONE };
+    let (left, probe) =
+        (probes(scratch.key.protocol).saturating_sub(start), Probe::new(&scratch.key, &scratch.nat));
+    let mut claim = Claim { scratch, probe, now: now(), start, next: NONE };
     let step = Claim::step as *mut c_void;
-    let left = probes(protocol).saturating_sub(start);
     // SAFETY: the function has the form that the helper asks for, and what it borrows outlives the call.
     unsafe { bpf_loop(left, step, (&raw mut claim).cast(), 0) };
     claim.next

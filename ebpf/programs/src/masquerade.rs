@@ -11,7 +11,7 @@ use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, ethernet};
 
 use crate::act::{self, Hop, Known, Side};
 use crate::call::given;
-use crate::lookup;
+use crate::lookup::{self, Scratch};
 use crate::packet::Skb;
 
 /// Gives a packet of a pod the address `addr` of the uplink as its source.
@@ -37,10 +37,11 @@ pub(crate) fn leave<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, addr: F::Addr) 
 /// Takes a port for a flow, which is forgotten at `expires`; false when none is free.
 #[inline(never)]
 fn choose<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, source: &mut Known, expires: u32) -> bool {
-    let mut key = NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, [0; 2]);
-    let nat = Nat::new(F::key(ip.src), ports.src, expires);
-    let taken = lookup::take_port(skb.ctx, &raw mut key, &raw const nat) != 0;
-    source.port = key.node_port;
+    let Some(scratch) = lookup::scratch() else { return false };
+    scratch.key = NatKey::of_sent::<F>(ip.dst, F::unkey(&source.addr), ports, [0; 2]);
+    scratch.nat = Nat::new(F::key(ip.src), ports.src, expires);
+    let taken = lookup::take_port(skb.ctx) != 0;
+    source.port = scratch.key.node_port;
     taken
 }
 
@@ -154,9 +155,8 @@ extern "C" fn answered(ctx: *mut __sk_buff, ends: *const Ends, signal: u32, node
         flow.count(from, skb.len());
         return flow.expires;
     }
-    let Some(flow) = lookup::scratch() else { return 0 };
-    *flow = Ct::first(key.protocol, side, Signal::DATA, now);
-    let _answer = flow.note(From::Replier, signal, now);
+    let Some(Scratch { flow, .. }) = lookup::scratch() else { return 0 };
+    *flow = Ct::answered(key.protocol, side, signal, now);
     flow.count(From::Replier, skb.len());
     flow.translate(Ct::MASQUERADED, node.addr, node.port);
     flow.uplink = skb.ifindex();

@@ -8,7 +8,7 @@ use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
 use crate::call::{Calls as _, given, given_mut};
-use crate::lookup;
+use crate::lookup::{self, Scratch};
 use crate::packet::{Head, Skb};
 
 /// How many ticks the later fragments of a datagram may take (RFC 8200: 60 s).
@@ -175,24 +175,20 @@ extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32) -> u32 {
             return course as u32;
         }
     }
-    begin(ctx, &key, word.0, side as u32, now);
+    begin(skb, &key, word, side, now);
     Course::Straight as u32
 }
 
-/// Remembers a flow by its first packet; 0.
-#[unsafe(no_mangle)]
+/// Remembers a flow by its first packet.
 #[inline(never)]
-extern "C" fn begin(ctx: *mut __sk_buff, key: *const CtKey, word: u32, side: u32, now: u32) -> u32 {
-    let (skb, word) = (Skb { ctx }, Word(word));
-    let (Some(key), Some(flow)) = (given(key), lookup::scratch()) else { return 0 };
-    let side = if side == Side::Low as u32 { Side::Low } else { Side::High };
+fn begin(skb: Skb, key: &CtKey, word: Word, side: Side, now: u32) {
+    let Some(Scratch { flow, .. }) = lookup::scratch() else { return };
     *flow = Ct::first(key.protocol, side, word.signal(), now);
     flow.count(flow.from(side), skb.len());
     if word.0 & Word::STACK != 0 {
         flow.divert(side.other());
     }
     lookup::put_ct(key, flow);
-    0
 }
 
 /// As [`follow`], for a packet that the host stack forwarded: what answers it is to go through the stack.

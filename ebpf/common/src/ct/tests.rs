@@ -166,6 +166,17 @@ fn translation_and_diversion_are_of_one_side() {
     assert!(flow.is_diverted(Side::High) && flow.has(Ct::STACK_HIGH));
 }
 
+#[test]
+fn a_flow_seen_by_an_answer_is_one_that_was_picked_up_and_answered() {
+    for signal in SIGNALS {
+        for (protocol, side) in [(TCP, Side::Low), (SCTP, Side::High), (UDP, Side::Low), (1, Side::High)] {
+            let mut flow = Ct::first(protocol, side, Signal::DATA, 7);
+            let _another = flow.note(From::Replier, signal, 7);
+            assert_eq!(Ct::answered(protocol, side, signal, 7), flow, "{protocol} {signal:?}");
+        }
+    }
+}
+
 prop_compose! {
     fn ports()(protocol: u8, src: [u8; 2], dst: [u8; 2]) -> Ports {
         Ports { protocol, src, dst, ..Ports::NONE }
