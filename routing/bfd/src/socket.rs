@@ -145,6 +145,15 @@ impl Sender {
         Err(io::ErrorKind::AddrInUse.into())
     }
 
+    /// Whether the link of the key is still the one that the socket is bound to.
+    pub(crate) fn is_on_link(&self, key: &SessionKey) -> bool {
+        let index = key
+            .interface
+            .as_ref()
+            .map(|interface| netdevice::name_to_index(&self.socket, interface.as_str()));
+        index.transpose().is_ok_and(|index| index == self.ifindex)
+    }
+
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), rustix::io::Errno> {
         net::sendto(&self.socket, bytes, SendFlags::DONTWAIT, &self.to).map(|_| ())
     }

@@ -337,9 +337,13 @@ fn speak(entry: &mut Entry<Way>, now: Instant, chance: &mut Chance) {
         let Some(sender) = &way.sender else { continue };
         match sender.send(&packet.encode()) {
             Ok(()) => {}
-            // The link went, and one of the same name may come.
-            Err(Errno::NODEV | Errno::NXIO) => way.sender = None,
-            Err(error) => trace!(peer = %key, %error, "BFD packet not sent"),
+            Err(error) => {
+                trace!(peer = %key, %error, "BFD packet not sent");
+                // The link went, and one of the same name may come.
+                if !sender.is_on_link(key) {
+                    way.sender = None;
+                }
+            }
         }
     }
 }
