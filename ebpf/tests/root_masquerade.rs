@@ -346,25 +346,7 @@ fn without_fragment_header(packet: &[u8]) -> Vec<u8> {
 #[test]
 fn either_half_of_a_flow_brings_the_other_back() {
     let node = Router::new();
-    let forget = |map: &str| {
-        let pin = node.ground.config.bpffs.join("v2/maps").join(map);
-        let pin = pin.to_str().expect("text").to_owned();
-        let entries = ground::command("bpftool", &["-j", "map", "dump", "pinned", &pin]);
-        let entries: Vec<Vec<String>> = entries
-            .split("\"key\":[")
-            .skip(1)
-            .map(|entry| {
-                let end = entry.find(']').expect("an end");
-                entry[..end].split(',').map(|byte| byte.trim_matches('"').to_owned()).collect()
-            })
-            .collect();
-        assert!(!entries.is_empty());
-        for key in entries {
-            let mut words = vec!["map", "delete", "pinned", &pin, "key"];
-            words.extend(key.iter().map(String::as_str));
-            ground::command("bpftool", &words);
-        }
-    };
+    let forget = |map: &str| node.ground.forget(map);
     for (pod_a, pod_b, host, far) in FAMILIES {
         for new in [Frame::tcp, Frame::udp] {
             node.leaves(&new(pod_a, far, (40_000, 80)).macs(HOST_A, MAC_A).bytes());

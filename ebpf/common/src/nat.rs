@@ -17,7 +17,9 @@ pub const PROBES: u32 = 192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     /// The pod's port.
-    source: u16,
+    source: [u8; 2],
+    /// Whether it may be given.
+    keeps: bool,
     /// What the series is made from.
     hash: u32,
 }
@@ -34,19 +36,25 @@ impl Probe {
             hash = mix(mix(hash, nat.pod[at]), key.remote[at]);
             at += 1;
         }
-        Self { source: u16::from_be_bytes(nat.pod_port), hash }
+        Self { source: nat.pod_port, keeps: may_be_given(key.protocol, nat.pod_port), hash }
     }
 
     /// The port to try at `attempt`, in wire order.
     #[inline(always)]
     pub fn port(&self, attempt: u32) -> [u8; 2] {
-        if attempt == 0 && self.source >= LOWEST {
-            return self.source.to_be_bytes();
+        if attempt == 0 && self.keeps {
+            return self.source;
         }
         let at = mix(self.hash, attempt) % PORTS;
         let [_, _, high, low] = (at + LOWEST as u32).to_be_bytes();
         [high, low]
     }
+}
+
+/// Whether a flow may be given the port: those of SCTP cannot be changed, so it keeps a low one too.
+#[inline(always)]
+pub const fn may_be_given(protocol: u8, port: [u8; 2]) -> bool {
+    protocol == SCTP || u16::from_be_bytes(port) >= LOWEST
 }
 
 /// How many ports a flow may try: the checksum of SCTP covers its ports, and no helper of the kernel computes it.

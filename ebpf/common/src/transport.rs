@@ -109,6 +109,12 @@ impl Ports {
         self.protocol == ICMP || self.protocol == ICMPV6
     }
 
+    /// Whether the packet asks for an echo; of a later fragment nobody knows.
+    #[inline(always)]
+    pub fn is_echo_request(&self) -> bool {
+        self.is_echo() && self.signal == Signal::DATA && !self.is_later_fragment()
+    }
+
     /// Whether a checksum of zero means that there is none (RFC 768).
     #[inline(always)]
     pub fn zero_is_none(&self) -> bool {

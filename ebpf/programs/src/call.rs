@@ -78,6 +78,8 @@ calls! {
     arrive = arrive_v4, arrive_v6: from_wire, arrive, (ports: *mut Ports);
     /// What leaves by an uplink; a reason.
     leave = leave_v4, leave_v6: to_wire, leave, ();
+    /// What leaves by an uplink and is no pod's; a reason.
+    leave_host = leave_host_v4, leave_host_v6: host, leave, ();
     /// Delivers an ICMP error about a masqueraded packet; a reason.
     error_in = error_in_v4, error_in_v6: icmp, enter, ();
     /// Sends an ICMP error of a pod; a reason.

@@ -70,7 +70,8 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     act::deliver::<F>(skb, head, endpoint)
 }
 
-/// What is for no address of a pod: answers to masqueraded packets, and errors about them. [`Reason::ToStack`] for
+/// What is for no address of a pod: answers to masqueraded packets of pods and to remembered ones of the node, and errors
+/// about them. [`Reason::ToStack`] for
 /// everything else, of which `ports` then has what there is.
 #[inline(always)]
 pub(crate) fn arrive<F: Hop>(skb: Skb, ports: *mut Ports) -> Reason {
@@ -83,6 +84,8 @@ fn enter<F: Hop>(skb: Skb, ports: &mut Ports) -> Result<Reason, Reason> {
     let ip = F::parse(&head, skb.len())?;
     match track::find_ports::<F>(skb, head, &ip, ports) {
         Course::Unknown if is_error(&skb, &ip) => Err(reason(F::error_in(skb))),
+        // Who asks the node for an echo does not answer a pod.
+        Course::Straight if ports.is_echo_request() => Err(Reason::ToStack),
         Course::Straight => masquerade::enter::<F>(skb, &ip, ports),
         _ => Err(Reason::ToStack),
     }

@@ -24,7 +24,7 @@ use rhumb_ebpf_common::layout::{
 };
 use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{
-    Bytes as _, Direction, Family, Fib, Ip, Reason, TCP, UDP, V4, ethernet, segment_length,
+    Bytes as _, Direction, Family, Fib, Ip, Ports, Reason, TCP, UDP, V4, ethernet, segment_length,
 };
 
 use crate::call::given;
@@ -263,6 +263,8 @@ pub(crate) extern "C" fn take_port(ctx: *mut __sk_buff) -> u32 {
         match search(start) {
             NONE => return 0,
             OWN => return 1,
+            // The node's own port is its own also where it uses it.
+            _ if scratch.nat.is_of(&scratch.key.node, scratch.key.node_port) => return 1,
             next if is_taken(ctx, &raw const scratch.key) != 0 => {
                 remove_nat(&scratch.key);
                 start = next - 1;
@@ -287,6 +289,36 @@ extern "C" fn search(start: u32) -> u32 {
     // SAFETY: the function has the form that the helper asks for, and what it borrows outlives the call.
     unsafe { bpf_loop(left, step, (&raw mut claim).cast(), 0) };
     claim.next
+}
+
+/// Whether a socket of the node sent the packet, as it is: [`is_taken`] finds that one.
+#[inline(always)]
+pub(crate) fn is_sent_by_socket<F: Family>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> bool {
+    if ports.protocol != TCP && ports.protocol != UDP {
+        return false;
+    }
+    // SAFETY: the kernel passes a valid context for as long as the program runs; every bit pattern is a pointer.
+    let socket = unsafe { (*skb.ctx).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the socket holds on to the packet, or the packet to it; the kernel lets these fields be read.
+    let port = unsafe { (&raw const (*socket).src_port).read_volatile() };
+    if port != u32::from(u16::from_be_bytes(ports.src)) {
+        return false;
+    }
+    if F::ADDRESS == 4 {
+        // SAFETY: as above.
+        let addr = unsafe { (&raw const (*socket).src_ip4).read_volatile() };
+        return addr == 0 || addr == F::key(ip.src)[3];
+    }
+    let source = F::key(ip.src);
+    let mut addr = [0; 4];
+    for (at, word) in addr.iter_mut().enumerate() {
+        // SAFETY: as above.
+        *word = unsafe { (&raw const (*socket).src_ip6[at]).read_volatile() };
+    }
+    layout::same(&addr, &[0; 4]) || layout::same(&addr, &source)
 }
 
 /// What the first fragment of a datagram said.

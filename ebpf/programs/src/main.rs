@@ -22,6 +22,7 @@ mod call;
 mod from_pod;
 mod from_tunnel;
 mod from_wire;
+mod host;
 mod host_port;
 mod icmp;
 mod lookup;

@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use rhumb_ebpf_common::ct::{self, Ends, From, Signal};
-use rhumb_ebpf_common::layout::{Address, Ct, CtKey, Nat, NatKey, same};
+use rhumb_ebpf_common::layout::{Ct, CtKey, Nat, NatKey, Remote, same};
 use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, ethernet};
 
 use crate::act::{self, Hop, Known, Side};
@@ -14,7 +14,8 @@ use crate::call::given;
 use crate::lookup::{self, Scratch};
 use crate::packet::Skb;
 
-/// Gives a packet of a pod the address `addr` of the uplink as its source.
+/// Gives a packet the address `addr` as its source: one of a pod that of the uplink, one of the node its own, which it
+/// then perhaps leaves with as it is.
 ///
 /// Its steps are functions of their own and it is none: the stacks of nested calls add up.
 #[inline(always)]
@@ -30,8 +31,17 @@ pub(crate) fn leave<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, addr: F::Addr) 
             remember::<F>(skb, ip, ports, &source);
         }
     }
+    if source.port == ports.src && same(&source.addr, &F::key(ip.src)) {
+        return Ok(Reason::SourceKept);
+    }
     act::translate::<F>(skb, ports, Side::Source, &source)?;
     Ok(Reason::Masqueraded)
+}
+
+/// Whether pods are known by their own addresses where the packet goes.
+#[inline(always)]
+pub(crate) fn keeps_source<F: Hop>(ip: &Ip<F>) -> bool {
+    lookup::remote(&F::key(ip.dst)).is_some_and(|remote| remote.has(Remote::KEEP_SOURCE))
 }
 
 /// Takes a port for a flow, which is forgotten at `expires`; false when none is free.
@@ -95,7 +105,7 @@ fn hold<F: Hop>(ip: &Ip<F>, ports: &Ports, flow: &Ct) -> bool {
     lookup::put_nat(&key, &Nat::new(pod, ports.src, flow.expires))
 }
 
-/// Delivers an answer to a masqueraded packet to its pod; [`Reason::ToStack`] when it is none.
+/// Delivers an answer to a masqueraded packet to its pod, or to the node itself; [`Reason::ToStack`] when it is none.
 #[inline(always)]
 pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> {
     let mut receiver = Known::NONE;
@@ -103,13 +113,20 @@ pub(crate) fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reaso
     if expires == 0 {
         return Err(Reason::ToStack);
     }
-    let endpoint = lookup::endpoint(&receiver.addr).ok_or(Reason::BackendAbsent)?;
-    ip.may_hop()?;
+    let endpoint = lookup::endpoint(&receiver.addr);
+    if endpoint.is_some() {
+        ip.may_hop()?;
+    } else if !same(&receiver.addr, &F::key(ip.dst)) {
+        return Err(Reason::BackendAbsent);
+    }
     let lives = note_answer::<F>(skb, ip, ports, &receiver);
     if lives != expires {
         refresh::<F>(ip, ports, lives);
     }
-    act::translate::<F>(skb, ports, Side::Destination, &receiver)?;
+    if receiver.port != ports.dst || endpoint.is_some() {
+        act::translate::<F>(skb, ports, Side::Destination, &receiver)?;
+    }
+    let Some(endpoint) = endpoint else { return Ok(Reason::HostReturn) };
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
     Ok(Reason::MasqueradeReturn)

@@ -3,7 +3,6 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::layout::Remote;
 use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
 
 use crate::act::{self, Hop};
@@ -25,8 +24,14 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
         return Ok(Reason::SourceKept);
     }
     match skb.protocol() {
-        IPV4 => Ok(reason(V4::leave(skb))),
-        IPV6 => Ok(reason(V6::leave(skb))),
+        IPV4 => match reason(V4::leave(skb)) {
+            Reason::HostSent => Ok(reason(V4::leave_host(skb))),
+            reason => Ok(reason),
+        },
+        IPV6 => match reason(V6::leave(skb)) {
+            Reason::HostSent => Ok(reason(V6::leave_host(skb))),
+            reason => Ok(reason),
+        },
         _ => Ok(Reason::HostSent),
     }
 }
@@ -45,7 +50,7 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     if lookup::endpoint(&F::key(ip.src)).is_none() {
         return Ok(Reason::HostSent);
     }
-    if lookup::remote(&F::key(ip.dst)).is_some_and(|remote| remote.has(Remote::KEEP_SOURCE)) {
+    if masquerade::keeps_source::<F>(&ip) {
         return Ok(Reason::SourceKept);
     }
     let Some(uplink) = lookup::uplink(skb.ifindex()) else { return Ok(Reason::NoAddress) };

@@ -132,6 +132,27 @@ impl Ground {
         format!("{}/v{VERSION}/programs/{hook}", self.config.bpffs.display())
     }
 
+    /// Removes every entry of a map.
+    pub(crate) fn forget(&self, map: &str) {
+        let pin = self.config.bpffs.join(format!("v{VERSION}/maps")).join(map);
+        let pin = pin.to_str().expect("text").to_owned();
+        let entries = command("bpftool", &["-j", "map", "dump", "pinned", &pin]);
+        let entries: Vec<Vec<String>> = entries
+            .split("\"key\":[")
+            .skip(1)
+            .map(|entry| {
+                let end = entry.find(']').expect("an end");
+                entry[..end].split(',').map(|byte| byte.trim_matches('"').to_owned()).collect()
+            })
+            .collect();
+        assert!(!entries.is_empty());
+        for key in entries {
+            let mut words = vec!["map", "delete", "pinned", &pin, "key"];
+            words.extend(key.iter().map(String::as_str));
+            command("bpftool", &words);
+        }
+    }
+
     pub(crate) fn targets(&self) -> Targets {
         self.datapath().targets().expect("targets open")
     }
