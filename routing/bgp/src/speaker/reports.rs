@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What peers, listening sockets and BFD say, and what is told to peers in turn.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rhumb_bgp_feed::{PeerKey, Shutdown};
+use rhumb_model::Family;
+use tracing::{debug, info, warn};
+
+use super::listeners::Accepted;
+use super::peer::{Peer, TaskId};
+use super::{Speaker, bfd, now, restart, settings};
+use crate::fsm::{Cause, State};
+use crate::rib::Outgoing;
+use crate::session::{Command, Established, Report, is_from};
+use crate::wire::{Cease, Notification, RefreshKind, RouteRefresh, Update};
+
+/// Prefixes of a batch: some 64 KiB of messages.
+const BATCH: usize = 1 << 13;
+/// Groups of prefixes of a batch, each of which is a message at least.
+const BATCH_GROUPS: usize = 512;
+/// How long a peer that told too many routes is left alone.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
+/// How long stale routes of a peer that is back wait for its End-of-RIB.
+const STALE_FOR: Duration = Duration::from_secs(360);
+
+impl Speaker {
+    pub(super) async fn report(&mut self, task: TaskId, report: Report) {
+        // What a removed peer's task says last concerns nobody.
+        let Some(key) = self.tasks.get(&task).cloned() else { return };
+        match report {
+            Report::State(state) => {
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    debug!(peer = %key, state = state.name(), "session");
+                    peer.state = state;
+                    peer.since = now();
+                }
+                self.changed(&key);
+            }
+            Report::Trouble(what) => {
+                debug!(peer = %key, %what, "session trouble");
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.last_error = Some(what);
+                }
+                self.changed(&key);
+            }
+            Report::Up(session) => self.up(&key, *session).await,
+            Report::Down(cause) => self.down(&key, &cause),
+            Report::Updates(updates) => self.updates(&key, &updates),
+            Report::Refresh(refresh) => self.refresh(&key, refresh),
+            Report::Ready(number) => {
+                if let Some(peer) = self.peers.get_mut(&key)
+                    && peer.session.as_ref().is_some_and(|session| session.number == number)
+                {
+                    peer.can_take = true;
+                }
+            }
+        }
+    }
+
+    async fn up(&mut self, key: &PeerKey, session: Established) {
+        self.look_at_links().await;
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(instance) = self.snapshot.instance(&peer.instance) else { return };
+        let Some(rib) = self.ribs.get_mut(&peer.instance) else { return };
+        info!(peer = %key, remote = %session.remote, asn = %session.negotiated.peer_asn,
+            hold_time = session.negotiated.hold_time, "session established");
+        rib.peer_up(peer.id, settings::info(instance, &peer.config, &session, &self.links));
+        let lost = restart::lost(&session.negotiated);
+        for family in lost.intersection(&std::mem::take(&mut peer.kept)) {
+            rib.sweep_stale(peer.id, *family);
+        }
+        let expected = session.negotiated.families.difference(&lost).copied().collect::<BTreeSet<_>>();
+        let is_stale = expected.iter().any(|family| rib.counts(peer.id, *family).stale > 0);
+        peer.kept = if is_stale { expected } else { BTreeSet::new() };
+        peer.kept_until = is_stale.then(|| Instant::now() + STALE_FOR);
+        peer.session = Some(session);
+        peer.can_take = true;
+        peer.has_news = true;
+        peer.ended.clear();
+        peer.is_refused = false;
+        peer.established_count += 1;
+        peer.last_error = None;
+        self.watch(key);
+        self.changed(key);
+        self.settle(Instant::now());
+    }
+
+    fn down(&mut self, key: &PeerKey, cause: &Cause) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(session) = peer.session.take() else { return };
+        let kept = restart::kept(&session.negotiated, cause);
+        warn!(peer = %key, ?cause, kept = kept.len(), "session over");
+        if let Some(rib) = self.ribs.get_mut(&peer.instance) {
+            rib.peer_down(peer.id, &kept);
+        }
+        peer.kept_until = (!kept.is_empty()).then(|| Instant::now() + restart::restart_time(&session.negotiated));
+        peer.kept = kept;
+        peer.can_take = false;
+        peer.has_news = false;
+        peer.ended.clear();
+        self.changed(key);
+    }
+
+    fn updates(&mut self, key: &PeerKey, updates: &[Update]) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(rib) = self.ribs.get_mut(&peer.instance) else { return };
+        if peer.is_refused || peer.session.is_none() {
+            return;
+        }
+        let mut ended = false;
+        for update in updates {
+            for problem in &update.problems {
+                warn!(peer = %key, %problem, "an UPDATE with an error");
+                peer.last_error = Some(format!("an UPDATE with an error: {problem}"));
+            }
+            if let Some(family) = update.end_of_rib() {
+                debug!(peer = %key, %family, "end of routes");
+                rib.sweep_stale(peer.id, family);
+                peer.kept.remove(&family);
+                if peer.kept.is_empty() {
+                    peer.kept_until = None;
+                }
+                peer.ended.insert(family);
+                ended = true;
+                continue;
+            }
+            if let Err(error) = rib.update(peer.id, update) {
+                warn!(peer = %key, %error, "the session is closed");
+                peer.last_error = Some(error.to_string());
+                peer.is_refused = true;
+                let mut text = Notification::cease(Cease::MaximumPrefixes);
+                let family: u8 = if error.family == Family::V4 { 1 } else { 2 };
+                text.data = [&[0, family, 1][..], &error.limit.to_be_bytes()].concat();
+                peer.stop(text, Some(REFUSED_FOR));
+                break;
+            }
+        }
+        self.changed(key);
+        if ended {
+            self.settle(Instant::now());
+        }
+    }
+
+    fn refresh(&mut self, key: &PeerKey, refresh: RouteRefresh) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(rib) = self.ribs.get_mut(&peer.instance) else { return };
+        debug!(peer = %key, family = %refresh.family, kind = ?refresh.kind, "route refresh");
+        match refresh.kind {
+            RefreshKind::Request => rib.refresh(peer.id, refresh.family),
+            RefreshKind::Begin => rib.begin_refresh(peer.id, refresh.family),
+            RefreshKind::End => rib.sweep_stale(peer.id, refresh.family),
+        }
+    }
+
+    /// Gives every peer its next batch whose socket takes one.
+    pub(super) fn pump(&mut self) {
+        for (name, rib) in &mut self.ribs {
+            let news = rib.ready();
+            for peer in self.peers.values_mut().filter(|peer| peer.instance == *name) {
+                peer.has_news |= news.contains(&peer.id);
+                if !(peer.has_news && peer.can_take) {
+                    continue;
+                }
+                let Some(number) = peer.session.as_ref().map(|session| session.number) else { continue };
+                let mut batch = Vec::new();
+                let mut prefixes = 0;
+                while prefixes < BATCH && batch.len() < BATCH_GROUPS {
+                    let Some(next) = rib.next_update(peer.id) else {
+                        peer.has_news = false;
+                        break;
+                    };
+                    prefixes += match &next {
+                        Outgoing::Announce { nlri, .. } | Outgoing::Withdraw { nlri, .. } => nlri.len(),
+                        Outgoing::EndOfRib(_) | Outgoing::BeginOfRefresh(_) | Outgoing::EndOfRefresh(_) => 1,
+                    };
+                    batch.push(next);
+                }
+                if !batch.is_empty() {
+                    peer.can_take = false;
+                    peer.command(Command::Routes(number, batch));
+                    peer.is_changed = true;
+                    self.publish_at.get_or_insert(Instant::now() + super::PUBLISH);
+                }
+            }
+            for change in rib.changes() {
+                debug!(prefix = %change.prefix, forward = ?change.forward, "route");
+            }
+        }
+    }
+
+    /// A connection goes to the peer that it is from; nobody's is closed without a word.
+    pub(super) fn accept(&mut self, accepted: Accepted) {
+        let Accepted { listener, stream, remote } = accepted;
+        let listens = |instance: &str| {
+            self.snapshot.instance(instance).is_some_and(|instance| instance.listen.contains(&listener))
+        };
+        let link_of = |index: u32| self.links.name(index).cloned();
+        let peer = self
+            .peers
+            .values()
+            .find(|peer| listens(&peer.instance) && is_from(&peer.config, remote, link_of));
+        match peer {
+            Some(peer) => peer.command(Command::Incoming(stream, remote)),
+            None => debug!(%remote, %listener, "a connection of nobody's"),
+        }
+    }
+
+    pub(super) fn bfd_changed(&mut self, event: &rhumb_bfd::Event) {
+        let watched = |peer: &Peer| peer.bfd.as_ref().is_some_and(|bfd| bfd.key == event.key);
+        let keys: Vec<PeerKey> =
+            self.peers.values().filter(|peer| watched(peer)).map(|peer| peer.config.key.clone()).collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let Some(state) = peer.bfd.as_mut().map(|bfd| &mut bfd.state) else { continue };
+            *state = bfd::state_after(event.change);
+            match event.change {
+                rhumb_bfd::Change::Up => {
+                    info!(peer = %key, "BFD is up");
+                    if peer.state == State::Idle {
+                        self.start_peer(&key);
+                    }
+                }
+                rhumb_bfd::Change::Down(diagnostic) => {
+                    warn!(peer = %key, ?diagnostic, "BFD is down");
+                    let text = Notification::cease(Cease::BfdDown);
+                    peer.last_error = Some("BFD is down".to_owned());
+                    let holds = peer.config.bfd.is_some_and(|bfd| bfd.hold);
+                    peer.stop(text, (!holds).then_some(Duration::ZERO));
+                }
+                // RFC 5882 §3.2: says nothing about the way to the peer.
+                rhumb_bfd::Change::AdminDown => info!(peer = %key, "BFD is down by will"),
+            }
+            self.changed(&key);
+        }
+    }
+
+    /// Ends sessions whose peers do not know graceful restart with a word.
+    pub(super) async fn say_goodbye(&mut self) {
+        let text = Notification::cease_because(Cease::AdministrativeReset, "the speaker restarts");
+        for peer in self.peers.values() {
+            let keeps = |session: &Established| {
+                session.negotiated.graceful_restart.as_ref().is_some_and(|it| !it.families.is_empty())
+            };
+            if peer.session.as_ref().is_some_and(|session| !keeps(session)) {
+                peer.stop(text.clone(), None);
+            }
+        }
+        // Tasks end when their commands do; what was said gets its time to arrive.
+        self.peers.clear();
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+impl Peer {
+    /// Whether routes are not complete before it has told its own, after a restart of ours.
+    pub(super) fn is_awaited(&self) -> bool {
+        if self.config.graceful_restart.is_none() || matches!(self.config.shutdown, Some(Shutdown { .. })) {
+            return false;
+        }
+        match &self.session {
+            Some(session) => restart::is_awaited(&session.negotiated, &self.ended),
+            None => true,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the speaker has to know after a restart: the last configuration that it took, and which boot it was.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rhumb_bgp_feed::Snapshot;
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in the state directory.
+const NAME: &str = "bgp.json";
+/// Version of the file's form.
+const VERSION: u32 = 1;
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Saved {
+    /// The configuration.
+    pub(crate) snapshot: Snapshot,
+    /// Whether the machine has run without a break since.
+    pub(crate) same_boot: bool,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    boot: &'a str,
+    snapshot: &'a Snapshot,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    version: u32,
+    boot: String,
+    snapshot: Snapshot,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("understand {path}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("understand {path}: it has version {version}, and {VERSION} is known")]
+    Version { path: PathBuf, version: u32 },
+    #[error("write {path}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// The file in a state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    boot: String,
+}
+
+impl StateFile {
+    /// The file of this directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StateError> {
+        let path = directory.join(NAME);
+        let written = fs::create_dir_all(directory);
+        written.map_err(|source| StateError::Write { path: path.clone(), source })?;
+        // Without an answer every start is one after a boot, which is the careful guess.
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        Ok(StateFile { path, boot })
+    }
+
+    /// What was saved last; `None` on the first start.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub(crate) fn load(&self) -> Result<Option<Saved>, StateError> {
+        let path = || self.path.clone();
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateError::Read { path: path(), source }),
+        };
+        let read: Read =
+            serde_json::from_slice(&text).map_err(|source| StateError::Parse { path: path(), source })?;
+        if read.version != VERSION {
+            return Err(StateError::Version { path: path(), version: read.version });
+        }
+        Ok(Some(Saved { snapshot: read.snapshot, same_boot: !self.boot.is_empty() && read.boot == self.boot }))
+    }
+
+    /// Saves in one step: after a crash there is the old file or the new one. Nobody else can read it, for there are
+    /// keys in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn save(&self, snapshot: &Snapshot) -> Result<(), StateError> {
+        self.write(snapshot).map_err(|source| StateError::Write { path: self.path.clone(), source })
+    }
+
+    fn write(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let fresh = self.path.with_extension("new");
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let written = Written { version: VERSION, boot: &self.boot, snapshot };
+        file.write_all(&serde_json::to_vec(&written)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &self.path)?;
+        match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rhumb_model::Revision;
+
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_loaded_and_nobody_else_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::open(&directory.path().join("bgp")).unwrap();
+        assert_eq!(file.load().unwrap(), None);
+        let snapshot = Snapshot { revision: Revision(7), instances: Vec::new() };
+        file.save(&snapshot).unwrap();
+        assert_eq!(file.load().unwrap(), Some(Saved { snapshot, same_boot: true }));
+        assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn another_boot_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::open(directory.path()).unwrap();
+        StateFile { boot: "before".to_owned(), ..file.clone() }.save(&Snapshot::default()).unwrap();
+        assert!(!file.load().unwrap().unwrap().same_boot);
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_is_an_error_with_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::open(directory.path()).unwrap();
+        fs::write(&file.path, "{}").unwrap();
+        assert!(file.load().unwrap_err().to_string().ends_with("bgp.json"));
+    }
+}
