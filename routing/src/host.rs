@@ -72,6 +72,31 @@ pub async fn addresses(netlink: &Netlink) -> Result<Vec<IpNetwork>, KernelError>
     Ok(addresses.into_iter().collect())
 }
 
+/// A link with all of its addresses, also those that mean something on it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressedLink {
+    /// Name.
+    pub ifname: IfName,
+    /// Index.
+    pub ifindex: u32,
+    /// Its addresses with the lengths of their subnets.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// All links of the node with their addresses.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn addressed_links(netlink: &Netlink) -> Result<Vec<AddressedLink>, KernelError> {
+    let (links, mut addresses) = netlink.links_with_all_addresses().await?;
+    let with_addresses = |link: Link| AddressedLink {
+        addresses: addresses.remove(&link.ifindex).unwrap_or_default(),
+        ifname: link.name,
+        ifindex: link.ifindex,
+    };
+    Ok(links.into_iter().map(with_addresses).collect())
+}
+
 /// The link of this name, if it is there.
 ///
 /// # Errors

@@ -5,4 +5,6 @@
 pub mod fsm;
 pub mod policy;
 pub mod rib;
+mod session;
+pub mod speaker;
 pub mod wire;

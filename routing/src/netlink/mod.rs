@@ -203,6 +203,19 @@ impl Netlink {
         .await
     }
 
+    /// All links of the host, and all addresses of each by index.
+    pub(crate) async fn links_with_all_addresses(&self) -> Result<(Vec<Link>, ByIndex), KernelError> {
+        self.on_host(|socket| {
+            let links = links(socket)?;
+            let mut all = ByIndex::new();
+            for told in addresses(socket, 0)? {
+                all.entry(told.ifindex).or_default().push(told.address);
+            }
+            Ok((links, all))
+        })
+        .await
+    }
+
     /// The link of the host of this name.
     pub(crate) async fn link(&self, name: &IfName) -> Result<Option<Link>, KernelError> {
         let name = name.clone();

@@ -25,6 +25,8 @@ const UNSAFE: &[&str] = &[
     "ebpf/programs/src/lookup.rs",
     "ebpf/programs/src/packet.rs",
     "integration/src/bench/cost.rs",
+    "routing/bgp/src/heap.rs",
+    "routing/bgp/src/session/socket_option.rs",
     // A scheduling policy; the TTL and the link of a datagram.
     "routing/bfd/src/priority.rs",
     "routing/bfd/src/socket.rs",

@@ -111,7 +111,7 @@ impl Pair {
         actions
     }
 
-    /// Takes what happened on a connection.
+    /// Takes what happened on a connection; an acceptable OPEN goes to [`Pair::open`] instead.
     pub fn step(&mut self, lane: Lane, event: Event, now: Instant) -> Vec<(Lane, Action)> {
         let machine = if lane == self.lane { Some(&mut self.main) } else { self.second.as_mut() };
         let Some(machine) = machine else {

@@ -355,6 +355,9 @@ enum Deed {
     Wait(u64),
 }
 
+/// Where OPEN stands among the events.
+const OPEN: usize = 14;
+
 fn lanes() -> impl Strategy<Value = Lane> {
     prop_oneof![Just(Lane::Ours), Just(Lane::Theirs)]
 }
@@ -362,7 +365,9 @@ fn lanes() -> impl Strategy<Value = Lane> {
 fn deeds() -> impl Strategy<Value = Deed> {
     prop_oneof![
         1 => (0..4usize).prop_map(Deed::Administer),
-        4 => (lanes(), 9..24usize).prop_map(|(lane, event)| Deed::Step(lane, event)),
+        // An OPEN goes to `Pair::open`, the others to `Pair::step`.
+        4 => (lanes(), (9..24usize).prop_filter("OPEN", |event| *event != OPEN))
+            .prop_map(|(lane, event)| Deed::Step(lane, event)),
         3 => (lanes(), any::<bool>()).prop_map(|(lane, low)| Deed::Open(lane, low)),
         3 => prop_oneof![Just(Replaces::Nothing), Just(Replaces::Session)].prop_map(Deed::Incoming),
         2 => (0..300u64).prop_map(Deed::Wait),

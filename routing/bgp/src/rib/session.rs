@@ -63,6 +63,12 @@ impl Rib {
         self.forget(peer, family, |one| one.stale);
     }
 
+    /// The peer begins to tell all its routes once more (RFC 7313 §4): those that it does not tell until its end of the
+    /// refresh, which is [`Rib::sweep_stale`], go.
+    pub fn begin_refresh(&mut self, peer: PeerId, family: Family) {
+        self.mark_stale(peer, family);
+    }
+
     /// Lets a peer know that this node is about to leave, or that it stays.
     pub fn set_leave(&mut self, peer: PeerId, leave: Leave) {
         let Some(known) = self.peers.get_mut(peer.0 as usize) else { return };

@@ -4,11 +4,14 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use rhumb_model::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tracing::{debug, warn};
 
-use crate::wire::{Codec, Message, Negotiated};
+use crate::rib::Outgoing;
+use crate::wire::{Codec, Message, Negotiated, RefreshKind, RouteRefresh};
 
 /// Octets that are read at a time.
 const READ: usize = 1 << 16;
@@ -84,13 +87,41 @@ impl Connection {
         }
     }
 
+    /// Queues a message that is no route.
     pub(super) fn queue(&mut self, message: &Message) {
-        let encoded = self.codec.encode(message);
-        self.queue_encoded(&encoded);
+        match self.codec.encode(message) {
+            Ok(messages) => self.queue_encoded(&messages),
+            Err(error) => debug!(%error, "a message cannot be written"),
+        }
     }
 
-    pub(super) fn queue_encoded(&mut self, octets: &[u8]) {
-        self.output.extend_from_slice(octets);
+    /// Queues what the peer is to be told next, and says in how many messages.
+    pub(super) fn queue_routes(&mut self, outgoing: &Outgoing) -> usize {
+        let marks = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.enhanced_route_refresh);
+        let mark = |codec: &Codec, family: Family, kind: RefreshKind| {
+            let message = Message::RouteRefresh(RouteRefresh { family, kind });
+            if marks { codec.encode(&message).unwrap_or_default() } else { Vec::new() }
+        };
+        let messages = match outgoing {
+            Outgoing::Announce { family, attributes, next_hop, nlri } => {
+                self.codec.encode_update(attributes, next_hop, nlri).unwrap_or_else(|error| {
+                    warn!(%error, "routes cannot be told: they are withdrawn");
+                    self.codec.encode_withdraw(*family, nlri)
+                })
+            }
+            Outgoing::Withdraw { family, nlri } => self.codec.encode_withdraw(*family, nlri),
+            Outgoing::EndOfRib(family) => self.codec.encode_end_of_rib(*family),
+            Outgoing::BeginOfRefresh(family) => mark(&self.codec, *family, RefreshKind::Begin),
+            Outgoing::EndOfRefresh(family) => mark(&self.codec, *family, RefreshKind::End),
+        };
+        self.queue_encoded(&messages);
+        messages.len()
+    }
+
+    fn queue_encoded(&mut self, messages: &[Bytes]) {
+        for message in messages {
+            self.output.extend_from_slice(message);
+        }
     }
 
     /// Writes what the kernel takes.

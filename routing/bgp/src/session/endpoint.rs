@@ -136,13 +136,6 @@ impl Endpoint {
     }
 }
 
-/// Index of a link, if it is there.
-pub(crate) fn link_index(link: &IfName) -> Option<u32> {
-    let socket =
-        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None).ok()?;
-    rustix::net::netdevice::name_to_index(&socket, link.as_str()).ok()
-}
-
 /// The key of a peer as a listening socket has to know it: for one address, or for all link-local ones where the
 /// peer's is not known.
 pub(crate) fn listener_prefix(address: Option<IpAddr>) -> Prefix {

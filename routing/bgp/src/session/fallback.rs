@@ -71,7 +71,8 @@ mod tests {
     fn what_the_peer_names_is_left_out_and_nothing_else() {
         let codes = disliked(&refusal(7, &[6, 0, 64, 2, 0, 120]));
         assert_eq!(codes, BTreeSet::from([6, 64]));
-        let mut capabilities = Capabilities { route_refresh: true, extended_message: true, ..Default::default() };
+        let mut capabilities =
+            Capabilities { route_refresh: true, extended_message: true, ..Default::default() };
         leave_out(&mut capabilities, &codes);
         assert_eq!(capabilities, Capabilities { route_refresh: true, ..Default::default() });
     }

@@ -21,16 +21,15 @@ mod fallback;
 mod peer;
 mod socket_option;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rhumb_bgp_feed::{MessageCounts, PeerAsn};
 use tokio::net::TcpStream;
 
-pub(crate) use endpoint::{Endpoint, NOWHERE, Reach, is_from, link_index, listen, listener_prefix};
+pub(crate) use endpoint::{Endpoint, NOWHERE, Reach, is_from, listen, listener_prefix};
 pub(crate) use peer::Session;
-pub use socket_option::KeyError;
 pub(crate) use socket_option::put_md5_key;
 
 use crate::fsm::{self, Cause, State};
@@ -39,6 +38,9 @@ use crate::wire::{Message, Negotiated, Notification, Open, RouteRefresh, Update}
 
 /// Number of an established session of a peer; later ones have larger numbers.
 pub(crate) type Number = u64;
+
+/// Number of a peer's task; never used twice.
+pub(crate) type TaskId = u64;
 
 /// All that a peer's task has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +69,8 @@ pub(crate) enum Command {
     Incoming(TcpStream, SocketAddr),
     /// Other settings, from the next connection on.
     Set(Box<Settings>),
-    /// The address of an unnumbered peer.
-    Found(IpAddr),
     /// Routes for the peer: one batch.
     Routes(Number, Vec<Outgoing>),
-    /// A message that is no route.
-    Send(Number, Message),
 }
 
 /// What a peer's task tells the speaker.
@@ -143,4 +141,15 @@ impl Counters {
         };
         (read(&self.received), read(&self.sent))
     }
+}
+
+/// An error with what caused it, for people.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rhumb_bgp_feed::{PeerAsn, PeerKey};
+use rhumb_bgp_feed::PeerAsn;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,23 +16,23 @@ use tokio::task::JoinSet;
 use super::connection::{Connection, Want};
 use super::endpoint::{ConnectError, NOWHERE};
 use super::fallback::{disliked, leave_out};
-use super::{Command, Counters, Established, Number, Report, Settings};
+use super::{Command, Counters, Established, Number, Report, Settings, TaskId, with_causes};
 use crate::fsm::{Action, Cause, Event, Identity, Incoming, Lane, Pair, Replaces, State};
 use crate::rib::Outgoing;
 use crate::wire::{Asn, Codec, Message, Negotiated, Notification, Open, Update};
 
-type Attempt = Pin<Box<dyn Future<Output = Result<TcpStream, ConnectError>>>>;
+type Attempt = Pin<Box<dyn Future<Output = Result<TcpStream, ConnectError>> + Send>>;
 
 /// Connections that are being closed at a time; more are cut off.
 const LINGERING: usize = 4;
 
 /// The task of one peer: sockets, state machines, and the words between them.
 pub(crate) struct Session {
-    key: PeerKey,
+    task: TaskId,
     settings: Settings,
     pair: Pair,
     commands: mpsc::Receiver<Command>,
-    reports: mpsc::Sender<(PeerKey, Report)>,
+    reports: mpsc::Sender<(TaskId, Report)>,
     /// Reports that the speaker had no room for; while there are any, nothing is read.
     pending: VecDeque<Report>,
     attempt: Option<Attempt>,
@@ -48,15 +48,15 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(
-        key: PeerKey,
+        task: TaskId,
         settings: Settings,
         commands: mpsc::Receiver<Command>,
-        reports: mpsc::Sender<(PeerKey, Report)>,
+        reports: mpsc::Sender<(TaskId, Report)>,
         counters: Arc<Counters>,
     ) -> Self {
         let pair = Pair::new(settings.fsm.clone());
         Session {
-            key,
+            task,
             settings,
             pair,
             commands,
@@ -76,37 +76,40 @@ impl Session {
     /// Runs until the speaker lets go of the command channel; connections are then cut off without a word, which is
     /// how graceful restart wants it.
     pub(crate) async fn run(mut self) {
+        let reports = self.reports.clone();
         loop {
             self.tell_state();
             self.offer_reports();
             let next = self.pair.next().map(tokio::time::Instant::from_std);
             let want = if self.pending.is_empty() { Want::Read } else { Want::WriteOnly };
-            tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                () = async {
-                    match next {
-                        Some(next) => tokio::time::sleep_until(next).await,
-                        None => std::future::pending().await,
-                    }
-                } => self.tick(),
-                command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command),
-                    None => return,
-                },
-                permit = self.reports.reserve(), if !self.pending.is_empty() => match permit {
+                () = at(next) => Woken::Timer,
+                command = self.commands.recv() => Woken::Command(command),
+                permit = reports.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(report) = self.pending.pop_front() {
-                            permit.send((self.key.clone(), report));
+                            permit.send((self.task, report));
                         }
+                        continue;
                     }
-                    Err(_) => return,
+                    Err(_) => break,
                 },
-                result = attempted(&mut self.attempt) => self.attempted(result),
-                () = ready(self.ours.as_ref(), want) => self.serve(Lane::Ours, want),
-                () = ready(self.theirs.as_ref(), want) => self.serve(Lane::Theirs, want),
-                Some(_) = self.lingering.join_next() => {}
+                result = attempted(&mut self.attempt) => Woken::Attempted(result),
+                () = ready(self.ours.as_ref(), want) => Woken::Ready(Lane::Ours),
+                () = ready(self.theirs.as_ref(), want) => Woken::Ready(Lane::Theirs),
+                Some(_) = self.lingering.join_next() => continue,
+            };
+            match woken {
+                Woken::Timer => self.tick(),
+                Woken::Command(Some(command)) => self.obey(command),
+                Woken::Command(None) => break,
+                Woken::Attempted(result) => self.attempted(result),
+                Woken::Ready(lane) => self.serve(lane, want),
             }
         }
+        // Whoever was told the reason is given the time to hear it.
+        while self.lingering.join_next().await.is_some() {}
     }
 
     fn tell_state(&mut self) {
@@ -120,7 +123,7 @@ impl Session {
     /// Hands over as many reports as there is room for.
     fn offer_reports(&mut self) {
         while let Some(report) = self.pending.pop_front() {
-            if let Err(refused) = self.reports.try_send((self.key.clone(), report)) {
+            if let Err(refused) = self.reports.try_send((self.task, report)) {
                 let (_, report) = match refused {
                     mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back) => back,
                 };
@@ -177,25 +180,15 @@ impl Session {
                     self.settings.endpoint.address = found;
                 }
             }
-            Command::Found(address) => self.settings.endpoint.address = address,
             Command::Routes(number, batch) => self.send_routes(number, &batch),
-            Command::Send(number, message) => {
-                if number == self.number && self.pair.state() == State::Established {
-                    let counters = self.counters.clone();
-                    if let Some(connection) = self.established() {
-                        connection.queue(&message);
-                        counters.count_sent(&message);
-                    }
-                    self.flush_all();
-                }
-            }
         }
     }
 
     /// The connection of the established session.
     fn established(&mut self) -> Option<&mut Connection> {
-        let is_up =
-            |machine: Option<&crate::fsm::Machine>| machine.is_some_and(|it| it.state() == State::Established);
+        let is_up = |machine: Option<&crate::fsm::Machine>| {
+            machine.is_some_and(|it| it.state() == State::Established)
+        };
         if is_up(self.pair.machine(Lane::Ours)) {
             self.ours.as_mut()
         } else if is_up(self.pair.machine(Lane::Theirs)) {
@@ -212,10 +205,7 @@ impl Session {
         let Some(connection) = self.established() else { return };
         let mut messages = 0;
         for outgoing in batch {
-            for encoded in outgoing.encode(&connection.codec) {
-                connection.queue_encoded(&encoded);
-                messages += 1;
-            }
+            messages += connection.queue_routes(outgoing);
         }
         connection.has_batch = true;
         self.counters.count_updates_sent(messages);
@@ -227,13 +217,15 @@ impl Session {
             self.pending.push_back(Report::Trouble(format!("prepare the connection of {remote}: {error}")));
             return;
         }
-        let restarts =
-            self.established().and_then(|connection| connection.negotiated.as_ref()).is_some_and(|negotiated| {
+        let restarts = self.established().and_then(|connection| connection.negotiated.as_ref()).is_some_and(
+            |negotiated| {
                 negotiated.graceful_restart.as_ref().is_some_and(|restart| !restart.families.is_empty())
-            });
+            },
+        );
         let replaces = if restarts { Replaces::Session } else { Replaces::Nothing };
         let (taken, actions) = self.pair.incoming(replaces, Instant::now());
-        let split = actions.iter().position(|(lane, action)| (*lane, action) == (Lane::Theirs, &Action::SendOpen));
+        let split =
+            actions.iter().position(|(lane, action)| (*lane, action) == (Lane::Theirs, &Action::SendOpen));
         let mut actions = actions;
         let opening = actions.split_off(split.unwrap_or(actions.len()));
         self.act(actions);
@@ -290,7 +282,8 @@ impl Session {
                     self.counters.count_received(&message);
                     match message {
                         Message::Update(update) => {
-                            let is_up = self.pair.machine(lane).is_some_and(|it| it.state() == State::Established);
+                            let is_up =
+                                self.pair.machine(lane).is_some_and(|it| it.state() == State::Established);
                             if is_up {
                                 updates.push(update);
                             }
@@ -307,7 +300,8 @@ impl Session {
                             }
                         }
                         Message::RouteRefresh(refresh) => {
-                            let is_up = self.pair.machine(lane).is_some_and(|it| it.state() == State::Established);
+                            let is_up =
+                                self.pair.machine(lane).is_some_and(|it| it.state() == State::Established);
                             if is_up {
                                 self.report_updates(&mut updates);
                                 self.pending.push_back(Report::Refresh(refresh));
@@ -383,7 +377,8 @@ impl Session {
             match action {
                 Action::Connect => {
                     let endpoint = self.settings.endpoint.clone();
-                    self.attempt = (endpoint.address != NOWHERE).then(|| Box::pin(endpoint.connect()) as Attempt);
+                    self.attempt =
+                        (endpoint.address != NOWHERE).then(|| Box::pin(endpoint.connect()) as Attempt);
                 }
                 Action::SendOpen => self.send(lane, &Message::Open(self.offer())),
                 Action::SendKeepalive => self.send(lane, &Message::Keepalive),
@@ -453,6 +448,21 @@ impl Session {
     }
 }
 
+/// What a task of a peer was woken by.
+enum Woken {
+    Timer,
+    Command(Option<Command>),
+    Attempted(Result<TcpStream, ConnectError>),
+    Ready(Lane),
+}
+
+async fn at(next: Option<tokio::time::Instant>) {
+    match next {
+        Some(next) => tokio::time::sleep_until(next).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn attempted(attempt: &mut Option<Attempt>) -> Result<TcpStream, ConnectError> {
     match attempt {
         Some(attempt) => attempt.await,
@@ -474,15 +484,4 @@ fn is_expected(expected: PeerAsn, ours: Asn, theirs: Asn) -> bool {
         PeerAsn::External => theirs != ours,
         PeerAsn::Any => true,
     }
-}
-
-/// An error with what caused it, for people.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Md5Key>() == 216);
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     /// It is longer than the kernel takes.
     #[error("a key of {0} octets, where {KEY} are the most")]
     Long(usize),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use rhumb_model::{Family, IfName};
+use rhumb_routing::host::AddressedLink;
 
 use crate::rib::OwnAddresses;
 
@@ -26,6 +27,12 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 impl Links {
+    pub(crate) fn of(links: Vec<AddressedLink>) -> Self {
+        let link =
+            |link: AddressedLink| (link.ifindex, Link { name: link.ifname, addresses: link.addresses });
+        Links(links.into_iter().map(link).collect())
+    }
+
     pub(crate) fn name(&self, index: u32) -> Option<&IfName> {
         self.0.get(&index).map(|link| &link.name)
     }
@@ -38,7 +45,8 @@ impl Links {
 
     /// The link that has `address` in a subnet of its own; of several, the one with the smallest subnet.
     pub(crate) fn shared_with(&self, address: IpAddr) -> Option<u32> {
-        let subnets = self.0.iter().flat_map(|(index, link)| link.addresses.iter().map(move |it| (*index, it)));
+        let subnets =
+            self.0.iter().flat_map(|(index, link)| link.addresses.iter().map(move |it| (*index, it)));
         let shared = subnets.filter(|(_, subnet)| subnet.contains(address) && !is_link_local(subnet.ip()));
         shared.max_by_key(|(_, subnet)| subnet.prefix()).map(|(index, _)| index)
     }

@@ -24,7 +24,8 @@ impl Speaker {
     }
 
     fn peers_as_they_are(&self) -> Answer {
-        let states = self.peers.values().filter_map(|peer| Some(peer.published(self.ribs.get(&peer.instance)?)));
+        let states =
+            self.peers.values().filter_map(|peer| Some(peer.published(self.ribs.get(&peer.instance)?)));
         Answer::Peers(states.collect())
     }
 
@@ -71,7 +72,9 @@ impl Speaker {
             explanation.told.extend(told);
         }
         if explanation.candidates.is_empty() {
-            explanation.notes.push("Nobody has told of this prefix, and it is none of this node's.".to_owned());
+            explanation
+                .notes
+                .push("Nobody has told of this prefix, and it is none of this node's.".to_owned());
         }
         if self.drain.is_some() {
             explanation.notes.push("The node is being drained.".to_owned());

@@ -48,8 +48,12 @@ impl Speaker {
     }
 
     fn remove_instance(&mut self, name: &str) {
-        let peers: Vec<PeerKey> =
-            self.peers.values().filter(|peer| peer.instance == name).map(|peer| peer.config.key.clone()).collect();
+        let peers: Vec<PeerKey> = self
+            .peers
+            .values()
+            .filter(|peer| peer.instance == name)
+            .map(|peer| peer.config.key.clone())
+            .collect();
         for key in peers {
             self.remove_peer(&key);
         }
@@ -154,8 +158,7 @@ impl Speaker {
 
     fn change_peer(&mut self, instance: &feed::Instance, config: &feed::Peer) {
         let settings = settings::session(instance, config, self.last, &self.options.host, &self.links);
-        let (Some(peer), Some(rib)) =
-            (self.peers.get_mut(&config.key), self.ribs.get_mut(&instance.name))
+        let (Some(peer), Some(rib)) = (self.peers.get_mut(&config.key), self.ribs.get_mut(&instance.name))
         else {
             return;
         };
@@ -187,7 +190,8 @@ impl Speaker {
         let snapshot = std::mem::take(&mut self.snapshot);
         for instance in &snapshot.instances {
             for config in &instance.peers {
-                let settings = settings::session(instance, config, self.last, &self.options.host, &self.links);
+                let settings =
+                    settings::session(instance, config, self.last, &self.options.host, &self.links);
                 if let Some(peer) = self.peers.get_mut(&config.key)
                     && peer.settings != settings
                 {

@@ -95,7 +95,7 @@ impl Open {
             .filter(|(prefix, _)| prefix.family() == family)
             .map(|(prefix, key)| (*prefix, key.clone()))
             .collect();
-        let mut put = |prefix: Prefix, key: &str| {
+        let put = |prefix: Prefix, key: &str| {
             put_md5_key(&*self.listener, prefix, key.as_bytes())
                 .inspect_err(|error| warn!(%address, %prefix, %error, "cannot use the key of a peer"))
                 .is_ok()

@@ -22,13 +22,12 @@ mod restart;
 mod settings;
 mod state_file;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_bgp_feed::server::{self, Notice, Request};
-use rhumb_bgp_feed::{Answer, Board, PeerKey, Snapshot};
+use rhumb_bgp_feed::{Board, PeerKey, Snapshot};
 use rhumb_model::Timestamp;
 use rhumb_routing::{Namespaces, Netlink};
 use tokio::sync::{mpsc, oneshot};
@@ -36,11 +35,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::rib::Rib;
-use crate::session::Report;
+use crate::session::{Report, TaskId, with_causes};
 use addresses::Links;
 use drain::Drain;
 use listeners::{Accepted, Listeners};
-use peer::{Peer, TaskId};
+use peer::Peer;
 use restart::LastRun;
 use state_file::{StateError, StateFile};
 
@@ -163,32 +162,22 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), SpeakerError> {
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let (mut speaker, inputs) = Speaker::new(options, requests).await?;
-    let board = speaker.board.clone();
-    let serve = async {
-        match &speaker.options.socket {
-            Some(path) => {
-                let listener = server::listen(path)
-                    .map_err(|source| SpeakerError::Socket { path: path.clone(), source })?;
-                Ok(Some((listener, requests_in)))
-            }
-            None => Ok(None),
-        }
-    };
-    let feed = serve.await?;
+    let (mut speaker, inputs) = Speaker::new(options, requests)?;
     let mut serving = JoinSet::new();
     // Without a socket the sender lives on here, so that the owner sees no closed channel.
-    let _requests = match feed {
-        Some((listener, requests_in)) => {
+    let mut unused = Some(requests_in);
+    if let Some(path) = &speaker.options.socket {
+        let listener =
+            server::listen(path).map_err(|source| SpeakerError::Socket { path: path.clone(), source })?;
+        if let Some(requests) = unused.take() {
             let software = concat!("rhumb-bgp ", env!("CARGO_PKG_VERSION")).to_owned();
-            serving.spawn(server::serve(listener, board, software, requests_in, log_notice));
-            None
+            serving.spawn(server::serve(listener, speaker.board.clone(), software, requests, log_notice));
         }
-        None => Some(()),
-    };
+    }
     speaker.begin().await?;
     ready();
     speaker.work(inputs, stop).await;
+    drop(unused);
     Ok(())
 }
 
@@ -201,7 +190,7 @@ fn log_notice(notice: Notice) {
 }
 
 impl Speaker {
-    async fn new(options: Options, requests: mpsc::Receiver<Request>) -> Result<(Self, Inputs), SpeakerError> {
+    fn new(options: Options, requests: mpsc::Receiver<Request>) -> Result<(Self, Inputs), SpeakerError> {
         let (reports_in, reports) = mpsc::channel(REPORTS);
         let (accepted_in, accepted) = mpsc::channel(ACCEPTED);
         let (bfd_in, bfd) = mpsc::channel(BFD_EVENTS);
@@ -247,7 +236,7 @@ impl Speaker {
             Ok(saved) => saved.flatten(),
             Err(error) => {
                 // The agent says it again; a file that cannot be read must not keep the node from its peers.
-                warn!(error = %crate::session::with_causes(&error), "begin without the last configuration");
+                warn!(error = %with_causes(&error), "begin without the last configuration");
                 None
             }
         };
@@ -259,8 +248,8 @@ impl Speaker {
             self.settle_by = Instant::now() + longest;
         }
         if let Some(path) = self.options.config.clone() {
-            let text = std::fs::read(&path)
-                .map_err(|source| SpeakerError::Config { path: path.clone(), source })?;
+            let text =
+                std::fs::read(&path).map_err(|source| SpeakerError::Config { path: path.clone(), source })?;
             let snapshot =
                 serde_json::from_slice(&text).map_err(|source| SpeakerError::Parse { path, source })?;
             self.fed = true;
@@ -304,7 +293,11 @@ impl Speaker {
         let kept = self.peers.values().filter_map(|peer| peer.kept_until);
         let settle = (!self.settled).then_some(self.settle_by);
         let drain = self.drain.as_ref().and_then(Drain::next);
-        [self.save_at, self.publish_at, settle, drain, self.listen_again].into_iter().flatten().chain(kept).min()
+        [self.save_at, self.publish_at, settle, drain, self.listen_again]
+            .into_iter()
+            .flatten()
+            .chain(kept)
+            .min()
     }
 
     async fn tick(&mut self) {
@@ -368,15 +361,17 @@ impl Speaker {
         if let Some(state) = &self.state
             && let Err(error) = state.save(&self.snapshot)
         {
-            warn!(error = %crate::session::with_causes(&error), "the configuration is not saved");
+            warn!(error = %with_causes(&error), "the configuration is not saved");
             self.save_at = Some(Instant::now() + LISTEN_AGAIN);
         }
     }
 
     fn publish(&mut self) {
         self.publish_at = None;
-        for peer in self.peers.values_mut().filter(|peer| std::mem::take(&mut peer.is_changed)) {
-            if let Some(rib) = self.ribs.get(&peer.instance) {
+        for peer in self.peers.values_mut() {
+            if std::mem::take(&mut peer.is_changed)
+                && let Some(rib) = self.ribs.get(&peer.instance)
+            {
                 self.board.put_peer(peer.published(rib));
             }
         }

@@ -14,10 +14,7 @@ use tracing::warn;
 
 use crate::fsm::State;
 use crate::rib::{PeerId, Rib};
-use crate::session::{Command, Counters, Established, Settings};
-
-/// Number of a peer's task; never used twice.
-pub(crate) type TaskId = u64;
+use crate::session::{Command, Counters, Established, Settings, TaskId};
 
 #[derive(Debug)]
 pub(crate) struct Peer {

@@ -9,11 +9,11 @@ use rhumb_model::Family;
 use tracing::{debug, info, warn};
 
 use super::listeners::Accepted;
-use super::peer::{Peer, TaskId};
+use super::peer::Peer;
 use super::{Speaker, bfd, now, restart, settings};
 use crate::fsm::{Cause, State};
 use crate::rib::Outgoing;
-use crate::session::{Command, Established, Report, is_from};
+use crate::session::{Command, Established, Report, TaskId, is_from};
 use crate::wire::{Cease, Notification, RefreshKind, RouteRefresh, Update};
 
 /// Prefixes of a batch: some 64 KiB of messages.
@@ -95,7 +95,8 @@ impl Speaker {
         if let Some(rib) = self.ribs.get_mut(&peer.instance) {
             rib.peer_down(peer.id, &kept);
         }
-        peer.kept_until = (!kept.is_empty()).then(|| Instant::now() + restart::restart_time(&session.negotiated));
+        peer.kept_until =
+            (!kept.is_empty()).then(|| Instant::now() + restart::restart_time(&session.negotiated));
         peer.kept = kept;
         peer.can_take = false;
         peer.has_news = false;

@@ -45,7 +45,8 @@ pub(crate) fn session(
         PeerAddress::Scoped { address, interface } => (IpAddr::V6(*address), Some(interface.clone())),
         PeerAddress::Interface(interface) => (NOWHERE, Some(interface.clone())),
     };
-    let of_link = || peer.source_interface.as_ref().and_then(|link| links.address_of(link, Family::of(address)));
+    let of_link =
+        || peer.source_interface.as_ref().and_then(|link| links.address_of(link, Family::of(address)));
     let endpoint = Endpoint {
         address,
         link,
@@ -76,7 +77,8 @@ pub(crate) fn session(
 
 fn capabilities(asn: Asn, peer: &feed::Peer, last: LastRun, host: &str) -> Capabilities {
     let families: BTreeSet<Family> = peer.families.iter().map(|family| family.family).collect();
-    let extended = peer.families.iter().filter(|family| family.extended_next_hop && family.family == Family::V4);
+    let extended =
+        peer.families.iter().filter(|family| family.extended_next_hop && family.family == Family::V4);
     let restart = peer.graceful_restart.as_ref();
     Capabilities {
         route_refresh: true,
@@ -96,7 +98,12 @@ fn capabilities(asn: Asn, peer: &feed::Peer, last: LastRun, host: &str) -> Capab
 }
 
 /// What the table has to know of an established session.
-pub(crate) fn info(instance: &feed::Instance, peer: &feed::Peer, session: &Established, links: &Links) -> PeerInfo {
+pub(crate) fn info(
+    instance: &feed::Instance,
+    peer: &feed::Peer,
+    session: &Established,
+    links: &Links,
+) -> PeerInfo {
     let scope = match session.remote {
         SocketAddr::V6(remote) => Some(remote.scope_id()).filter(|scope| *scope != 0),
         SocketAddr::V4(_) => None,

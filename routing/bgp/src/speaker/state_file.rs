@@ -89,7 +89,10 @@ impl StateFile {
         if read.version != VERSION {
             return Err(StateError::Version { path: path(), version: read.version });
         }
-        Ok(Some(Saved { snapshot: read.snapshot, same_boot: !self.boot.is_empty() && read.boot == self.boot }))
+        Ok(Some(Saved {
+            snapshot: read.snapshot,
+            same_boot: !self.boot.is_empty() && read.boot == self.boot,
+        }))
     }
 
     /// Saves in one step: after a crash there is the old file or the new one. Nobody else can read it, for there are
