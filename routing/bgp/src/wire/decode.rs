@@ -123,6 +123,10 @@ impl Reader<'_> {
             let value = length.and_then(|length| take(&mut section, length));
             let (Some((flags, code)), Some(value)) = (header, value) else {
                 let attribute = header.map(|(_, code)| code);
+                // Its destinations cannot be read, and what cannot be read cannot be withdrawn (RFC 7606 §5.3).
+                if matches!(attribute, Some(rules::MP_REACH_NLRI | rules::MP_UNREACH_NLRI)) {
+                    return Err(Notification::update(rules::MALFORMED_LIST, []));
+                }
                 self.note(Fault::withdraw(attribute, "longer than what is left", rules::MALFORMED_LIST), &[]);
                 return Ok(());
             };

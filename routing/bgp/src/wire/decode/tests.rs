@@ -203,6 +203,11 @@ fn lengths_that_do_not_fit_are_acted_upon_by_what_is_lost() {
         let first = [attribute(0x80, 14, &REACH), attributes].concat();
         assert_eq!(outcome(decode(&session, &body(&[], &first, &[]))), Outcome::Withdrawn, "{tail:?}");
     }
+    // It is the one with destinations (§5.3).
+    for tail in [&[0x80, 14, 9, 0, 2][..], &[0x80, 15, 9, 0, 2], &[0x80, 15]] {
+        let attributes = [&good, tail].concat();
+        assert_eq!(outcome(decode(&session, &body(&[], &attributes, &ROUTE))), Outcome::Reset(1), "{tail:?}");
+    }
     // Destinations cannot be read (§5.3).
     for bad in [&[33, 10, 0, 0, 0, 0][..], &[24, 10, 0]] {
         assert_eq!(outcome(decode(&session, &body(&[], &good, bad))), Outcome::Reset(10), "{bad:?}");
