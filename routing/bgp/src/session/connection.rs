@@ -96,7 +96,7 @@ impl Connection {
     }
 
     /// Queues what the peer is to be told next, and says in how many messages.
-    pub(super) fn queue_routes(&mut self, outgoing: &Outgoing) -> usize {
+    pub(super) fn queue_routes(&mut self, outgoing: &Outgoing) -> Queued {
         let marks = self.negotiated.as_ref().is_some_and(|negotiated| negotiated.enhanced_route_refresh);
         let mark = |codec: &Codec, family: Family, kind: RefreshKind| {
             let message = Message::RouteRefresh(RouteRefresh { family, kind });
@@ -115,7 +115,12 @@ impl Connection {
             Outgoing::EndOfRefresh(family) => mark(&self.codec, *family, RefreshKind::End),
         };
         self.queue_encoded(&messages);
-        messages.len()
+        let is_mark = matches!(outgoing, Outgoing::BeginOfRefresh(_) | Outgoing::EndOfRefresh(_));
+        if is_mark {
+            Queued { updates: 0, marks: messages.len() }
+        } else {
+            Queued { updates: messages.len(), marks: 0 }
+        }
     }
 
     fn queue_encoded(&mut self, messages: &[Bytes]) {
@@ -166,4 +171,13 @@ impl Connection {
 pub(super) enum Want {
     Read,
     WriteOnly,
+}
+
+/// How many messages were queued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Queued {
+    /// UPDATE.
+    pub(super) updates: usize,
+    /// ROUTE-REFRESH.
+    pub(super) marks: usize,
 }

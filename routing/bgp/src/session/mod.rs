@@ -28,6 +28,7 @@ use std::time::Duration;
 use rhumb_bgp_feed::{MessageCounts, PeerAsn};
 use tokio::net::TcpStream;
 
+use connection::Queued;
 pub(crate) use endpoint::{Endpoint, NOWHERE, Reach, is_from, listen, listener_prefix};
 pub(crate) use peer::Session;
 pub(crate) use socket_option::put_md5_key;
@@ -109,7 +110,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    fn count(counters: &[AtomicU64; 5], message: &Message, by: u64) {
+    fn count(counters: &[AtomicU64; 5], message: &Message) {
         let index = match message {
             Message::Open(_) => 0,
             Message::Update(_) => 1,
@@ -117,19 +118,20 @@ impl Counters {
             Message::Keepalive => 3,
             Message::RouteRefresh(_) => 4,
         };
-        counters[index].fetch_add(by, Ordering::Relaxed);
+        counters[index].fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_received(&self, message: &Message) {
-        Self::count(&self.received, message, 1);
+        Self::count(&self.received, message);
     }
 
     fn count_sent(&self, message: &Message) {
-        Self::count(&self.sent, message, 1);
+        Self::count(&self.sent, message);
     }
 
-    fn count_updates_sent(&self, by: usize) {
-        self.sent[1].fetch_add(by as u64, Ordering::Relaxed);
+    fn count_routes_sent(&self, queued: Queued) {
+        self.sent[1].fetch_add(queued.updates as u64, Ordering::Relaxed);
+        self.sent[4].fetch_add(queued.marks as u64, Ordering::Relaxed);
     }
 
     /// What was received and sent.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::connection::{Connection, Want};
+use super::connection::{Connection, Queued, Want};
 use super::endpoint::{ConnectError, NOWHERE};
 use super::fallback::{disliked, leave_out};
 use super::{Command, Counters, Established, Number, Report, Settings, TaskId, with_causes};
@@ -203,12 +203,14 @@ impl Session {
             return;
         }
         let Some(connection) = self.established() else { return };
-        let mut messages = 0;
+        let mut total = Queued::default();
         for outgoing in batch {
-            messages += connection.queue_routes(outgoing);
+            let queued = connection.queue_routes(outgoing);
+            total.updates += queued.updates;
+            total.marks += queued.marks;
         }
         connection.has_batch = true;
-        self.counters.count_updates_sent(messages);
+        self.counters.count_routes_sent(total);
         self.flush_all();
     }
 

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Sessions with real BIRD on the real kernel.
+
+mod lab;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lab::{Lab, all, route, snapshot, tor, until};
+use rhumb_bgp_feed::{
+    Answer, Changes, Peer, Question, RouteView, SessionState, Shutdown, Table, Timers, Ttl,
+};
+
+/// BIRD's end of the session, with MD5 and both families.
+const SESSION: &str = "\
+    neighbor 10.99.0.2 as 65002; password \"s3cret\"; graceful restart on; enable extended messages on;
+    ipv4 { import all; export filter { if source != RTS_STATIC then reject; bgp_community.add((65001,100));
+      bgp_large_community.add((65001,1,2)); accept; }; next hop self; };
+    ipv6 { import all; export where source = RTS_STATIC; next hop address fd99::1; };";
+
+/// What BIRD tells: the default route first, as a top-of-rack switch does.
+const ROUTES: &str = "\
+    protocol static s4 { ipv4; route 0.0.0.0/0 blackhole; route 10.100.1.0/24 blackhole; }
+    protocol static s6 { ipv6; route ::/0 blackhole; route fd00:100:1::/64 blackhole; }";
+
+fn routes(speaker: &lab::Speaker, table: Table) -> Vec<RouteView> {
+    match speaker.ask(Question::Routes { table, peer: None, family: None, most: 100 }) {
+        Answer::Routes { routes, .. } => routes,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_up(peer: &rhumb_bgp_feed::PeerState) -> bool {
+    peer.session == SessionState::Established && peer.families.iter().all(|family| family.end_of_rib)
+}
+
+#[test]
+fn bird_and_we_exchange_both_families_with_communities_under_md5() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(tor()));
+    let peer = speaker.until("a session with all routes", is_up);
+    assert_eq!((peer.asn, peer.hold_time), (Some(65001), Some(9)));
+    assert!(peer.families.iter().all(|family| (family.received, family.accepted) == (2, 2)), "{peer:?}");
+
+    let told = until("our routes at BIRD", || {
+        Some(bird.routes()).filter(|told| told.contains("10.200.1.0/24") && told.contains("fd00:200:1::/64"))
+    });
+    for part in ["BGP.as_path: 65002", "(65002, 5, 6)", "(65002,5)", "BGP.next_hop: fd99::2"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let heard = routes(&speaker, Table::In);
+    let prefixes: Vec<String> = heard.iter().map(|route| route.prefix.to_string()).collect();
+    assert_eq!(prefixes, ["0.0.0.0/0", "10.100.1.0/24", "::/0", "fd00:100:1::/64"]);
+    assert_eq!(heard[1].communities, [65001 << 16 | 100]);
+    assert_eq!(heard[1].large_communities, [[65001, 1, 2]]);
+    assert_eq!(heard[1].as_path, "65001");
+}
+
+#[test]
+fn a_wrong_key_brings_no_session() {
+    let lab = Lab::new();
+    let bird = lab.bird(&SESSION.replace("s3cret", "other"), ROUTES);
+    let speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    let failed = || {
+        let counters = lab.exec("b", "cat /proc/net/netstat");
+        let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next()?, lines.next()?);
+        let at = names.split(' ').position(|name| name == "TCPMD5Failure")?;
+        values.split(' ').nth(at)?.parse::<u64>().ok().filter(|count| *count > 0)
+    };
+    until("segments with another key", failed);
+    assert_ne!(speaker.peer().expect("a peer").session, SessionState::Established);
+    // The right key is a change of this peer alone, and brings the session.
+    feeder.change(|wanted| {
+        wanted.instances[0].peers[0].md5 = Some(rhumb_bgp_feed::Secret::new("other"));
+    });
+    speaker.until("a session with the right key", is_up);
+    drop(bird);
+}
+
+#[test]
+fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
+    let lab = Lab::new();
+    let kernel = "protocol kernel k4 { ipv4 { import none; export where source = RTS_BGP; }; }";
+    let bird = lab.bird(SESSION, &format!("{ROUTES}\n{kernel}"));
+    let mut speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    until("our route in BIRD's kernel", || {
+        lab.ip("a", "route show 10.200.1.0/24").contains("via 10.99.0.2").then_some(())
+    });
+
+    // The configuration that was taken is on disk before the kill.
+    until("the state file", || lab.path("state/bgp.json").exists().then_some(()));
+    let done = AtomicBool::new(false);
+    let fresh = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert!(
+                    lab.ip("a", "route show 10.200.1.0/24").contains("via 10.99.0.2"),
+                    "the route is lost"
+                );
+                looks += 1;
+            }
+            looks
+        });
+        drop(feeder);
+        speaker.child.kill();
+        until("BIRD misses us", || (!bird.say("show protocols tor").contains("Established")).then_some(()));
+        assert!(bird.has("10.200.1.0/24"), "BIRD keeps the route");
+        let again = lab.speaker();
+        // Nobody feeds it yet: it goes by its state file, and End-of-RIB waits for the agent.
+        again.until("a session without the agent", |peer| peer.session == SessionState::Established);
+        bird.until("AF preserved: ipv4 ipv6");
+        let _feeder = again.feed(snapshot(tor()));
+        again.until("all routes", is_up);
+        until("nothing stale at BIRD", || (!bird.routes().contains("stale")).then_some(()));
+        done.store(true, Ordering::Relaxed);
+        assert!(watch.join().expect("never without the route") > 0);
+        again
+    });
+    assert!(bird.has("10.200.1.0/24"));
+    drop(fresh);
+}
+
+#[test]
+fn changes_of_routes_and_policies_are_updates_and_never_end_a_session() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    let before = speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+
+    feeder.change(|wanted| wanted.instances[0].routes.insert(1, route("10.200.2.0/24", &[], &[])));
+    until("one route more", || bird.has("10.200.2.0/24").then_some(()));
+    feeder.change(|wanted| {
+        wanted.instances[0].routes.remove(0);
+    });
+    until("one route less", || (!bird.has("10.200.1.0/24")).then_some(()));
+    feeder.change(|wanted| {
+        wanted.instances[0].peers[0].export =
+            all(Changes { med: Some(77), prepend: 1, ..Changes::default() });
+    });
+    until("other attributes", || {
+        let told = bird.routes();
+        (told.contains("BGP.med: 77") && told.contains("BGP.as_path: 65002 65002")).then_some(())
+    });
+    feeder.change(|wanted| wanted.instances[0].peers[0].export = rhumb_bgp_feed::Policy::default());
+    until("nothing without a rule", || (!bird.has("10.200.2.0/24")).then_some(()));
+    feeder.change(|wanted| wanted.instances[0].peers[0].import = rhumb_bgp_feed::Policy::default());
+    until("nothing taken without a rule", || {
+        let peer = speaker.peer()?;
+        peer.families.iter().all(|family| (family.received, family.accepted) == (2, 0)).then_some(())
+    });
+
+    let after = speaker.peer().expect("a peer");
+    assert_eq!((after.established_count, after.since), (1, before.since));
+    assert_eq!(after.received.open, 1);
+}
+
+#[test]
+fn both_sides_refresh_on_request() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(tor()));
+    let before = speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    // BIRD asks for our routes, and tells its own once more between marks.
+    bird.say("reload in tor");
+    bird.say("reload out tor");
+    let after = speaker.until("a request and its answer", |peer| {
+        peer.received.route_refresh > before.received.route_refresh + 2
+            && peer.sent.update > before.sent.update
+    });
+    assert_eq!(after.established_count, 1);
+    assert!(after.families.iter().all(|family| (family.received, family.stale) == (2, 0)), "{after:?}");
+}
+
+#[test]
+fn ttl_security_is_spoken_and_kept() {
+    let lab = Lab::new();
+    let session = SESSION.replace("graceful restart on;", "ttl security on;");
+    let bird = lab.bird(&session, ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(Peer { ttl: Ttl::Security(1), graceful_restart: None, ..tor() }));
+    speaker.until("a session with TTL 255", is_up);
+    let sockets = lab.exec("b", "ss -tnie state established");
+    assert!(sockets.contains(":179"), "{sockets}");
+    // Whoever is farther away is not heard: BIRD now sends with a TTL of 1.
+    drop(bird);
+    let bird = lab.bird(&session.replace("ttl security on;", "ttl security off;"), ROUTES);
+    speaker.until("no session with a low TTL", |peer| peer.session != SessionState::Established);
+    let quiet = std::time::Instant::now() + Duration::from_secs(3);
+    until("three seconds without a session", || {
+        assert_ne!(speaker.peer().expect("a peer").session, SessionState::Established);
+        (std::time::Instant::now() > quiet).then_some(())
+    });
+    drop(bird);
+}
+
+#[test]
+fn a_passive_peer_waits_and_is_found_by_its_address() {
+    let lab = Lab::new();
+    let _bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(Peer { passive: true, ..tor() }));
+    speaker.until("a session that BIRD began", is_up);
+}
+
+#[test]
+fn with_too_many_routes_the_session_is_closed_and_left_alone() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let mut peer = tor();
+    peer.families[0].max_prefixes = Some(1);
+    let _feeder = speaker.feed(snapshot(peer));
+    bird.until("Maximum number of prefixes reached");
+    let peer = speaker.until("no session", |peer| peer.session == SessionState::Idle);
+    assert!(peer.last_error.is_some());
+    assert_eq!(routes(&speaker, Table::In), []);
+}
+
+#[test]
+fn a_peer_that_is_shut_says_why_and_comes_back_when_it_is_wanted() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    speaker.until("a session", is_up);
+    let reason = "cabling, back at noon";
+    feeder.change(|wanted| {
+        wanted.instances[0].peers[0].shutdown = Some(Shutdown { reason: reason.to_owned() });
+    });
+    bird.until(reason);
+    assert!(!bird.has("10.200.1.0/24"), "whoever shuts a session takes its routes along");
+    feeder.change(|wanted| wanted.instances[0].peers[0].shutdown = None);
+    speaker.until("the session again", is_up);
+}
+
+#[test]
+fn a_drain_shuns_then_withdraws_then_closes() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(tor()));
+    speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    std::thread::scope(|scope| {
+        let drain = scope.spawn(|| speaker.ask(Question::Drain { reason: "maintenance".to_owned() }));
+        until("GRACEFUL_SHUTDOWN", || bird.routes().contains("(65535,0)").then_some(()));
+        until("withdrawn", || (!bird.has("10.200.1.0/24")).then_some(()));
+        assert!(bird.say("show protocols tor").contains("Established"), "withdrawn before it is closed");
+        assert_eq!(drain.join().expect("asked"), Answer::Done);
+    });
+    speaker.until("no session", |peer| peer.session == SessionState::Idle);
+    assert_eq!(speaker.ask(Question::Undrain), Answer::Done);
+    speaker.until("the session again", is_up);
+    until("our route again", || bird.has("10.200.1.0/24").then_some(()));
+}
+
+#[test]
+fn a_terminated_speaker_says_nothing_where_routes_are_to_be_kept() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let mut speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    drop(feeder);
+    speaker.child.terminate();
+    until("BIRD misses us", || (!bird.say("show protocols tor").contains("Established")).then_some(()));
+    assert!(bird.has("10.200.1.0/24"), "BIRD keeps the route");
+}
+
+#[test]
+fn sessions_with_timers_of_one_and_three_seconds_hold() {
+    let lab = Lab::new();
+    let _bird = lab.bird(&format!("{SESSION} hold time 3; keepalive time 1;"), ROUTES);
+    let speaker = lab.speaker();
+    let timers = Timers { hold_time: 3, keepalive: 1, connect_retry: 1 };
+    let _feeder = speaker.feed(snapshot(Peer { timers, ..tor() }));
+    let first = speaker.until("a session", is_up);
+    let later = speaker.until("many keepalives", |peer| peer.received.keepalive >= 10);
+    assert_eq!((later.established_count, later.since), (1, first.since));
+}
