@@ -4,6 +4,9 @@
 //! The kernel-side programs need a compiler with a BPF core library and bpf-linker. Debian 12 ships such a compiler;
 //! where rustup's nightly with rust-src is there, that one serves, and Debian's packages are left out.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -50,6 +53,19 @@ const LAB: Packages = Packages {
     why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside",
 };
 
+// Services are kept from starting: the labs start each of them in a namespace, as many as they need.
+const ROUTERS: Packages = Packages {
+    part: Part::Lab,
+    names: &["bird2", "frr", "gobgpd", "exabgp", "openbgpd", "nftables"],
+    why: "labs: other BGP and BFD speakers to speak with",
+};
+
+/// The services of those packages, as an init system calls them.
+const ROUTER_SERVICES: &[&str] = &["bird", "frr", "gobgpd", "exabgp", "openbgpd", "bgplgd"];
+
+/// Debian's packages ask this program whether they may start a service; 101 is no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
 const MACHINE: Packages = Packages {
     part: Part::Machine,
     names: &["qemu-system-x86", "busybox-static"],
@@ -77,6 +93,7 @@ pub(crate) fn install(parts: &[Part]) -> anyhow::Result<()> {
     }
     if parts.contains(&LAB.part) {
         work.packages(&LAB)?;
+        work.routers()?;
     }
     if parts.contains(&MACHINE.part) {
         work.packages(&MACHINE)?;
@@ -138,6 +155,20 @@ impl Work {
         run(install.args(["install", "-q", "-y", "--no-install-recommends"]).args(missing))
     }
 
+    /// The other speakers, none of which starts, not at the next boot either.
+    fn routers(&mut self) -> anyhow::Result<()> {
+        if missing(ROUTERS.names).is_empty() {
+            return Ok(());
+        }
+        let quiet = Quiet::begin()?;
+        self.packages(&ROUTERS)?;
+        drop(quiet);
+        if Path::new("/run/systemd/system").exists() {
+            run(Command::new("systemctl").args(["disable", "--quiet"]).args(ROUTER_SERVICES))?;
+        }
+        Ok(())
+    }
+
     fn component(&mut self, name: &str, subcommand: &str, why: &str) -> anyhow::Result<()> {
         if output(Command::new("cargo").args([subcommand, "--version"])).is_some() {
             return Ok(());
@@ -168,6 +199,33 @@ impl Work {
             install.env("LLVM_PREFIX", LLVM_PREFIX);
         }
         run(&mut install)
+    }
+}
+
+/// While it lives, no package starts a service. A policy that is there already stays in force.
+struct Quiet {
+    ours: bool,
+}
+
+impl Quiet {
+    fn begin() -> anyhow::Result<Self> {
+        if Path::new(POLICY).exists() || !crate::preflight::is_root() {
+            return Ok(Self { ours: false });
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o755).open(POLICY).context(POLICY)?;
+        file.write_all(b"#!/bin/sh\nexit 101\n").context(POLICY)?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = std::fs::remove_file(POLICY)
+        {
+            println!("setup: remove {POLICY} by hand, or no service starts on this machine: {error}");
+        }
     }
 }
 

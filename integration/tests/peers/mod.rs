@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Other BGP speakers in network namespaces: BIRD, FRR, GoBGP, OpenBGPD and ExaBGP as Debian has them, and `rhumb-bgp`
+//! itself, each with sockets and files of its own. All of it goes with the values.
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
+#![allow(clippy::panic, reason = "only tests use this")]
+
+mod bird;
+mod exabgp;
+mod frr;
+mod gobgp;
+mod openbgpd;
+mod speaker;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use bird::Bird;
+pub(crate) use exabgp::Exabgp;
+pub(crate) use frr::Frr;
+pub(crate) use gobgp::Gobgp;
+pub(crate) use openbgpd::Openbgpd;
+use rhumb_integration::lab::Namespace;
+pub(crate) use speaker::{Snapshot, Speaker};
+
+/// How long anything may take that is not measured: peers wait seconds before they connect again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// Our AS and the peer's: both need four octets.
+pub(crate) const OUR_AS: u32 = 4_200_000_001;
+pub(crate) const THEIR_AS: u32 = 4_200_000_002;
+
+/// What both ends of a pair sign their segments with.
+pub(crate) const KEY: &str = "s3cret";
+
+/// What another speaker answers when it is asked.
+pub(crate) trait Peer {
+    /// Whether its session with us is established.
+    fn is_established(&self) -> bool;
+
+    /// What it knows of the route to a prefix, as it prints it; nothing when it has none.
+    fn route(&self, prefix: &str) -> Option<String>;
+
+    /// Asks us to send everything again; false: it never does.
+    fn ask_again(&self) -> bool;
+
+    /// How many UPDATE messages, or routes, it has been told so far: asked again, it is told more.
+    fn told(&self) -> u64;
+}
+
+/// Namespaces with links between them, and a folder for what runs there.
+pub(crate) struct Net {
+    id: String,
+    dir: tempfile::TempDir,
+    namespaces: BTreeMap<String, Namespace>,
+}
+
+impl Net {
+    /// Namespaces of routers: they forward.
+    pub(crate) fn new(names: &[&str]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("rhbgp{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::Builder::new().prefix(&id).tempdir().expect("made");
+        // The daemons give root away and still read their files.
+        run(Command::new("chmod").arg("755").arg(dir.path()));
+        let mut net = Self { id, dir, namespaces: BTreeMap::new() };
+        for name in names {
+            let namespace = Namespace::create(&format!("{}-{name}", net.id)).expect("these tests need root");
+            for (sysctl, value) in [
+                ("net/ipv4/ip_forward", "1"),
+                ("net/ipv6/conf/all/forwarding", "1"),
+                ("net/ipv4/fib_multipath_hash_policy", "1"),
+                ("net/ipv6/fib_multipath_hash_policy", "1"),
+            ] {
+                namespace.sysctl(sysctl, value).expect("written");
+            }
+            net.namespaces.insert((*name).to_owned(), namespace);
+        }
+        net
+    }
+
+    /// Namespaces `a`, for us, and `b`, for the peer, with a link: 10.99.0.1, fd99::1 and fe80::a on `va` there,
+    /// 10.99.0.2, fd99::2 and fe80::b on `vb` here.
+    pub(crate) fn pair() -> Self {
+        let net = Self::new(&["a", "b"]);
+        net.link([
+            ("a", "va", &["10.99.0.1/24", "fd99::1/64", "fe80::a/64"]),
+            ("b", "vb", &["10.99.0.2/24", "fd99::2/64", "fe80::b/64"]),
+        ]);
+        net
+    }
+
+    /// A link between two namespaces: of each end the namespace, its name and its addresses.
+    pub(crate) fn link(&self, ends: [(&str, &str, &[&str]); 2]) {
+        let [(a, a_name, _), (b, b_name, _)] = ends;
+        let (a, b) = (self.namespace(a).name(), self.namespace(b).name());
+        rhumb_integration::lab::ip(&format!(
+            "link add {a_name} netns {a} type veth peer name {b_name} netns {b}"
+        ))
+        .expect("linked");
+        for (namespace, name, addresses) in ends {
+            let mut lines = format!("link set {name} addrgenmode none\n");
+            for address in addresses {
+                let nodad = if address.contains(':') { " nodad" } else { "" };
+                lines.push_str(&format!("addr add {address} dev {name}{nodad}\n"));
+            }
+            lines.push_str(&format!("link set {name} up\n"));
+            self.namespace(namespace).ip(&lines).expect("set up");
+        }
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> &Namespace {
+        &self.namespaces[name]
+    }
+
+    /// What a program printed in one of the namespaces.
+    pub(crate) fn exec(&self, namespace: &str, words: &[&str]) -> String {
+        run(self.namespace(namespace).command(words[0]).args(&words[1..]))
+    }
+
+    /// The same, when it succeeds.
+    fn try_exec(&self, namespace: &str, words: &[&str]) -> Option<String> {
+        let output = self.namespace(namespace).command(words[0]).args(&words[1..]).output().expect("run");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Drops everything that one of the namespaces sends or passes on: it is dead to all others, and no link goes down.
+    pub(crate) fn mute(&self, namespace: &str) {
+        let chain = |hook: &str| {
+            format!("add chain inet mute {hook} {{ type filter hook {hook} priority 0; policy drop; }}")
+        };
+        let rules = format!("add table inet mute; {}; {}", chain("output"), chain("forward"));
+        self.exec(namespace, &["nft", &rules]);
+    }
+
+    pub(crate) fn unmute(&self, namespace: &str) {
+        self.exec(namespace, &["nft", "delete table inet mute"]);
+    }
+
+    /// Routes of a table of one of the namespaces, both families, one line each.
+    pub(crate) fn routes(&self, namespace: &str, table: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for family in ["-4", "-6"] {
+            // A table that was never used is an error.
+            let told = self
+                .try_exec(namespace, &["ip", family, "route", "show", "table", table])
+                .unwrap_or_default();
+            // Next hops of one route follow it, indented.
+            lines.extend(told.replace("\n\t", " ").lines().map(str::to_owned));
+        }
+        lines
+    }
+
+    /// The route of a namespace to exactly this prefix, in a table.
+    pub(crate) fn kernel_route(&self, namespace: &str, table: &str, prefix: &str) -> Option<String> {
+        self.routes(namespace, table).into_iter().find(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.first() == Some(&prefix) || (words.get(1) == Some(&prefix) && words[0] == "blackhole")
+        })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the folder; its path as text.
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    }
+
+    /// Starts a program in a namespace; what it says goes to a file beside its configuration.
+    fn start(
+        &self,
+        namespace: &str,
+        label: &str,
+        program: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Daemon {
+        let path = self.path(&format!("{label}.log"));
+        let log = File::options().create(true).append(true).open(&path).expect("made");
+        let mut command = Command::new("setpriv");
+        // BFD inside of these programs is not to take a busy machine for a failure.
+        command.args(["--pdeathsig", "KILL", "--", "chrt", "-r", "1", "nsenter"]);
+        command.arg(format!("--net={}", self.namespace(namespace).path().display()));
+        command.args(["--", program]).args(args).envs(env.iter().copied());
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a copy")).stderr(log);
+        Daemon { child: command.spawn().expect("started"), log: path, program: program.to_owned() }
+    }
+}
+
+/// A program that runs; killed on drop.
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+    program: String,
+}
+
+impl Daemon {
+    /// Waits for a condition while it runs.
+    fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !condition() {
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "{} ended with {ended:?}: {}", self.program, self.said());
+            assert!(begin.elapsed() < PATIENCE, "{}: not {what}: {}", self.program, self.said());
+            std::thread::sleep(MS * 20);
+        }
+    }
+
+    /// What it wrote.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it by SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Ends it by SIGTERM.
+    pub(crate) fn terminate(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Polls a condition of another program, which tells nobody of it.
+pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, condition), "{what}: not within {PATIENCE:?}");
+}
+
+/// Whether a condition comes true in time.
+pub(crate) fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if begin.elapsed() >= patience {
+            return false;
+        }
+        std::thread::sleep(MS * 20);
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
