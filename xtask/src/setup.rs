@@ -60,8 +60,14 @@ const ROUTERS: Packages = Packages {
     why: "labs: other BGP and BFD speakers to speak with",
 };
 
-/// The services of those packages, as an init system calls them.
-const ROUTER_SERVICES: &[&str] = &["bird", "frr", "gobgpd", "exabgp", "openbgpd", "bgplgd"];
+/// The services of those packages.
+const ROUTER_SERVICES: &[(&str, &[&str])] = &[
+    ("bird2", &["bird"]),
+    ("frr", &["frr"]),
+    ("gobgpd", &["gobgpd"]),
+    ("exabgp", &["exabgp"]),
+    ("openbgpd", &["openbgpd", "bgplgd"]),
+];
 
 /// Debian's packages ask this program whether they may start a service; 101 is no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -155,16 +161,19 @@ impl Work {
         run(install.args(["install", "-q", "-y", "--no-install-recommends"]).args(missing))
     }
 
-    /// The other speakers, none of which starts, not at the next boot either.
+    /// The other speakers. Those that are installed here do not start, at the next boot either.
     fn routers(&mut self) -> anyhow::Result<()> {
-        if missing(ROUTERS.names).is_empty() {
+        let missing = missing(ROUTERS.names);
+        if missing.is_empty() {
             return Ok(());
         }
         let quiet = Quiet::begin()?;
         self.packages(&ROUTERS)?;
         drop(quiet);
         if Path::new("/run/systemd/system").exists() {
-            run(Command::new("systemctl").args(["disable", "--quiet"]).args(ROUTER_SERVICES))?;
+            let installed = ROUTER_SERVICES.iter().filter(|(package, _)| missing.contains(package));
+            let services = installed.flat_map(|(_, services)| *services);
+            run(Command::new("systemctl").args(["disable", "--quiet"]).args(services))?;
         }
         Ok(())
     }
