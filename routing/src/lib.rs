@@ -15,6 +15,7 @@ pub mod host;
 mod host_routes;
 pub mod inspect;
 pub mod kernel;
+pub mod learned;
 mod links;
 mod namespaces;
 mod netlink;

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod fsm;
+pub mod kernel;
 pub mod policy;
 pub mod rib;
 mod session;

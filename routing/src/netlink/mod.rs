@@ -15,6 +15,7 @@ mod events;
 mod fabric;
 mod filter;
 mod foreign;
+pub(crate) mod learned;
 mod link;
 mod message;
 mod neighbour;
@@ -161,6 +162,11 @@ impl Netlink {
         };
         let host = open().map_err(|error| Break::Socket(error).at(&Place::Host))?;
         Ok(Self { namespaces, host })
+    }
+
+    /// The part that other threads may use.
+    pub(crate) fn into_host(self) -> Host {
+        self.host
     }
 
     /// The registered namespaces of pods.

@@ -6,7 +6,7 @@
 //! goes) is spent in `send`. That is why requests are made on threads of their own, never on the runtime's.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use netlink_packet_core::{
@@ -225,6 +225,20 @@ impl Listening {
             }
         }
     }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The answers in a datagram: to which request each is, and why that was refused, if it was.
+pub(crate) fn answers(datagram: &[u8]) -> impl Iterator<Item = (u32, Option<Refused>)> {
+    messages(datagram, |_| true).filter_map(|message| {
+        let sequence = message.header.sequence_number;
+        matches!(message.payload, NetlinkPayload::Error(_)).then(|| (sequence, refusal(&message.payload)))
+    })
 }
 
 /// Why the request was refused, if the last message of its answer says so.
