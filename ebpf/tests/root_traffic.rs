@@ -245,7 +245,7 @@ fn the_node_reaches_its_pods_and_they_reach_it() {
 }
 
 #[test]
-fn host_ports_work_from_the_wire_and_from_a_pod() {
+fn host_ports_work_from_the_wire_and_from_pods() {
     let mut cluster = Cluster::new();
     cluster.entries(&B, |link| link.host_ports = true);
     for (node, pod, far, near) in [(NODE.0, B.v4, FAR.0, A.v4), (NODE.1, B.v6, FAR.1, A.v6)] {
@@ -255,6 +255,8 @@ fn host_ports_work_from_the_wire_and_from_a_pod() {
         let to = socket(node, 8888);
         assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.far, to), ip(far));
         assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.a, to), ip(near));
+        let gateway = if pod.contains(':') { "fe80::1" } else { "169.254.1.1" };
+        assert_eq!(exchange((&cluster.b, socket(pod, 80)), &cluster.b, to), ip(gateway));
     }
     assert!(cluster.count(Hook::FromWire, Reason::HostPortIn) > 10);
     assert!(cluster.count(Hook::FromPod, Reason::HostPortIn) > 10);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use ground::Namespace;
 use ground::two_nodes::{Capture, ONE, PORT, TUNNEL, TWO, TwoNodes, Underlay, ip};
-use rhumb_ebpf::{Direction, EndpointAddr, Hook, Reason, Remote, RemotePrefix};
+use rhumb_ebpf::{Direction, EndpointAddr, Hook, HostPort, HostPortBackend, Reason, Remote, RemotePrefix};
 use rhumb_model::{Prefix, Target as _};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_ip_ttl, set_ipv6_unicast_hops, set_socket_timeout,
@@ -402,4 +402,34 @@ fn what_another_nodes_programs_left_on_a_packet_counts_for_nothing_here() {
         datagram(&sender, &receiver, 100);
     }
     assert!(nodes.two.count(Hook::ToPod, Reason::DeliveredTracked) >= 2);
+}
+
+#[test]
+fn a_pod_reaches_a_host_port_of_the_other_node_through_the_tunnel() {
+    for underlay in Underlay::BOTH {
+        let mut nodes = TwoNodes::new(underlay);
+        for (node, pod) in [(TWO.node.0, TWO.pod.0), (TWO.node.1, TWO.pod.1)] {
+            let key = HostPort { addr: ip(node), port: 8_888, protocol: 6 };
+            let value = HostPortBackend { addr: ip(pod), port: 80 };
+            block_on(nodes.two.targets.host_ports.put(&key, &value)).expect("put");
+        }
+        for (from, pod, node) in [(ONE.pod.0, TWO.pod.0, TWO.node.0), (ONE.pod.1, TWO.pod.1, TWO.node.1)] {
+            let listener = nodes.two.pod.inside(|| TcpListener::bind(at(pod, 80)).expect("bound"));
+            let serving = std::thread::spawn(move || {
+                let (mut stream, peer) = listener.accept().expect("accepted");
+                stream.write_all(b"hello").expect("sent");
+                peer.ip()
+            });
+            let client = nodes.one.pod.inside(|| TcpStream::connect_timeout(&at(node, 8_888), PATIENCE));
+            let mut client = client.unwrap_or_else(|error| panic!("connect {node} {underlay:?}: {error}"));
+            client.set_read_timeout(Some(PATIENCE)).expect("set");
+            let mut said = String::new();
+            client.read_to_string(&mut said).expect("received");
+            assert_eq!((said.as_str(), serving.join().expect("served")), ("hello", ip(from)));
+        }
+        assert!(nodes.two.count(Hook::FromTunnel, Reason::HostPortIn) > 5);
+        for side in [&nodes.one, &nodes.two] {
+            assert_eq!(side.count(Hook::FromTunnel, Reason::TunnelSource), 0);
+        }
+    }
 }

@@ -90,6 +90,12 @@ pub trait Family: Copy {
 
     /// Whether the address is good on one link only.
     fn is_link_local(addr: Self::Addr) -> bool;
+
+    /// The address that pods know as their gateway, and nobody has: what the datapath says itself comes from it.
+    fn gateway() -> Self::Addr;
+
+    /// Whether two addresses are the same; word by word, as comparing memory is a call in a program.
+    fn is_same(a: Self::Addr, b: Self::Addr) -> bool;
 }
 
 impl<F: Family> Ip<F> {
@@ -97,6 +103,12 @@ impl<F: Family> Ip<F> {
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
         self.later_fragment || self.more_fragments
+    }
+
+    /// Whether the packet is for what pods know as their gateway.
+    #[inline(always)]
+    pub fn is_to_gateway(&self) -> bool {
+        F::is_same(self.dst, F::gateway())
     }
 
     /// Whether the packet may be forwarded once more.
@@ -111,12 +123,12 @@ impl<F: Family> Ip<F> {
     /// Whether a pod may send there through the datapath.
     ///
     /// # Errors
-    /// [`Reason::Multicast`] for groups, [`Reason::LinkLocal`] for addresses of the link.
+    /// [`Reason::Multicast`] for groups, [`Reason::LinkLocal`] for addresses of the link, but not for the gateway.
     #[inline(always)]
     pub fn may_leave(&self) -> Result<(), Reason> {
         if F::is_group(self.dst) {
             Err(Reason::Multicast)
-        } else if F::is_link_local(self.dst) {
+        } else if F::is_link_local(self.dst) && !self.is_to_gateway() {
             Err(Reason::LinkLocal)
         } else {
             Ok(())
@@ -216,6 +228,16 @@ impl Family for V4 {
     fn is_link_local(_: u32) -> bool {
         // The host routes 169.254.0.0/16 like any other prefix: clouds have their metadata service there.
         false
+    }
+
+    #[inline(always)]
+    fn gateway() -> u32 {
+        u32::from_ne_bytes([169, 254, 1, 1])
+    }
+
+    #[inline(always)]
+    fn is_same(a: u32, b: u32) -> bool {
+        a == b
     }
 }
 
@@ -338,6 +360,16 @@ impl Family for V6 {
     #[inline(always)]
     fn is_link_local(addr: [u32; 4]) -> bool {
         u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    #[inline(always)]
+    fn gateway() -> [u32; 4] {
+        [u32::from_ne_bytes([0xfe, 0x80, 0, 0]), 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]
+    }
+
+    #[inline(always)]
+    fn is_same(a: [u32; 4], b: [u32; 4]) -> bool {
+        same(&a, &b)
     }
 }
 

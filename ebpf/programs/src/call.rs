@@ -80,9 +80,11 @@ calls! {
     leave = leave_v4, leave_v6: to_wire, leave, ();
     /// What leaves by an uplink and is no pod's; a reason.
     leave_host = leave_host_v4, leave_host_v6: host, leave, ();
-    /// Delivers an ICMP error about a masqueraded packet; a reason.
+    /// Delivers an ICMP error about a translated packet; a reason.
     error_in = error_in_v4, error_in_v6: icmp, enter, ();
-    /// Sends an ICMP error of a pod; a reason.
+    /// Gives an ICMP error of a pod the address that the packet's sender knows; an [`Errand`](crate::icmp::Errand).
+    error_from = error_from_v4, error_from_v6: icmp, answer, ();
+    /// Sends an ICMP error of a pod out of an uplink; a reason.
     error_out = error_out_v4, error_out_v6: icmp, leave, ();
     /// Replaces address and port of one side ([`Side`](crate::act::Side)); 0, or 1 when that is not possible.
     translate = translate_v4, translate_v6: act, rewrite, (ports: *const Ports, known: *const Known, side: u32);

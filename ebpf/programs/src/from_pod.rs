@@ -5,10 +5,11 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::Link;
 use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, ethernet};
-use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
+use rhumb_ebpf_common::{is_discovery, is_error, neighbour_discovery};
 
 use crate::act::{self, Hop};
 use crate::call::{Calls as _, reason};
+use crate::icmp::Errand;
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
 use crate::track::{self, Course};
 use crate::{either, finish, host_port, lookup, remote, tunnel};
@@ -31,26 +32,77 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
     let mut ports = Ports::NONE;
     match skb.protocol() {
         IPV4 => match v4(skb, link, &mut ports) {
-            Reason::ToStack => left::<V4>(skb, &ports),
-            Reason::TooBig => Err(reason(V4::too_big(skb, link, &ports))),
-            decided => Ok(decided),
+            IS_ERROR => error::<V4>(skb, link, &ports),
+            IS_TO_ITSELF => settle::<V4>(skb, link, &ports, go::<V4>(skb)),
+            decided => settle::<V4>(skb, link, &ports, decided),
         },
         IPV6 => match v6(skb, link, &mut ports) {
-            Reason::ToStack => left::<V6>(skb, &ports),
-            Reason::TooBig => Err(reason(V6::too_big(skb, link, &ports))),
+            IS_ERROR => error::<V6>(skb, link, &ports),
+            IS_TO_ITSELF => settle::<V6>(skb, link, &ports, go::<V6>(skb)),
             Reason::AnsweredNd => Err(discovery(skb, link)),
-            decided => Ok(decided),
+            decided => settle::<V6>(skb, link, &ports, decided),
         },
         ARP => Err(arp(skb, link)),
         _ => Err(Reason::NotIp),
     }
 }
 
+/// What [`v4`] and [`v6`] say of an ICMP error.
+const IS_ERROR: Reason = Reason::NotIp;
+
+/// What they say of a pod's answer to itself, which was translated.
+const IS_TO_ITSELF: Reason = Reason::OtherHost;
+
+/// What they say of a packet that is for no pod of this node.
+const IS_FOR_ELSEWHERE: Reason = Reason::Encapsulated;
+
+/// Brings about what is for the caller of [`v4`], [`v6`] and [`go`].
+#[inline(always)]
+fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, decided: Reason) -> Result<Reason, Reason> {
+    let decided = if decided == IS_FOR_ELSEWHERE { reason(F::onward(skb, link, ports)) } else { decided };
+    match decided {
+        Reason::ToStack => left::<F>(skb, ports),
+        Reason::TooBig => Err(reason(F::too_big(skb, link, ports))),
+        decided => Ok(decided),
+    }
+}
+
+/// An ICMP error of the pod goes the way of the packets that it answers.
+#[inline(always)]
+fn error<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
+    match Errand::of_number(F::error_from(skb)) {
+        Errand::Straight | Errand::Translated => settle::<F>(skb, link, ports, go::<F>(skb)),
+        Errand::Stack => Err(Reason::StackReturn),
+        Errand::Failed => Err(Reason::RewriteFailed),
+    }
+}
+
+/// What becomes of a packet that was translated, as [`v4`] says of others.
+#[inline(never)]
+fn go<F: Hop>(skb: Skb) -> Reason {
+    either(head_on::<F>(skb))
+}
+
+#[inline(always)]
+fn head_on<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+    let head = skb.head(ethernet::HEADER + F::HEADER)?;
+    let ip = F::parse(&head, skb.len())?;
+    if F::is_link_local(ip.dst) {
+        return Err(Reason::LinkLocal);
+    }
+    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
+        ip.may_hop()?;
+        return act::deliver::<F>(skb, head, endpoint);
+    }
+    Err(IS_FOR_ELSEWHERE)
+}
+
 /// A packet that the host's routes keep on the node: a port of the node may lead to a pod.
 #[inline(always)]
 fn left<F: Hop>(skb: Skb, ports: &Ports) -> Result<Reason, Reason> {
     remote::not_encapsulated(ports)?;
-    Ok(reason(F::host_port(skb, ports)))
+    // Without ports it may be an error about what came from behind a host port.
+    Ok(reason(if ports.protocol == 0 { F::error_in(skb) } else { F::host_port(skb, ports) }))
 }
 
 #[inline(never)]
@@ -143,17 +195,24 @@ fn own<F: Hop>(
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
     match track::follow::<F>(skb, head, &ip, ports) {
+        Course::Unknown if is_error(&skb, &ip) => return Err(IS_ERROR),
         Course::Straight | Course::Unknown => {}
         Course::Malformed => return Err(Reason::Malformed),
         Course::Stack => return Err(Reason::StackReturn),
         Course::HostPort => {
             host_port::answer::<F>(skb, &ip, ports)?;
+            if ip.is_to_gateway() {
+                return Err(IS_TO_ITSELF);
+            }
             head = skb.head(ethernet::HEADER + F::HEADER)?;
         }
+    }
+    if F::is_link_local(ip.dst) {
+        return Err(Reason::LinkLocal);
     }
     if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint);
     }
-    Err(reason(F::onward(skb, link, ports)))
+    Err(IS_FOR_ELSEWHERE)
 }

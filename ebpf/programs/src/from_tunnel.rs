@@ -9,6 +9,7 @@ use rhumb_ebpf_common::layout::{Address, Remote, same};
 use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
+use crate::call::reason;
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::{either, finish, lookup, track};
 
@@ -23,10 +24,22 @@ pub fn from_tunnel(ctx: TcContext) -> i32 {
 fn run(skb: Skb) -> Result<Reason, Reason> {
     act::forget_mark(skb);
     match skb.protocol() {
-        IPV4 => Ok(ip::<V4>(skb)),
-        IPV6 => Ok(ip::<V6>(skb)),
+        IPV4 => Ok(arrive::<V4>(skb)),
+        IPV6 => Ok(arrive::<V6>(skb)),
         _ => Err(Reason::TunnelNotIp),
     }
+}
+
+/// What is for the node may be for a host port.
+#[inline(always)]
+fn arrive<F: Hop>(skb: Skb) -> Reason {
+    match ip::<F>(skb) {
+        Reason::ToStack => {}
+        decided => return decided,
+    }
+    let mut ports = Ports::NONE;
+    let _course = F::any_ports(skb, &raw mut ports);
+    reason(if ports.protocol == 0 { F::error_in(skb) } else { F::host_port(skb, &raw const ports) })
 }
 
 /// A function of its own for each family: the stacks of nested calls add up, and what is called in the end need not bear

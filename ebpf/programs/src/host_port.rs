@@ -2,12 +2,12 @@
 //! Host ports: a port of the node that leads to a pod, and the way back.
 //!
 //! The destination is translated where the packet enters, and the flow remembered under the pod's side of it; the
-//! pod's answers find it and take the host port's address as their source. Later fragments carry no ports and are
-//! left to the stack. The source stays as it is: a pod that asks for its own host port would hear from itself, and a
-//! peer that uses one port of its own for the host port and for the pod at once is not told apart.
+//! pod's answers find it and take the host port's address as their source. The source stays as it is, but where the pod
+//! asks for its own host port: it would hear from itself, so it hears from its gateway, and answers that. A peer that
+//! uses one port of its own for the host port and for the pod at once is not told apart.
 
 use rhumb_ebpf_common::ct::Ends;
-use rhumb_ebpf_common::layout::{Ct, CtKey, HostPortKey, HostPortValue};
+use rhumb_ebpf_common::layout::{Ct, CtKey, HostPortKey, HostPortValue, same};
 use rhumb_ebpf_common::{Ip, Ports, Reason, ethernet};
 
 use crate::act::{self, Hop, Known, Side};
@@ -42,6 +42,9 @@ fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> 
     ip.may_hop()?;
     remember(skb, ip, ports, backend, &key);
     act::translate::<F>(skb, ports, Side::Destination, &Known::new(backend.addr, backend.port))?;
+    if same(&backend.addr, &F::key(ip.src)) {
+        act::translate::<F>(skb, ports, Side::Source, &Known::new(F::key(F::gateway()), ports.src))?;
+    }
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
     Ok(Reason::HostPortIn)
@@ -50,7 +53,9 @@ fn enter<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<Reason, Reason> 
 /// Takes note of a packet to a host port in the flow that the pod will see.
 #[inline(never)]
 fn remember<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, backend: &HostPortValue, host: &HostPortKey) {
-    let mut ends = Ends::new::<F>(ip.src, F::unkey(&backend.addr), ports);
+    let itself = same(&backend.addr, &F::key(ip.src));
+    let source = if itself { F::gateway() } else { ip.src };
+    let mut ends = Ends::new::<F>(source, F::unkey(&backend.addr), ports);
     ends.dst_port = backend.port;
     let _course = track::note(skb, &ends, Word::new(ports.signal));
     let (key, _) = ends.key();
@@ -65,6 +70,9 @@ pub(crate) fn answer<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<(), 
     let mut known = Known::NONE;
     if find::<F>(ip, ports, &mut known) {
         act::translate::<F>(skb, ports, Side::Source, &known)?;
+        if ip.is_to_gateway() {
+            act::translate::<F>(skb, ports, Side::Destination, &Known::new(F::key(ip.src), ports.dst))?;
+        }
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! ICMP errors about masqueraded packets, translated with what they quote.
+//! ICMP errors about translated packets, translated with what they quote.
 
-use rhumb_ebpf_common::layout::{Ct, CtKey, NatKey, same};
-use rhumb_ebpf_common::{Ip, Reason, ethernet, quote};
+use rhumb_ebpf_common::layout::{Ct, CtKey, HostPortKey, NatKey, same};
+use rhumb_ebpf_common::{Ip, Ports, Reason, ethernet, quote};
 
 use crate::act::{self, Hop, Known, Side};
 use crate::packet::Skb;
 use crate::{either, lookup};
 
-/// Delivers an error about a masqueraded packet to the pod that sent the packet, or to the node; [`Reason::ToStack`] when
-/// it is about something else.
+/// Delivers an error about a masqueraded packet, or about one from behind a host port, to the pod that sent the packet, or
+/// to the node; [`Reason::ToStack`] when it is about something else.
 #[inline(always)]
 pub(crate) fn enter<F: Hop>(skb: Skb) -> Reason {
     either(deliver::<F>(skb))
@@ -20,7 +20,8 @@ pub(crate) fn enter<F: Hop>(skb: Skb) -> Reason {
 fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let ip = &F::parse(&skb, skb.len())?;
     let mut pod = Known::NONE;
-    if !sender::<F>(skb, ip, &mut pod) {
+    let is_masqueraded = sender::<F>(skb, ip, &mut pod);
+    if !is_masqueraded && !behind_port::<F>(skb, ip, &mut pod) {
         return Err(Reason::ToStack);
     }
     let Some(endpoint) = lookup::endpoint(&pod.addr) else {
@@ -33,7 +34,7 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     translate_in(skb, ip, &pod).map_or(Ok(()), Err)?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
-    Ok(Reason::MasqueradeReturn)
+    Ok(if is_masqueraded { Reason::MasqueradeReturn } else { Reason::HostPortIn })
 }
 
 /// Finds the pod that sent the packet that an error is about.
@@ -50,10 +51,101 @@ fn sender<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &mut Known) -> bool {
     true
 }
 
+/// Finds the pod behind a host port that sent the packet that an error is about.
+#[inline(never)]
+fn behind_port<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &mut Known) -> bool {
+    let Some(quote) = quote(&skb, ip) else { return false };
+    let (addr, port, protocol) = (F::key(quote.src), quote.ports.src, quote.ports.protocol);
+    let Some(backend) = lookup::host_port(&HostPortKey { addr, port, protocol, padding: 0 }) else {
+        return false;
+    };
+    let inside = (F::unkey(&backend.addr), backend.port);
+    let (key, _) = CtKey::between::<F>(protocol, inside, (quote.dst, quote.ports.dst));
+    let known = lookup::ct(&key).is_some_and(|flow| flow.has(Ct::HOST_PORT));
+    if known {
+        *pod = Known::new(backend.addr, backend.port);
+    }
+    known
+}
+
 #[inline(never)]
 fn translate_in<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &Known) -> Option<Reason> {
     let quote = quote(&skb, ip)?;
     act::translate_error(skb, ip, &quote, Side::Destination, F::unkey(&pod.addr), pod.port).err()
+}
+
+/// What is to become of an error that a pod sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Errand {
+    /// It goes where its addresses say.
+    Straight,
+    /// The packet came through the host stack, which translates the error too.
+    Stack,
+    /// The packet came to a host port: the error was given that address.
+    Translated,
+    /// The kernel refused to change it.
+    Failed,
+}
+
+impl Errand {
+    /// What a global function returned.
+    #[inline(always)]
+    pub(crate) const fn of_number(number: u32) -> Self {
+        match number {
+            0 => Self::Straight,
+            1 => Self::Stack,
+            2 => Self::Translated,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Gives an error of a pod about a packet that came to a host port that port's address as its source.
+#[inline(always)]
+pub(crate) fn answer<F: Hop>(skb: Skb) -> Errand {
+    let Ok(ip) = &F::parse(&skb, skb.len()) else { return Errand::Straight };
+    let mut node = Known::NONE;
+    let errand = asked::<F>(skb, ip, &mut node);
+    if errand != Errand::Translated {
+        return errand;
+    }
+    if translate_out(skb, ip, &node).is_some() {
+        return Errand::Failed;
+    }
+    if ip.is_to_gateway() && translate_back(skb, ip).is_some() {
+        return Errand::Failed;
+    }
+    errand
+}
+
+/// Finds how the packet came that an error is about, and what its sender knows the pod by.
+#[inline(never)]
+fn asked<F: Hop>(skb: Skb, ip: &Ip<F>, node: &mut Known) -> Errand {
+    let Some(quote) = quote(&skb, ip) else { return Errand::Straight };
+    let (key, side) = CtKey::new::<F>(quote.dst, quote.src, &reversed(&quote.ports));
+    let Some(flow) = lookup::ct(&key) else { return Errand::Straight };
+    if flow.has(side.stack()) {
+        return Errand::Stack;
+    }
+    if !flow.is_diverted(side) {
+        return Errand::Straight;
+    }
+    *node = Known::new(flow.nat_addr, flow.nat_port);
+    Errand::Translated
+}
+
+/// The ports of an answer.
+#[inline(always)]
+fn reversed(ports: &Ports) -> Ports {
+    Ports { src: ports.dst, dst: ports.src, ..*ports }
+}
+
+/// An error about what the pod sent itself, by its gateway, goes to the pod.
+#[inline(never)]
+fn translate_back<F: Hop>(skb: Skb, ip: &Ip<F>) -> Option<Reason> {
+    let quote = quote(&skb, ip)?;
+    act::translate_error(skb, ip, &quote, Side::Destination, ip.src, quote.ports.src).err()
 }
 
 /// Gives an error of a pod or of the node about a packet to it the source that the packet's sender knows.
