@@ -186,7 +186,7 @@ fn missing_attributes_make_routes_withdrawn() {
 fn lengths_that_do_not_fit_are_acted_upon_by_what_is_lost() {
     let session = external();
     let good = base(&session);
-    // The sections do not fit into the message (RFC 7606 §3 b).
+    // The sections do not fit into the message (RFC 4271 §6.3).
     for bad in [vec![], vec![0], vec![0, 3, 8, 10], vec![0, 0, 0], vec![0, 0, 0, 9, 0x40]] {
         assert_eq!(outcome(decode(&session, &bad)), Outcome::Reset(1), "{bad:?}");
     }
