@@ -222,6 +222,7 @@ impl Desired {
             mtu: remote.mtu,
             keep_source: remote.keep_source,
             node: remote.node,
+            owner: remote.owner,
         };
         self.ipcache
             .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));

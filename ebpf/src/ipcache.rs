@@ -40,6 +40,9 @@ pub struct Remote {
     pub keep_source: bool,
     /// Whether the addresses are those of a node, not of pods.
     pub node: bool,
+    /// Which node has the addresses, or whose they are, as a number that is the same for all of one node; 0 when unknown.
+    /// The node with an outer address may send through the tunnel for what has its number.
+    pub owner: u64,
 }
 
 /// What the datapath knows about addresses elsewhere; of several prefixes with an address the longest counts.
@@ -121,6 +124,7 @@ fn read(value: &layout::Remote) -> Remote {
         mtu: value.mtu,
         keep_source: value.has(layout::Remote::KEEP_SOURCE),
         node: value.has(layout::Remote::NODE),
+        owner: u64::from(value.owner[1]) << 32 | u64::from(value.owner[0]),
     }
 }
 
@@ -136,6 +140,7 @@ fn write(key: &RemotePrefix, value: &Remote) -> layout::Remote {
         tunnel: value.tunnel.map_or([0; 4], to_words),
         identity: value.identity,
         mtu: value.mtu,
+        owner: [value.owner & 0xffff_ffff, value.owner >> 32].map(|word| word as u32),
         flags: flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum(),
         ..Default::default()
     }
@@ -170,10 +175,10 @@ mod tests {
 
         #[test]
         fn what_is_there_survives_the_map(
-            tunnel: Option<IpAddr>, identity: u32, mtu: u16, keep_source: bool, node: bool,
+            tunnel: Option<IpAddr>, identity: u32, mtu: u16, keep_source: bool, node: bool, owner: u64,
         ) {
             let tunnel = tunnel.map(|addr| addr.to_canonical());
-            let remote = Remote { tunnel, identity, mtu, keep_source, node };
+            let remote = Remote { tunnel, identity, mtu, keep_source, node, owner };
             let key = RemotePrefix(Prefix::host(Ipv4Addr::LOCALHOST.into()));
             prop_assert_eq!(read(&write(&key, &remote)), remote);
         }

@@ -308,7 +308,12 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
         let outer = at(underlay.of(TWO.node), PORT);
         let (node, stranger) = (underlay.of(ONE.node), underlay.of(TWO.gateway));
         let direct: Prefix = "10.7.0.0/24".parse().expect("a prefix");
-        nodes.two.remote(direct, Remote { keep_source: true, ..Remote::default() });
+        let direct_of = |owner: u64| Remote { keep_source: true, owner, ..Remote::default() };
+        nodes.two.remote(direct, direct_of(ONE.seed));
+        let others: Prefix = "10.8.0.0/24".parse().expect("a prefix");
+        nodes.two.remote(others, direct_of(0x99));
+        let nobodys: Prefix = "10.0.0.0/8".parse().expect("a prefix");
+        nodes.two.remote(nobodys, direct_of(0));
         let two = &nodes.two;
         let receiver = two.pod.inside(|| UdpSocket::bind(at("::", 5000)).expect("bound"));
         receiver.set_read_timeout(Some(PATIENCE)).expect("set");
@@ -353,10 +358,19 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
         let socket = nodes.one.node.inside(|| UdpSocket::bind(at(other, 0)).expect("bound"));
         socket.send_to(&encapsulated(ONE.pod.0, TWO.pod.0, b"other"), there).expect("sent");
         assert_eq!(received(&receiver), (b"other".to_vec(), ip(ONE.pod.0)));
-        // The way back to these is direct; a node may still take the tunnel, nobody else may.
+        // The way back to these is direct; the node that has them may still take the tunnel, nobody else may.
         dropped(Reason::TunnelSource, &|| send(&nodes.router, stranger, ("10.7.0.7", TWO.pod.0), "stranger"));
         send(&nodes.one.node, node, ("10.7.0.7", TWO.pod.0), "changing ways");
         assert_eq!(received(&receiver), (b"changing ways".to_vec(), ip("10.7.0.7")));
+        for others in ["10.8.0.8", "10.9.0.9"] {
+            dropped(Reason::TunnelSource, &|| send(&nodes.one.node, node, (others, TWO.pod.0), "of others"));
+        }
+        // By the other family outside too, even when the way back is a tunnel to this one.
+        socket.send_to(&encapsulated("10.7.0.7", TWO.pod.0, b"other family"), there).expect("sent");
+        assert_eq!(received(&receiver), (b"other family".to_vec(), ip("10.7.0.7")));
+        dropped(Reason::TunnelSource, &|| {
+            socket.send_to(&encapsulated("10.8.0.8", TWO.pod.0, b"of others"), there).expect("sent");
+        });
     }
 }
 

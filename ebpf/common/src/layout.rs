@@ -395,8 +395,8 @@ pub struct Remote {
     pub flags: u8,
     /// Zero.
     pub padding: u8,
-    /// Zero.
-    pub reserved: [u8; 8],
+    /// Which node has the addresses, as a number of 64 bits in host order; zero when nobody said.
+    pub owner: [u32; 2],
 }
 
 impl Remote {
@@ -413,6 +413,18 @@ impl Remote {
     #[inline(always)]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
+    }
+
+    /// Whether somebody said which node has the addresses.
+    #[inline(always)]
+    pub const fn is_owned(&self) -> bool {
+        self.owner[0] | self.owner[1] != 0
+    }
+
+    /// Whether one node has the addresses of both.
+    #[inline(always)]
+    pub const fn is_of_owner_of(&self, other: &Self) -> bool {
+        self.owner[0] == other.owner[0] && self.owner[1] == other.owner[1]
     }
 }
 
@@ -496,7 +508,7 @@ laid_out! {
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
     PrefixKey, 20, 4, addr at 4;
-    Remote, 32, 4, identity at 16, mtu at 20, flags at 22, reserved at 24;
+    Remote, 32, 4, identity at 16, mtu at 20, flags at 22, owner at 24;
     Config, 64, 4, tunnel_port at 4, outer_v4 at 8, outer_v6 at 12, reserved at 28;
     Count, 16, 8, bytes at 8;
     Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,

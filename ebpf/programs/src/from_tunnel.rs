@@ -79,11 +79,11 @@ fn is_for_node<F: Hop>(skb: Skb, ip: &Ip<F>) -> bool {
     lookup::route(skb, ip).0 == Fib::Here
 }
 
-/// Whether the node that encapsulated a packet may do so for its source: it is the end of the tunnel back, or another
-/// address of the node that is.
+/// Whether the node that encapsulated a packet may do so for its source: it is the end of the tunnel back, or it has the
+/// source, by whatever way that is reached and whatever family the packet outside is of.
 ///
-/// Where the way back is no tunnel, the entry names no node: the sender may still take the tunnel, as nodes change
-/// ways one after the other, and it is enough that it is one of them and the source is not from here.
+/// An agent of before did not say who has what. Then another address of the tunnel's end may send, and where the way back
+/// is no tunnel, any node, but not for a pod of this one.
 #[inline(never)]
 fn sends_for(sender: &Address, source: &Address) -> bool {
     let Some(from) = lookup::remote(source) else { return false };
@@ -92,5 +92,11 @@ fn sends_for(sender: &Address, source: &Address) -> bool {
         return true;
     }
     let Some(node) = lookup::remote(sender).filter(|node| node.has(Remote::NODE)) else { return false };
-    if tunnelled { same(&from.tunnel, &node.tunnel) } else { lookup::endpoint(source).is_none() }
+    if node.is_owned() {
+        from.is_of_owner_of(node)
+    } else if tunnelled {
+        same(&from.tunnel, &node.tunnel)
+    } else {
+        lookup::endpoint(source).is_none()
+    }
 }

@@ -37,7 +37,8 @@ pub(crate) struct Place {
     pub(crate) gateway: (&'static str, &'static str),
     pub(crate) pod: (&'static str, &'static str),
     pub(crate) pods: (&'static str, &'static str),
-    seed: u64,
+    /// Also the number of the node.
+    pub(crate) seed: u64,
 }
 
 /// Which family encapsulated packets are of.
@@ -181,7 +182,7 @@ impl Side {
     /// Puts what an agent puts for another node whose pods only the tunnel reaches.
     fn knows(&mut self, other: &Place, underlay: Underlay) {
         let (tunnel, mtu) = (Some(ip(underlay.of(other.node))), underlay.mtu());
-        let pods = Remote { tunnel, mtu, keep_source: true, ..Remote::default() };
+        let pods = Remote { tunnel, mtu, keep_source: true, owner: other.seed, ..Remote::default() };
         for (prefix, source) in [(other.pods.0, self.place.node.0), (other.pods.1, self.place.node.1)] {
             self.remote(prefix.parse().expect("a prefix"), pods);
             self.node.ip(&format!("route add {prefix} dev {TUNNEL} mtu {mtu} src {source}"));

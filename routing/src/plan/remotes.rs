@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rhumb_model::{Family, Prefix};
+use rhumb_model::{Family, NodeName, Prefix};
 
 use super::way::{Way, tunnel_overhead};
 use super::{Memory, PlanInput, Reach};
@@ -20,6 +20,17 @@ pub struct Remote {
     pub keep_source: bool,
     /// Whether the addresses are those of a node.
     pub node: bool,
+    /// The number of the node that has the addresses; 0 when none has.
+    pub owner: u64,
+}
+
+/// The number of a node: a hash of its name (FNV-1a), the same on every node and after every start.
+fn number(node: &NodeName) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in node.as_str().bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash.max(1)
 }
 
 /// The entries for pods and nodes, and for where else the source stays. Pods and nodes reach each other without
@@ -35,7 +46,8 @@ pub(super) fn remotes(input: &PlanInput, chosen: &Memory) -> BTreeMap<Prefix, Re
             Some(Way::Neighbour(_) | Way::Fabric { .. }) | None => None,
         };
         let mtu = endpoint.map_or(0, |endpoint| tunnel_mtu(endpoint, &input.uplinks));
-        remotes.insert(*prefix, Remote { tunnel: endpoint, mtu, ..keeping });
+        let owner = number(&choice.node);
+        remotes.insert(*prefix, Remote { tunnel: endpoint, mtu, owner, ..keeping });
     }
     for node in &input.nodes {
         for addr in &node.addresses {
@@ -45,7 +57,8 @@ pub(super) fn remotes(input: &PlanInput, chosen: &Memory) -> BTreeMap<Prefix, Re
                 same.filter(|prefix| chosen.0.get(prefix).is_some_and(|choice| choice.node == node.name));
             let way =
                 tunnelled.filter_map(|prefix| remotes.get(prefix)).find(|remote| remote.tunnel.is_some());
-            let remote = Remote { node: true, ..way.copied().unwrap_or(keeping) };
+            let owner = number(&node.name);
+            let remote = Remote { node: true, owner, ..way.copied().unwrap_or(keeping) };
             remotes.insert(Prefix::host(*addr), remote);
         }
     }

@@ -167,8 +167,10 @@ fn a_node_beyond_a_router_is_reached_through_the_tunnel() {
     let input = beyond(&[], &[]);
     assert_eq!(way(&input, "10.0.1.0/24"), "tunnel to 192.168.2.2");
     let (pods, host) = (prefix("fd00:0:0:2::/64"), prefix("fd98::2/128"));
-    let remote = Remote { tunnel: Some(addr("192.168.2.2")), mtu: 1450, keep_source: true, node: false };
     let plan = once(&input);
+    let owner = plan.remotes[&pods].owner;
+    let remote =
+        Remote { tunnel: Some(addr("192.168.2.2")), mtu: 1450, keep_source: true, node: false, owner };
     assert_eq!((plan.remotes[&pods], plan.remotes[&host]), (remote, Remote { node: true, ..remote }));
     let route = HostRoute::Tunnel {
         ifname: "rhumb_vxlan".parse().expect("valid"),
@@ -184,7 +186,8 @@ fn a_route_of_others_is_taken_and_none_is_added() {
     assert_eq!(way(&input, "10.0.1.0/24"), "fabric by 10.0.0.0/16 via 192.168.1.254 dev eth0");
     let plan = once(&input);
     assert_eq!(plan.routes.get(&prefix("10.0.1.0/24")), None);
-    assert_eq!(plan.remotes[&prefix("10.0.1.0/24")], Remote { keep_source: true, ..Remote::default() });
+    let remote = plan.remotes[&prefix("10.0.1.0/24")];
+    assert_eq!(remote, Remote { keep_source: true, owner: remote.owner, ..Remote::default() });
     assert_eq!(plan.gateways, [gateway("192.168.1.254", "eth0")].into());
 }
 
@@ -271,6 +274,26 @@ fn where_the_source_stays_is_told_to_the_datapath_unless_more_is_known() {
     let remotes = once(&input).remotes;
     assert_eq!(remotes[&prefix("10.0.0.0/8")], Remote { keep_source: true, ..Remote::default() });
     assert_eq!(remotes[&prefix("10.0.1.0/24")].tunnel, Some(addr("192.168.2.2")));
+}
+
+#[test]
+fn what_a_node_has_bears_its_number_by_whatever_way_and_nothing_else_does() {
+    let other = node("c", &["192.168.1.3"], &["10.0.3.0/24"]);
+    let mut input = beyond(&[], &[]);
+    input.nodes.push(other);
+    input.keep_source = vec![prefix("10.0.0.0/8")];
+    let remotes = once(&input).remotes;
+    let owner = |text: &str| remotes[&prefix(text)].owner;
+    let of_b = ["10.0.1.0/24", "fd00:0:0:2::/64", "192.168.2.2/32", "fd98::2/128"].map(owner);
+    assert!(of_b.iter().all(|number| *number == of_b[0] && *number != 0), "{of_b:?}");
+    assert_eq!(owner("10.0.3.0/24"), owner("192.168.1.3/32"));
+    assert_ne!(owner("10.0.3.0/24"), of_b[0]);
+    assert_eq!(owner("10.0.0.0/8"), 0);
+    let direct = once(&beyond(&[("10.0.0.0/16", "192.168.1.254")], &[])).remotes;
+    assert_eq!(
+        (direct[&prefix("10.0.1.0/24")].tunnel, direct[&prefix("10.0.1.0/24")].owner),
+        (None, of_b[0])
+    );
 }
 
 #[test]
