@@ -35,9 +35,9 @@ use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
-use crate::node::{Input, Node, Settings};
+use crate::node::{BgpEnds, Input, Node, Settings};
 use crate::ready::Ready;
-use crate::{follow, local_socket, metrics, monitor, plugin_socket, publish, sweep};
+use crate::{bgp, follow, local_socket, metrics, monitor, plugin_socket, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -79,10 +79,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (table, sweep) = (datapath.flow_table(), datapath.sweep());
     let questions = listen(&args.run_dir.join(local_socket::SOCKET))?;
     let (publication, published) = watch::channel(NodeStateStatus::default());
+    let (local, seen) = watch::channel(bgp::Local::default());
+    let (report, reported) = watch::channel(bgp::Report::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
     let notices = Events::open(&host).await?;
     let masquerade = read_masquerade(&args);
+    let bgp = BgpParts { host: host.clone(), local: seen, report };
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -103,12 +106,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         datapath,
         conf_file::content(&args.cni_network, &socket),
         publication,
+        BgpEnds { local, report: reported },
         ready,
     );
 
     let store = Rc::new(OnceCell::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published));
+    tasks.spawn_local(use_store(args.clone(), Rc::clone(&store), inbox.clone(), published, bgp));
     let (watchers, joins) = mpsc::channel(WATCHERS);
     let scraper = Rc::new(Scraper::new(inbox.clone(), pressure));
     tasks.spawn_local(local_socket::serve(questions, inbox.clone(), Rc::clone(&scraper), table, watchers));
@@ -127,6 +131,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// What BGP needs besides the store.
+struct BgpParts {
+    host: Netlink,
+    local: watch::Receiver<bgp::Local>,
+    report: watch::Sender<bgp::Report>,
+}
+
 /// Opens the object store, as soon as it is there, and does everything that needs it. Until then pods that are up stay
 /// as they are, DEL is served, and ADD is told to come again.
 async fn use_store(
@@ -134,6 +145,7 @@ async fn use_store(
     opened: Rc<OnceCell<DirStore>>,
     inbox: mpsc::Sender<Input>,
     published: watch::Receiver<NodeStateStatus>,
+    bgp: BgpParts,
 ) {
     let store = loop {
         match DirStore::open(&args.store).await {
@@ -145,10 +157,20 @@ async fn use_store(
         }
     };
     let store = opened.get_or_init(|| store);
+    let bgp = bgp::Parts {
+        store: store.clone(),
+        node: args.node.clone(),
+        host: bgp.host,
+        local: bgp.local,
+        socket: args.bgp_socket.clone().unwrap_or_else(|| args.run_dir.join(rhumb_bgp_feed::SOCKET)),
+        report: bgp.report,
+        inbox: inbox.clone(),
+    };
     tokio::join!(
         follow::run(store.clone(), Input::NodeConfigs, inbox.clone()),
         follow::run(store.clone(), Input::NodeStates, inbox.clone()),
         follow::run(store.clone(), Input::Pools, inbox),
+        bgp::run(bgp),
         publish::run(store.clone(), args.node, args.register_node, published),
         log_problems(store.clone()),
     );

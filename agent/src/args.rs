@@ -98,6 +98,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7268")]
     pub(crate) metrics_address: metrics::Address,
 
+    /// Socket of the BGP speaker of this node. Without it: bgp.sock in the directory of the sockets.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) bgp_socket: Option<PathBuf>,
+
     /// Create the Node object of this node when there is none, as the kubelet does.
     #[arg(long)]
     pub(crate) register_node: bool,

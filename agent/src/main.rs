@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod bgp;
 mod conf_file;
 mod desired;
 mod endpoint;

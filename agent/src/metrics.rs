@@ -7,6 +7,7 @@
 //!                                                       └─ how full maps are, counted at most every 10 s
 //! ```
 
+mod bgp;
 mod catalogue;
 mod process;
 mod registry;
@@ -78,6 +79,7 @@ pub(crate) fn collect(node: &Node, counters: &[Counter], maps: &[MapUse], untold
         samples.push(Sample::new(&ROUTE_CHANGES, &[("from", from), ("to", to), ("reason", why)], changes));
     }
     samples.push(Sample::new(&ATTACHMENTS, &[], count(node.ledger.endpoints().len())));
+    bgp::add(&mut samples, &node.bgp.report.borrow());
     samples.push(Sample::new(&AGENT_READY, &[], u64::from(node.is_ready())));
     let name = node.settings.node.to_string();
     let info = [("node", name.as_str()), ("version", env!("CARGO_PKG_VERSION"))];

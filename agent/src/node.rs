@@ -32,6 +32,7 @@ use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::bgp;
 use crate::conf_file::ConfFileName;
 use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
@@ -103,6 +104,17 @@ pub(crate) enum Input {
     Masquerade(Masquerade),
     /// Links, addresses, routes or neighbours of the node changed.
     HostChanged(Notices),
+    /// What is published about BGP is otherwise now.
+    Bgp(bgp::Summary),
+}
+
+/// The loop's ends of what it and BGP say to each other.
+#[derive(Debug)]
+pub(crate) struct BgpEnds {
+    /// What BGP hears of the loop.
+    pub(crate) local: watch::Sender<bgp::Local>,
+    /// What is known of the speaker.
+    pub(crate) report: watch::Receiver<bgp::Report>,
 }
 
 /// What the Pod object wishes for its addresses.
@@ -152,6 +164,11 @@ pub(crate) struct Node {
     /// The CNI configuration, to be written once this node can serve ADD.
     pub(crate) conf_files: BTreeMap<ConfFileName, String>,
     pub(crate) publication: watch::Sender<NodeStateStatus>,
+    pub(crate) bgp: BgpEnds,
+    /// What is published about BGP.
+    bgp_summary: bgp::Summary,
+    /// How often the node's own links and addresses were looked at.
+    host_looks: u64,
     pub(crate) started: Instant,
     /// Counts of what happens here.
     pub(crate) registry: Registry,
@@ -186,6 +203,7 @@ impl Node {
         datapath: rhumb_ebpf::Datapath,
         conf_files: BTreeMap<ConfFileName, String>,
         publication: watch::Sender<NodeStateStatus>,
+        bgp: BgpEnds,
         ready: crate::ready::Ready,
     ) -> Self {
         Self {
@@ -198,6 +216,9 @@ impl Node {
             datapath,
             conf_files,
             publication,
+            bgp,
+            bgp_summary: bgp::Summary::default(),
+            host_looks: 0,
             started: Instant::now(),
             registry: Registry::default(),
             pending: BTreeMap::new(),
@@ -274,6 +295,7 @@ impl Node {
                     self.tables.touch();
                 }
                 Input::HostChanged(notices) => self.host_changed(notices),
+                Input::Bgp(summary) => self.bgp_summary = summary,
             }
         }
         self.write_adds(adds);

@@ -37,7 +37,9 @@ pub use follow::{Follow, Update, follow};
 pub use key::{ObjectKey, ResourceVersion};
 pub use kind::{FieldError, HasStatus, Kind, KindScope};
 pub use node_config::{NodeConfig, NodeConfigSpec, PodCidr};
-pub use node_state::{Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY};
+pub use node_state::{
+    BgpPeerStatus, Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY,
+};
 pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec, Routing, RoutingException, RoutingMode};
 pub use problem::Problem;
 pub use selector::{LabelExpression, LabelOperator, Selector};

@@ -35,8 +35,27 @@ pub struct NodeStateStatus {
     pub pools: Vec<PoolUsage>,
     /// Conditions, one per type.
     pub conditions: Vec<Condition>,
+    /// How it stands with the peers of the node's BGP speaker, as the agent heard last.
+    pub bgp_peers: Vec<BgpPeerStatus>,
     /// Version of the agent.
     pub agent_version: String,
+}
+
+/// How it stands with a BGP peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpPeerStatus {
+    /// The instance.
+    pub instance: String,
+    /// The peer: instance, name in the [`crate::BGPClusterConfig`], and where that is a rule, whom it found.
+    pub peer: String,
+    /// Where it is.
+    pub address: String,
+    /// Its AS, once it was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// State of the session (RFC 4271 §8.2.2): `established`, or how far it is.
+    pub session: String,
 }
 
 /// How many addresses of a pool's blocks on one node are in which state.

@@ -8,7 +8,7 @@ use rhumb_model::{IfName, Prefix};
 
 use crate::kernel::{KernelError, Link};
 use crate::netlink::Netlink;
-use crate::plan::Reach;
+use crate::plan::{Gateway, Reach};
 
 /// A link that leads to other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,26 @@ pub async fn addressed_links(netlink: &Netlink) -> Result<Vec<AddressedLink>, Ke
         ifindex: link.ifindex,
     };
     Ok(links.into_iter().map(with_addresses).collect())
+}
+
+/// The addresses of each of the node's links that are valid beyond it, by the link's name.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn addresses_by_link(netlink: &Netlink) -> Result<BTreeMap<IfName, Vec<IpNetwork>>, KernelError> {
+    let (links, mut addresses) = netlink.links_with_addresses().await?;
+    let named =
+        links.into_iter().map(|link| (link.name, addresses.remove(&link.ifindex).unwrap_or_default()));
+    Ok(named.collect())
+}
+
+/// The next hops of the default routes of the main table that others put: of each family, all of those with the lowest
+/// metric.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn default_gateways(netlink: &Netlink) -> Result<BTreeSet<Gateway>, KernelError> {
+    netlink.default_gateways().await
 }
 
 /// The link of this name, if it is there.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
 
+mod bgp;
 mod follow;
 mod monitor;
 mod table;
@@ -28,6 +29,10 @@ struct Args {
     /// Directory of the agent's sockets.
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/rhumb")]
     run_dir: PathBuf,
+
+    /// Socket of the BGP speaker. Without it: bgp.sock in the directory of the sockets.
+    #[arg(long, global = true, value_name = "PATH")]
+    bgp_socket: Option<PathBuf>,
 
     /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
@@ -59,6 +64,9 @@ enum Command {
     /// Maps of the datapath.
     #[command(subcommand)]
     Bpf(Bpf),
+    /// The node's BGP speaker: peers, routes, policies, and leaving.
+    #[command(subcommand)]
+    Bgp(bgp::Command),
     /// Counters and gauges in the Prometheus text format.
     Metrics,
     /// Packets that were dropped, forwarded or passed on, one line each, as it happens.
@@ -131,6 +139,7 @@ impl Command {
             Command::Bpf(Bpf::Ipcache) => "ipcache",
             Command::Bpf(Bpf::Ct(_)) => "ct",
             Command::Bpf(Bpf::Nat(_)) => "nat",
+            Command::Bgp(_) => "bgp",
             Command::Metrics => "metrics",
             Command::Monitor(_) => "monitor",
         }
@@ -146,11 +155,16 @@ fn main() -> Result<()> {
     if let Command::Route(Route::Changes { follow: true }) = &args.command {
         return follow::run(connect(&args.run_dir)?, args.output, &mut out);
     }
-    let answer = ask(&args.run_dir, &args.command.question(args.output))?;
-    let text = match (args.output, &args.command, &answer) {
-        (Output::Json, ..) => format!("{answer:#}\n"),
-        (Output::Table, Command::Metrics, Value::String(text)) => text.clone(),
-        (Output::Table, command, _) => view::render(command.word(), &answer, out.is_terminal()),
+    let text = if let Command::Bgp(command) = &args.command {
+        let socket = args.bgp_socket.clone().unwrap_or_else(|| args.run_dir.join(rhumb_bgp_feed::SOCKET));
+        bgp::run(&socket, command, args.output == Output::Json, out.is_terminal())?
+    } else {
+        let answer = ask(&args.run_dir, &args.command.question(args.output))?;
+        match (args.output, &args.command, &answer) {
+            (Output::Json, ..) => format!("{answer:#}\n"),
+            (Output::Table, Command::Metrics, Value::String(text)) => text.clone(),
+            (Output::Table, command, _) => view::render(command.word(), &answer, out.is_terminal()),
+        }
     };
     match out.write_all(text.as_bytes()) {
         // Whoever reads has seen enough.

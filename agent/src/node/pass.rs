@@ -85,6 +85,7 @@ impl Node {
         self.settle_adds();
         self.settle_removals();
         self.announce().await;
+        self.tell_bgp();
         self.probe_gateways().await;
     }
 
@@ -114,6 +115,7 @@ impl Node {
             }
         };
         self.host_seen = true;
+        self.host_looks += 1;
         let own: BTreeSet<IpAddr> =
             seen.addresses.into_iter().chain(self.settings.node_addresses.clone()).collect();
         let own: Vec<IpAddr> = own.into_iter().collect();

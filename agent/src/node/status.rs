@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Readiness: whether ADD can be served, and if not, why.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
-use rhumb_model::Family;
+use rhumb_model::{Family, PodKey};
 use tracing::info;
 
 use super::add::{families, refusal};
 use super::{Node, wall_clock};
 use crate::desired::Desired;
-use crate::publish;
+use crate::{bgp, publish};
 
 /// Why ADD cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,22 +121,47 @@ impl Node {
             publish::pool_usage(&self.settings.pool, family, &ranges, self.ledger.pool().usage(family, now))
         };
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let bgp = self.bgp_summary.clone();
         NodeStateStatus {
             addresses: self.node_addresses(),
             pools: families(&ranges).into_iter().map(usage).collect(),
-            conditions: vec![publish::ready_condition(&reasons)],
+            conditions: [publish::ready_condition(&reasons)].into_iter().chain(bgp.conditions).collect(),
+            bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
+    /// Tells BGP of the node's pods, and whether the datapath forwards: it stands on every uplink, and the pods that were
+    /// there before have been put.
+    pub(super) fn tell_bgp(&mut self) {
+        let settled = self.ledger.endpoints().iter().filter(|(key, _)| !self.pending.contains_key(key));
+        let mut pods = BTreeMap::<PodKey, Vec<IpAddr>>::new();
+        for (_, endpoint) in settled {
+            let Some(pod) = &endpoint.pod else { continue };
+            let addresses = endpoint.addresses.iter().map(|address| address.address.ip());
+            pods.entry(pod.clone()).or_default().extend(addresses);
+        }
+        let local = bgp::Local {
+            ready: self.announced_ready,
+            addresses: self.node_addresses(),
+            pods,
+            looks: self.host_looks,
+        };
+        self.bgp.local.send_if_modified(|current| {
+            let changed = *current != local;
+            *current = local;
+            changed
+        });
+    }
+
     /// Addresses at which other nodes reach this one: those of the flag, else those of the uplinks.
-    pub(super) fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+    pub(super) fn node_addresses(&self) -> Vec<IpAddr> {
         if !self.settings.node_addresses.is_empty() {
             return self.settings.node_addresses.clone();
         }
-        let global = |addr: &std::net::IpAddr| match addr {
-            std::net::IpAddr::V4(_) => true,
-            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        let global = |addr: &IpAddr| match addr {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => !v6.is_unicast_link_local(),
         };
         let uplinks = self.tables.uplinks.iter().flat_map(|uplink| &uplink.addresses);
         uplinks.map(|network| network.ip()).filter(global).collect()

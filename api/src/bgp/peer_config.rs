@@ -156,13 +156,22 @@ pub struct BgpBfd {
     pub receive_milliseconds: u32,
     /// After how many missing packets the peer is down, 1 to 255.
     pub multiplier: u8,
+    /// Whether the peer is more than one hop away (RFC 5883); when nothing is said, as `multihop` and `ttlSecurity` say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multihop: Option<bool>,
     /// Whether the session waits until BFD is up.
     pub hold: bool,
 }
 
 impl Default for BgpBfd {
     fn default() -> Self {
-        Self { transmit_milliseconds: 300, receive_milliseconds: 300, multiplier: 3, hold: false }
+        Self {
+            transmit_milliseconds: 300,
+            receive_milliseconds: 300,
+            multiplier: 3,
+            multihop: None,
+            hold: false,
+        }
     }
 }
 

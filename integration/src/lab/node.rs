@@ -276,7 +276,7 @@ impl Node {
         let path = |path: &Path| path.display().to_string();
         let flags = [
             ("--state-dir", path(&self.bgp_state_dir())),
-            ("--run-dir", path(&self.run_dir())),
+            ("--socket", path(&self.bgp_socket())),
             ("--ready-fd", "1".to_owned()),
         ];
         let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);

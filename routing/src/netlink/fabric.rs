@@ -14,6 +14,9 @@ use crate::fabric::{Fabric, ForeignRoute, Leads, Neighbour};
 use crate::kernel::KernelError;
 use crate::plan::Gateway;
 
+/// The table in which routes stand that name none (`RT_TABLE_MAIN`).
+const MAIN_TABLE: u32 = 254;
+
 /// What of the fabric matters: notices about anything else are not worth a look. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watch(Arc<Mutex<Watched>>);
@@ -109,6 +112,32 @@ impl Netlink {
             let known =
                 neighbours.iter().filter_map(|told| Some((gateway(told.ifindex, told.addr)?, told.state?)));
             Ok(Fabric::new(routes.collect(), rules, known.collect()))
+        })
+        .await
+    }
+
+    /// The next hops of the default routes of the main table that others put: of each family, those with the lowest
+    /// metric.
+    pub(crate) async fn default_gateways(&self) -> Result<BTreeSet<Gateway>, KernelError> {
+        self.on_host(|socket| {
+            let mut hops: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
+            for family in Family::BOTH {
+                let wanted = |object: &_| {
+                    foreign::read_route(object).filter(|told| told.table == MAIN_TABLE && told.dst.len() == 0)
+                };
+                let told = socket.dump(&foreign::get_routes(family), wanted)?.unwrap_or_default();
+                let lowest =
+                    told.iter().filter(|route| !route.hops.is_empty()).map(|route| route.metric).min();
+                // Equal routes of IPv6 are told one by one, those of IPv4 as one route with several hops.
+                let best = told.iter().filter(|route| Some(route.metric) == lowest);
+                let several = best.flat_map(|route| &route.hops);
+                hops.extend(several.filter_map(|(ifindex, gateway)| Some((*ifindex, (*gateway)?))));
+            }
+            let names = names(socket, hops.iter().map(|(ifindex, _)| *ifindex).collect())?;
+            let named = hops.into_iter().filter_map(|(ifindex, addr)| {
+                names.get(&ifindex).map(|ifname| Gateway { addr, ifname: ifname.clone() })
+            });
+            Ok(named.collect())
         })
         .await
     }
