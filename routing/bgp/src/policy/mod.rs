@@ -151,3 +151,6 @@ pub(crate) struct Prepend {
     pub(crate) asn: Asn,
     pub(crate) times: u8,
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,3 +258,6 @@ fn own_next_hop(to: &PeerInfo, family: Family) -> Option<NextHop> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -288,3 +288,6 @@ fn hop(next_hop: NextHop, info: &PeerInfo) -> Option<Hop> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::wire::AsPath;
 
@@ -171,4 +175,86 @@ fn what_is_left_after_the_distance_is_equal_enough_to_share_packets() {
 fn without_a_route_nothing_is_left() {
     assert_eq!(run(&[], rules(false)), (vec![], vec![]));
     assert_eq!(run(&[usual(1)], rules(false)), (vec![0], vec![]));
+}
+
+/// The decision as one can write it down without thinking of speed: sort, group by neighbouring system, sort.
+fn by_hand(routes: &[Route], always_compare_med: bool) -> Vec<usize> {
+    let preference = |(attributes, origin, ..): &Route| {
+        let stale = attributes.communities.contains(&Community::LLGR_STALE);
+        let own = *origin == Source::Own;
+        let less = -i64::from(attributes.local_pref.unwrap_or(100));
+        (stale, !own, less, attributes.as_path.len(), attributes.origin)
+    };
+    let Some(best) = routes.iter().map(preference).min() else { return Vec::new() };
+    let mut neighbours: BTreeMap<Asn, Vec<(u32, usize)>> = BTreeMap::new();
+    for (number, route) in routes.iter().enumerate().filter(|(_, route)| preference(route) == best) {
+        let of = if always_compare_med { Asn(0) } else { route.0.as_path.neighbour(Asn(65000)) };
+        neighbours.entry(of).or_default().push((route.0.med.unwrap_or(0), number));
+    }
+    let lowest = |group: &Vec<(u32, usize)>| group.iter().map(|(med, _)| *med).min().unwrap_or(0);
+    let rest: Vec<usize> = neighbours
+        .values()
+        .flat_map(|group| group.iter().filter(|(med, _)| *med == lowest(group)).map(|(_, number)| *number))
+        .collect();
+    let far = |number: &usize| {
+        let (_, origin, metric, _) = &routes[*number];
+        (!matches!(origin, Source::Peer { external: true, .. }), *metric)
+    };
+    let Some(nearest) = rest.iter().map(far).min() else { return Vec::new() };
+    let mut left: Vec<usize> = rest.iter().filter(|number| far(number) == nearest).copied().collect();
+    left.sort_by_key(|number| {
+        let (attributes, origin, _, path_id) = &routes[*number];
+        let (id, address) = match origin {
+            Source::Own => (RouterId(0), None),
+            Source::Peer { router_id, address, .. } => (*router_id, Some(*address)),
+        };
+        (attributes.originator_id.unwrap_or(id), attributes.cluster_list.len(), address, *path_id)
+    });
+    left
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let path = prop::collection::vec(65001u32..65004, 0..3);
+    let parts = (path, 0u8..3, prop::option::of(0u32..3), prop::option::of(99u32..102), 0u8..8, 0usize..2);
+    let set = parts.prop_map(|(path, origin, med, local_pref, rare, clusters)| Attributes {
+        origin: [Origin::Igp, Origin::Egp, Origin::Incomplete][usize::from(origin)],
+        med,
+        local_pref,
+        communities: if rare == 0 { vec![Community::LLGR_STALE] } else { Vec::new() },
+        originator_id: (rare == 1).then_some(RouterId(2)),
+        cluster_list: vec![RouterId(7); clusters],
+        ..attributes(&path)
+    });
+    let source = (0u8..7, 1u8..5).prop_map(|(kind, number)| match kind {
+        0 => Source::Own,
+        1..4 => external(number),
+        _ => internal(number),
+    });
+    (set, source, 0u32..2, 0u32..3)
+}
+
+proptest! {
+    #[test]
+    fn the_decision_is_the_one_by_hand(
+        routes in prop::collection::vec(any_route(), 0..7), always_compare_med: bool,
+    ) {
+        let (left, lost) = run(&routes, rules(always_compare_med));
+        let hand = by_hand(&routes, always_compare_med);
+        // Routes that are equal in everything may stand in either order.
+        let value = |numbers: &[usize]| numbers.iter().map(|number| routes[*number].clone()).collect::<Vec<_>>();
+        prop_assert_eq!(value(&left), value(&hand));
+        prop_assert_eq!(left.len() + lost.len(), routes.len(), "each is left or lost, once");
+    }
+
+    #[test]
+    fn the_order_in_which_routes_came_does_not_matter(
+        (routes, shuffled) in prop::collection::vec(any_route(), 0..7)
+            .prop_flat_map(|routes| (Just(routes.clone()), Just(routes).prop_shuffle())),
+    ) {
+        let value = |routes: &[Route]| {
+            let (left, _) = run(routes, rules(false));
+            left.iter().map(|number| routes[*number].clone()).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(value(&routes), value(&shuffled));
+    }
 }
