@@ -18,6 +18,9 @@ use crate::{Family, Ports, V4, V6};
 
 /// A tick is this power of two in nanoseconds of the monotonic clock.
 pub const TICK_SHIFT: u32 = 30;
+/// A moment is this power of two in nanoseconds of the monotonic clock, 8.4 ms: for so long a flow's packets take the
+/// way that the first of them was shown.
+pub const MOMENT_SHIFT: u32 = 23;
 
 /// What a packet says of its flow.
 ///

@@ -205,8 +205,8 @@ pub struct Ct {
     pub packets: [u64; 2],
     /// Bytes from the opener, and to it.
     pub bytes: [u64; 2],
-    /// Zero.
-    pub reserved: [u8; 24],
+    /// Where packets of a pod of this node to elsewhere went last.
+    pub next: NextHop,
 }
 
 impl Ct {
@@ -226,6 +226,33 @@ impl Ct {
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
+}
+
+/// Where packets leave the node, as the host's rules, routes and neighbours said a moment ago; part of [`Ct`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct NextHop {
+    /// The moment in which that was said (`ct::MOMENT_SHIFT`): it is good for no other.
+    pub at: u32,
+    /// [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], and [`NextHop::KEEP_SOURCE`]; 0 when nothing was said.
+    pub kind: u8,
+    /// Traffic class of the packet that it was said for: rules may ask for it.
+    pub class: u8,
+    /// Largest IP packet that the way takes; 0 when there is no limit.
+    pub mtu: u16,
+    /// The first twelve bytes of a frame to the neighbour, then the interface in host order; or the outer destination.
+    pub to: [u32; 4],
+}
+
+impl NextHop {
+    /// Nothing is known.
+    pub const NONE: Self = Self { at: 0, kind: 0, class: 0, mtu: 0, to: [0; 4] };
+    /// To a neighbour.
+    pub const DIRECT: u8 = 1;
+    /// Into the tunnel.
+    pub const TUNNEL: u8 = 2;
+    /// The source is not to be translated.
+    pub const KEEP_SOURCE: u8 = 4;
 }
 
 /// Key of `nat`: what an answer to a translated packet looks like on the wire.
@@ -499,7 +526,8 @@ laid_out! {
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
     CtKey, 40, 4, high at 16, low_port at 32, high_port at 34, protocol at 36;
-    Ct, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, reserved at 80;
+    Ct, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, next at 80;
+    NextHop, 24, 4, kind at 4, class at 5, mtu at 6, to at 8;
     NatKey, 40, 4, node at 16, remote_port at 32, node_port at 34, protocol at 36;
     Nat, 32, 4, pod_port at 16, expires at 20, reserved at 24;
     FragmentKey, 40, 4, dst at 16, id at 32, protocol at 36;

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use rhumb_ebpf_common::ethernet::HEADER;
 use rhumb_ebpf_common::icmp_error::{self, Addressee};
-use rhumb_ebpf_common::layout::{self, Address, Config, Endpoint, Remote};
+use rhumb_ebpf_common::layout::{self, Address, Config, Endpoint};
 use rhumb_ebpf_common::{Bytes as _, Family, Ip, Ports, Quote, Reason, V4, V6};
 
 use crate::call::{Calls, given};
@@ -133,11 +133,17 @@ pub(crate) fn deliver<F: Hop>(skb: Skb, head: Head, endpoint: &Endpoint) -> Resu
     }
 }
 
-/// Sends out of the interface that the routes name, to a neighbour that is known.
+/// Sends out of an interface, to a neighbour that is known.
 #[inline(always)]
-pub(crate) fn send<F: Hop>(skb: Skb, head: Head, route: &Route, mark: u32) -> Result<Reason, Reason> {
-    forward::<F>(skb, head, route.ethernet())?;
-    redirect(skb, route.ifindex(), mark);
+pub(crate) fn send<F: Hop>(
+    skb: Skb,
+    head: Head,
+    ethernet: [u32; 3],
+    ifindex: u32,
+    mark: u32,
+) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, ethernet)?;
+    redirect(skb, ifindex, mark);
     Ok(Reason::ForwardedRemote)
 }
 
@@ -187,23 +193,18 @@ fn put_before<const N: usize>(skb: Skb, headers: &[u8; N]) -> Result<(), Reason>
 
 /// Says which node the tunnel takes the packet to.
 #[inline(always)]
-pub(crate) fn set_tunnel_key(
-    skb: Skb,
-    remote: &Remote,
-    config: &Config,
-    identity: u32,
-) -> Result<(), Reason> {
+pub(crate) fn set_tunnel_key(skb: Skb, to: &Address, config: &Config, identity: u32) -> Result<(), Reason> {
     // SAFETY: a structure of integers, for which zero is valid.
     let mut key: TunnelKey = unsafe { core::mem::zeroed() };
     key.tunnel_id = identity & 0x00ff_ffff;
     key.tunnel_ttl = OUTER_HOPS;
-    let flags = if layout::is_v4(&remote.tunnel) {
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote.tunnel[3]);
+    let flags = if layout::is_v4(to) {
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(to[3]);
         key.__bindgen_anon_3.local_ipv4 = u32::from_be(config.outer_v4);
         // The packet inside has its own checksum; the one outside is optional for IPv4 alone (RFC 7348, section 5).
         BPF_F_ZERO_CSUM_TX
     } else {
-        key.__bindgen_anon_1.remote_ipv6 = remote.tunnel;
+        key.__bindgen_anon_1.remote_ipv6 = *to;
         key.__bindgen_anon_3.local_ipv6 = config.outer_v6;
         BPF_F_TUNINFO_IPV6
     };

@@ -9,7 +9,11 @@ use rhumb_ebpf_common::layout::{Address, Remote, same};
 use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
+<<<<<<< HEAD
 use crate::call::reason;
+=======
+use crate::lookup::Route;
+>>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::{either, finish, lookup, track};
 
@@ -76,7 +80,7 @@ fn judge<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
 /// "combined stack size of 5 calls is 544. Too large").
 #[inline(never)]
 fn is_for_node<F: Hop>(skb: Skb, ip: &Ip<F>) -> bool {
-    lookup::route(skb, ip).0 == Fib::Here
+    lookup::route(skb, ip, &mut Route::unknown()) == Fib::Here
 }
 
 /// Whether the node that encapsulated a packet may do so for its source: it is the end of the tunnel back, or it has the

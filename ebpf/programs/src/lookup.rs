@@ -15,12 +15,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
-use rhumb_ebpf_common::ct::TICK_SHIFT;
+use rhumb_ebpf_common::ct::{MOMENT_SHIFT, TICK_SHIFT};
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
     self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
-    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote,
-    UPLINKS, Uplink,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, NextHop, PREFIXES, PrefixKey,
+    Remote, UPLINKS, Uplink,
 };
 use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{
@@ -89,12 +89,34 @@ pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
     unsafe { HOST_PORTS.get(key) }
 }
 
+/// What the clock says that flows live by.
+#[derive(Clone, Copy)]
+pub(crate) struct Time(u64);
+
+impl Time {
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        // SAFETY: a helper call without arguments.
+        Self(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    /// The tick that it is.
+    #[inline(always)]
+    pub(crate) const fn tick(self) -> u32 {
+        (self.0 >> TICK_SHIFT) as u32
+    }
+
+    /// The moment that it is.
+    #[inline(always)]
+    pub(crate) const fn moment(self) -> u32 {
+        (self.0 >> MOMENT_SHIFT) as u32
+    }
+}
+
 /// The tick that it is now.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    // SAFETY: a helper call without arguments.
-    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
-    (nanoseconds >> TICK_SHIFT) as u32
+    Time::now().tick()
 }
 
 /// What is remembered of a flow.
@@ -133,6 +155,22 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 #[inline(always)]
 pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
     let _refused = CT_TABLE.insert(key, flow, 0);
+}
+
+/// Remembers in a flow where its packets go.
+#[inline(always)]
+pub(crate) fn put_next(flow: &mut Ct, next: &NextHop) {
+    let [low, high] = next.mtu.to_ne_bytes();
+    let said = u32::from_ne_bytes([next.kind, next.class, low, high]);
+    let [a, b, c, d] = next.to;
+    let words = (&raw mut flow.next).cast::<u32>();
+    // In this order, as another CPU may read meanwhile: first that nothing is known, last the moment.
+    for (index, word) in [0, said, a, b, c, d].into_iter().enumerate() {
+        // SAFETY: the six aligned words of a value in an element that stays, see `ct`.
+        unsafe { words.wrapping_add(index).write_volatile(word) };
+    }
+    // SAFETY: as above.
+    unsafe { words.write_volatile(Time::now().moment()) };
 }
 
 /// The mapping under which an answer would come.
@@ -425,13 +463,20 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// Before it was asked.
+    #[inline(always)]
+    pub(crate) fn unknown() -> Self {
+        // SAFETY: a structure of integers, for which zero is valid.
+        Self { params: unsafe { core::mem::zeroed() } }
+    }
+
     /// The interface to leave by.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.params.ifindex
     }
 
-    /// The MTU of the way, when the packet is larger.
+    /// The MTU of the way, unless the packet had no length.
     #[inline(always)]
     pub(crate) fn mtu(&self) -> u32 {
         // SAFETY: every bit pattern is valid for either member of the union.
@@ -458,9 +503,8 @@ impl Route {
 
 /// Asks the host's own rules and routes where the packet goes.
 #[inline(always)]
-pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>) -> (Fib, Route) {
-    // SAFETY: a structure of integers, for which zero is valid.
-    let mut params: FibParams = unsafe { core::mem::zeroed() };
+pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>, route: &mut Route) -> Fib {
+    let params = &mut route.params;
     params.family = F::AF;
     params.l4_protocol = ip.protocol;
     params.ifindex = skb.ifindex();
@@ -475,8 +519,8 @@ pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>) -> (Fib, Route) {
     }
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the parameters are on our stack and as long as said.
-    let code = unsafe { bpf_fib_lookup(skb.ctx.cast(), &raw mut params, size, 0) };
-    (Fib::from_code(code), Route { params })
+    let code = unsafe { bpf_fib_lookup(skb.ctx.cast(), params, size, 0) };
+    Fib::from_code(code)
 }
 
 /// Length of the headers that each packet of a segment will carry.

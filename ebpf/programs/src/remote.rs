@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The way to everything that is not a pod of this node.
 
-use rhumb_ebpf_common::layout::{Link, Remote};
-use rhumb_ebpf_common::{Fib, Ports, Reason, ethernet};
+use rhumb_ebpf_common::layout::{Link, NextHop, Remote};
+use rhumb_ebpf_common::{Fib, Ip, Ports, Reason, ethernet, mtu};
 
 use crate::act::{self, Hop};
 use crate::call::given;
-use crate::packet::Skb;
-use crate::{either, lookup, tunnel};
+use crate::lookup::Route;
+use crate::packet::{Head, Skb};
+use crate::{either, lookup, track, tunnel};
 
 /// Sends a packet of the pod behind `link`, which had `ports` when it came, to what is no pod of this node.
 /// [`Reason::ToStack`] when it is at its end, [`Reason::TooBig`] when it does not fit.
@@ -28,11 +29,36 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
     {
         not_encapsulated(ports)?;
     }
-    Ok(match remote {
-        Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote),
-        Some(remote) if remote.has(Remote::KEEP_SOURCE) => send::<F>(skb, act::REDIRECTED_KEEP),
-        _ => send::<F>(skb, act::REDIRECTED),
-    })
+    let mut next = NextHop { class: ip.traffic_class(), ..NextHop::NONE };
+    let reason = match remote {
+        Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote, &mut next),
+        Some(remote) if remote.has(Remote::KEEP_SOURCE) => {
+            next.kind = NextHop::KEEP_SOURCE;
+            send::<F>(skb, act::REDIRECTED_KEEP, &mut next)
+        }
+        _ => send::<F>(skb, act::REDIRECTED, &mut next),
+    };
+    if matches!(reason, Reason::ForwardedRemote | Reason::ForwardedTunnel) {
+        track::keep::<F>(&ip, ports, &next);
+    }
+    Ok(reason)
+}
+
+/// Sends a packet where one of its flow went in this moment; nothing when that is no way for it.
+#[inline(always)]
+pub(crate) fn again<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, link: &Link, next: &NextHop) -> Option<Reason> {
+    let segment = skb.gso_size();
+    let headers = if segment == 0 { 0 } else { lookup::headers::<F>(skb, ip) };
+    let is_too_big = mtu::exceeds(ip, segment, headers, u32::from(next.mtu));
+    if ip.may_hop().is_err() || is_too_big || ip.traffic_class() != next.class {
+        return None;
+    }
+    if next.kind & NextHop::TUNNEL != 0 {
+        return Some(tunnel::again::<F>(skb, head, link, &next.to));
+    }
+    let [a, b, c, ifindex] = next.to;
+    let mark = if next.kind & NextHop::KEEP_SOURCE == 0 { act::REDIRECTED } else { act::REDIRECTED_KEEP };
+    Some(either(act::send::<F>(skb, head, [a, b, c], ifindex, mark)))
 }
 
 /// Lets a packet to a node pass unless the pod encapsulated it itself.
@@ -42,24 +68,32 @@ pub(crate) fn not_encapsulated(ports: &Ports) -> Result<(), Reason> {
 }
 
 /// Sends the packet where the host's rules and routes say; [`Reason::ToStack`] when it is at its end,
-/// [`Reason::TooBig`] when it does not fit. `mark` is what later hooks of ours read.
+/// [`Reason::TooBig`] when it does not fit. `mark` is what later hooks of ours read; `next` becomes the way.
 ///
 /// A function of its own, which reads the packet again: the short way between two pods then keeps everything in
 /// registers, and the stack of 512 bytes holds each part.
 #[inline(never)]
-pub(crate) fn send<F: Hop>(skb: Skb, mark: u32) -> Reason {
-    either(decide::<F>(skb, mark))
+fn send<F: Hop>(skb: Skb, mark: u32, next: &mut NextHop) -> Reason {
+    either(decide::<F>(skb, mark, next))
 }
 
 #[inline(always)]
-fn decide<F: Hop>(skb: Skb, mark: u32) -> Result<Reason, Reason> {
+fn decide<F: Hop>(skb: Skb, mark: u32, next: &mut NextHop) -> Result<Reason, Reason> {
     let ip = F::parse(&skb, skb.len())?;
-    let (fib, route) = lookup::route(skb, &ip);
+    let mut route = Route::unknown();
+    let fib = lookup::route(skb, &ip, &mut route);
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     match fib {
         Fib::Forward => {
             ip.may_hop()?;
-            act::send::<F>(skb, head, &route, mark)
+            let ([a, b, c], ifindex, mtu) = (route.ethernet(), route.ifindex(), route.mtu());
+            // A packet without a length was not compared with the MTU, which is then that of nothing.
+            if mtu != 0 {
+                next.kind |= NextHop::DIRECT;
+                next.mtu = mtu as u16;
+                next.to = [a, b, c, ifindex];
+            }
+            act::send::<F>(skb, head, [a, b, c], ifindex, mark)
         }
         Fib::Resolve => {
             ip.may_hop()?;

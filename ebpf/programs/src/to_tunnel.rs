@@ -37,7 +37,7 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let ip = F::parse(&skb, skb.len())?;
     let remote = lookup::remote(&F::key(ip.dst)).filter(|remote| remote.has(Remote::TUNNEL));
     let remote = remote.ok_or(Reason::TunnelUnknown)?;
-    act::set_tunnel_key(skb, remote, lookup::config(), 0)?;
+    act::set_tunnel_key(skb, &remote.tunnel, lookup::config(), 0)?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::address_tunnel::<F>(head)?;
     Ok(Reason::Encapsulated)

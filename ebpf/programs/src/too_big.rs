@@ -3,10 +3,11 @@
 
 use rhumb_ebpf_common::icmp_error::{Addressee, QUOTE};
 use rhumb_ebpf_common::layout::{Link, Remote};
-use rhumb_ebpf_common::{Bytes as _, Ip, Ports, Reason, ethernet, mtu};
+use rhumb_ebpf_common::{Bytes as _, Fib, Ip, Ports, Reason, ethernet, mtu};
 
 use crate::act::{self, Hop, Known, Side};
 use crate::call::given;
+use crate::lookup::Route;
 use crate::packet::Skb;
 use crate::{either, lookup};
 
@@ -49,6 +50,12 @@ fn tell<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> 
 fn mtu_of<F: Hop>(skb: Skb, ip: &Ip<F>) -> u32 {
     match lookup::remote(&F::key(ip.dst)) {
         Some(remote) if remote.has(Remote::TUNNEL) => u32::from(remote.mtu),
-        _ => lookup::route(skb, ip).1.mtu(),
+        _ => {
+            let mut route = Route::unknown();
+            match lookup::route(skb, ip, &mut route) {
+                Fib::Stack(Reason::TooBig) => route.mtu(),
+                Fib::Forward | Fib::Resolve | Fib::Here | Fib::Stack(_) => 0,
+            }
+        }
     }
 }

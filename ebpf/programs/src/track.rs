@@ -3,12 +3,12 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use rhumb_ebpf_common::ct::{Ends, Side, Signal};
-use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment};
+use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment, NextHop};
 use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
 use crate::call::{Calls as _, given, given_mut};
-use crate::lookup::{self, Scratch};
+use crate::lookup::{self, Scratch, Time};
 use crate::packet::{Head, Skb};
 
 /// How many ticks the later fragments of a datagram may take (RFC 8200: 60 s).
@@ -71,11 +71,24 @@ impl Word {
 /// Takes note of a packet in its flow; `ports` becomes those of the packet.
 #[inline(always)]
 pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports) -> Course {
+    follow_to::<F>(skb, head, ip, ports, core::ptr::null_mut())
+}
+
+/// As [`follow`]; where packets of a [straight](Course::Straight) flow went in this moment, `next` becomes that.
+#[inline(always)]
+pub(crate) fn follow_to<F: Hop>(
+    skb: Skb,
+    head: Head,
+    ip: &Ip<F>,
+    ports: &mut Ports,
+    next: *mut NextHop,
+) -> Course {
     match find_ports::<F>(skb, head, ip, ports) {
         Course::Straight => {}
         other => return other,
     }
-    note(skb, &Ends::new::<F>(ip.src, ip.dst, ports), Word::new(ports.signal))
+    let ends = Ends::new::<F>(ip.src, ip.dst, ports);
+    Course::of_number(flow(skb.ctx, &raw const ends, Word::new(ports.signal).0, next))
 }
 
 /// Finds the ports, the short way where it leads there; [`Course::Straight`] when there are some.
@@ -146,16 +159,17 @@ fn recall<F: Hop>(ip: &Ip<F>, ports: &mut Ports) -> bool {
 /// Takes note of a packet in the flow between `ends`.
 #[inline(always)]
 pub(crate) fn note(skb: Skb, ends: &Ends, word: Word) -> Course {
-    Course::of_number(flow(skb.ctx, ends, word.0))
+    Course::of_number(flow(skb.ctx, ends, word.0, core::ptr::null_mut()))
 }
 
 /// Finds the flow of a packet and takes note of it there, or remembers the flow; a [`Course`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32) -> u32 {
+extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32, next: *mut NextHop) -> u32 {
     let (skb, word) = (Skb { ctx }, Word(word));
     let Some(ends) = given(ends) else { return Course::Straight as u32 };
-    let ((key, side), now) = (ends.key(), lookup::now());
+    let ((key, side), time) = (ends.key(), Time::now());
+    let now = time.tick();
     if let Some(flow) = lookup::ct(&key)
         && !flow.is_expired(now)
     {
@@ -166,6 +180,11 @@ extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32) -> u32 {
                 flow.divert(side.other());
             }
             let course = if !flow.is_diverted(side) {
+                if let Some(next) = given_mut(next)
+                    && flow.next.at == time.moment()
+                {
+                    *next = flow.next;
+                }
                 Course::Straight
             } else if flow.has(side.stack()) {
                 Course::Stack
@@ -189,6 +208,15 @@ fn begin(skb: Skb, key: &CtKey, word: Word, side: Side, now: u32) {
         flow.divert(side.other());
     }
     lookup::put_ct(key, flow);
+}
+
+/// Remembers in the flow of a packet where the packet goes.
+#[inline(never)]
+pub(crate) fn keep<F: Hop>(ip: &Ip<F>, ports: &Ports, next: &NextHop) {
+    let (key, _) = Ends::new::<F>(ip.src, ip.dst, ports).key();
+    if let Some(flow) = lookup::ct(&key) {
+        lookup::put_next(flow, next);
+    }
 }
 
 /// As [`follow`], for a packet that the host stack forwarded: what answers it is to go through the stack.

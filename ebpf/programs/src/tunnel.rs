@@ -1,34 +1,46 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The way into the tunnel, for pods' packets.
 
-use rhumb_ebpf_common::layout::{Link, Remote};
+use rhumb_ebpf_common::layout::{Address, Link, NextHop, Remote};
 use rhumb_ebpf_common::{Bytes as _, Family as _, Ports, Reason, UDP, V4, ethernet, mtu};
 
 use crate::act::{self, Hop};
-use crate::packet::Skb;
+use crate::packet::{Head, Skb};
 use crate::{either, lookup};
 
 /// Encapsulates a packet for the node that has its destination; [`Reason::TooBig`] when it does not fit.
 #[inline(never)]
-pub(crate) fn send<F: Hop>(skb: Skb, link: &Link, remote: &Remote) -> Reason {
-    either(encapsulate::<F>(skb, link, remote))
+pub(crate) fn send<F: Hop>(skb: Skb, link: &Link, remote: &Remote, next: &mut NextHop) -> Reason {
+    either(encapsulate::<F>(skb, link, remote, next))
+}
+
+/// Encapsulates a packet that fits for the node at `to`.
+#[inline(never)]
+pub(crate) fn again<F: Hop>(skb: Skb, head: Head, link: &Link, to: &Address) -> Reason {
+    either(enter::<F>(skb, head, link, to))
 }
 
 #[inline(always)]
-fn encapsulate<F: Hop>(skb: Skb, link: &Link, remote: &Remote) -> Result<Reason, Reason> {
-    let ip = F::parse(&skb, skb.len())?;
-    ip.may_hop()?;
+fn enter<F: Hop>(skb: Skb, head: Head, link: &Link, to: &Address) -> Result<Reason, Reason> {
     let config = lookup::config();
     if config.tunnel == 0 {
         return Err(Reason::TunnelAbsent);
     }
+    act::set_tunnel_key(skb, to, config, link.identity)?;
+    act::enter_tunnel::<F>(skb, head, config.tunnel)
+}
+
+#[inline(always)]
+fn encapsulate<F: Hop>(skb: Skb, link: &Link, remote: &Remote, next: &mut NextHop) -> Result<Reason, Reason> {
+    let ip = F::parse(&skb, skb.len())?;
+    ip.may_hop()?;
     let headers = lookup::headers::<F>(skb, &ip);
     if mtu::exceeds(&ip, skb.gso_size(), headers, u32::from(remote.mtu)) {
         return Err(Reason::TooBig);
     }
-    act::set_tunnel_key(skb, remote, config, link.identity)?;
+    (next.kind, next.mtu, next.to) = (NextHop::TUNNEL, remote.mtu, remote.tunnel);
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
-    act::enter_tunnel::<F>(skb, head, config.tunnel)
+    enter::<F>(skb, head, link, &remote.tunnel)
 }
 
 /// Whether a pod encapsulated the packet itself: whether these are the ports of one to the tunnel.

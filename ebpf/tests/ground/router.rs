@@ -82,6 +82,12 @@ impl Router {
         }
     }
 
+    /// Where pod B is.
+    pub(crate) fn endpoint_b(&self) -> Endpoint {
+        let [mac, host_mac] = [MAC_B, HOST_B].map(|mac| MacAddr::new(mac).expect("unicast"));
+        Endpoint { ifindex: self.pod_b, mac, host_mac, shaped: false }
+    }
+
     /// The addresses that packets of pods leave with.
     pub(crate) fn uplink(&mut self, v4: Option<&str>, v6: Option<&str>) {
         let uplink = Uplink {
