@@ -105,17 +105,16 @@ impl<F: Family> Ip<F> {
         self.later_fragment || self.more_fragments
     }
 
-<<<<<<< HEAD
     /// Whether the packet is for what pods know as their gateway.
     #[inline(always)]
     pub fn is_to_gateway(&self) -> bool {
         F::is_same(self.dst, F::gateway())
-=======
+    }
+
     /// Type of service, or traffic class.
     #[inline(always)]
     pub fn traffic_class(&self) -> u8 {
         byte(u32::from_be(self.class) >> if F::HEADER == 40 { 20 } else { 24 })
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
     }
 
     /// Whether the packet may be forwarded once more.

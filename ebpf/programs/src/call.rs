@@ -88,4 +88,6 @@ calls! {
     error_out = error_out_v4, error_out_v6: icmp, leave, ();
     /// Replaces address and port of one side ([`Side`](crate::act::Side)); 0, or 1 when that is not possible.
     translate = translate_v4, translate_v6: act, rewrite, (ports: *const Ports, known: *const Known, side: u32);
+    /// As `translate`, of an ICMP error and the packet that it quotes.
+    translate_error = translate_error_v4, translate_error_v6: icmp, rewrite, (known: *const Known, side: u32);
 }

@@ -5,7 +5,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::layout::{Link, NextHop};
 use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, ethernet};
-use rhumb_ebpf_common::{is_discovery, is_error, neighbour_discovery};
+use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
 use crate::call::{Calls as _, reason};
@@ -31,48 +31,19 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
     // stack size of 3 calls is 560. Too large").
     let mut ports = Ports::NONE;
     match skb.protocol() {
-        IPV4 => match v4(skb, link, &mut ports) {
-<<<<<<< HEAD
-            IS_ERROR => error::<V4>(skb, link, &ports),
-            IS_TO_ITSELF => settle::<V4>(skb, link, &ports, go::<V4>(skb)),
-            decided => settle::<V4>(skb, link, &ports, decided),
-        },
+        IPV4 => {
+            let step = v4(skb, link, &mut ports);
+            settle::<V4>(skb, link, &ports, step)
+        }
         IPV6 => match v6(skb, link, &mut ports) {
-            IS_ERROR => error::<V6>(skb, link, &ports),
-            IS_TO_ITSELF => settle::<V6>(skb, link, &ports, go::<V6>(skb)),
-            Reason::AnsweredNd => Err(discovery(skb, link)),
-            decided => settle::<V6>(skb, link, &ports, decided),
-=======
-            Step::Decided(reason) => Ok(reason),
-            Step::Onward | Step::Discovery => onward::<V4>(skb, link, &ports),
-        },
-        IPV6 => match v6(skb, link, &mut ports) {
-            Step::Decided(reason) => Ok(reason),
-            Step::Onward => onward::<V6>(skb, link, &ports),
             Step::Discovery => Err(discovery(skb, link)),
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
+            step => settle::<V6>(skb, link, &ports, step),
         },
         ARP => Err(arp(skb, link)),
         _ => Err(Reason::NotIp),
     }
 }
 
-<<<<<<< HEAD
-/// What [`v4`] and [`v6`] say of an ICMP error.
-const IS_ERROR: Reason = Reason::NotIp;
-
-/// What they say of a pod's answer to itself, which was translated.
-const IS_TO_ITSELF: Reason = Reason::OtherHost;
-
-/// What they say of a packet that is for no pod of this node.
-const IS_FOR_ELSEWHERE: Reason = Reason::Encapsulated;
-
-/// Brings about what is for the caller of [`v4`], [`v6`] and [`go`].
-#[inline(always)]
-fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, decided: Reason) -> Result<Reason, Reason> {
-    let decided = if decided == IS_FOR_ELSEWHERE { reason(F::onward(skb, link, ports)) } else { decided };
-    match decided {
-=======
 /// How far a packet has come.
 enum Step {
     /// To its end.
@@ -81,24 +52,49 @@ enum Step {
     Onward,
     /// It is a message of neighbour discovery.
     Discovery,
+    /// It is an ICMP error.
+    Error,
+    /// It is an answer from behind a host port.
+    Answer,
+}
+
+/// Takes what is left of the way of a packet.
+#[inline(always)]
+fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, step: Step) -> Result<Reason, Reason> {
+    match step {
+        Step::Decided(reason) => Ok(reason),
+        Step::Onward => onward::<F>(skb, link, ports),
+        Step::Error => error::<F>(skb, link, ports),
+        Step::Answer | Step::Discovery => {
+            host_port::answer::<F>(skb, ports)?;
+            translated::<F>(skb, link, ports)
+        }
+    }
 }
 
 #[inline(always)]
 fn onward<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     match reason(F::onward(skb, link, ports)) {
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
         Reason::ToStack => left::<F>(skb, ports),
         Reason::TooBig => Err(reason(F::too_big(skb, link, ports))),
         decided => Ok(decided),
     }
 }
 
-<<<<<<< HEAD
+/// A packet that was translated goes where it is for now.
+#[inline(always)]
+fn translated<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
+    match go::<F>(skb) {
+        Step::Decided(reason) => Ok(reason),
+        Step::Onward | Step::Discovery | Step::Error | Step::Answer => onward::<F>(skb, link, ports),
+    }
+}
+
 /// An ICMP error of the pod goes the way of the packets that it answers.
 #[inline(always)]
 fn error<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     match Errand::of_number(F::error_from(skb)) {
-        Errand::Straight | Errand::Translated => settle::<F>(skb, link, ports, go::<F>(skb)),
+        Errand::Straight | Errand::Translated => translated::<F>(skb, link, ports),
         Errand::Stack => Err(Reason::StackReturn),
         Errand::Failed => Err(Reason::RewriteFailed),
     }
@@ -106,12 +102,12 @@ fn error<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
 
 /// What becomes of a packet that was translated, as [`v4`] says of others.
 #[inline(never)]
-fn go<F: Hop>(skb: Skb) -> Reason {
-    either(head_on::<F>(skb))
+fn go<F: Hop>(skb: Skb) -> Step {
+    head_on::<F>(skb).unwrap_or_else(Step::Decided)
 }
 
 #[inline(always)]
-fn head_on<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+fn head_on<F: Hop>(skb: Skb) -> Result<Step, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     if F::is_link_local(ip.dst) {
@@ -119,13 +115,11 @@ fn head_on<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     }
     if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
         ip.may_hop()?;
-        return act::deliver::<F>(skb, head, endpoint);
+        return act::deliver::<F>(skb, head, endpoint).map(Step::Decided);
     }
-    Err(IS_FOR_ELSEWHERE)
+    Ok(Step::Onward)
 }
 
-=======
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
 /// A packet that the host's routes keep on the node: a port of the node may lead to a pod.
 #[inline(always)]
 fn left<F: Hop>(skb: Skb, ports: &Ports) -> Result<Reason, Reason> {
@@ -205,7 +199,7 @@ fn answer_discovery(skb: Skb, link: &Link) -> Result<Reason, Reason> {
 
 /// A packet with the pod's own source address.
 #[inline(always)]
-fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) -> Result<Step, Reason> {
+fn own<F: Hop>(skb: Skb, head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) -> Result<Step, Reason> {
     if link.has(Link::CHAINED) {
         return Err(Reason::Chained);
     }
@@ -214,10 +208,6 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link, ports: &mut Por
         let reason = tunnel::check(skb);
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
-<<<<<<< HEAD
-    match track::follow::<F>(skb, head, &ip, ports) {
-        Course::Unknown if is_error(&skb, &ip) => return Err(IS_ERROR),
-=======
     let mut next = NextHop::NONE;
     match track::follow_to::<F>(skb, head, &ip, ports, &raw mut next) {
         Course::Straight if next.kind != 0 => {
@@ -225,17 +215,12 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link, ports: &mut Por
                 return Ok(Step::Decided(reason));
             }
         }
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
-        Course::Straight | Course::Unknown => {}
+        // An ICMP error, or what has no ports.
+        Course::Unknown => return Ok(Step::Error),
+        Course::Straight => {}
         Course::Malformed => return Err(Reason::Malformed),
         Course::Stack => return Err(Reason::StackReturn),
-        Course::HostPort => {
-            host_port::answer::<F>(skb, &ip, ports)?;
-            if ip.is_to_gateway() {
-                return Err(IS_TO_ITSELF);
-            }
-            head = skb.head(ethernet::HEADER + F::HEADER)?;
-        }
+        Course::HostPort => return Ok(Step::Answer),
     }
     if F::is_link_local(ip.dst) {
         return Err(Reason::LinkLocal);
@@ -244,9 +229,5 @@ fn own<F: Hop>(skb: Skb, mut head: Head, ip: Ip<F>, link: &Link, ports: &mut Por
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint).map(Step::Decided);
     }
-<<<<<<< HEAD
-    Err(IS_FOR_ELSEWHERE)
-=======
     Ok(Step::Onward)
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
 }

@@ -9,11 +9,8 @@ use rhumb_ebpf_common::layout::{Address, Remote, same};
 use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
-<<<<<<< HEAD
 use crate::call::reason;
-=======
 use crate::lookup::Route;
->>>>>>> 343c246 (ebpf: a flow keeps its next hop for 8.4 ms)
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::{either, finish, lookup, track};
 

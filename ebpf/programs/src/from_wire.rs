@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::call::{given_mut, reason};
@@ -44,6 +44,8 @@ fn ip<F: Hop>(skb: Skb) -> Reason {
     }
     let mut ports = Ports::NONE;
     match reason(F::arrive(skb, &raw mut ports)) {
+        // Without ports it may be an error about what was translated.
+        Reason::ToStack if ports.protocol == 0 => reason(F::error_in(skb)),
         Reason::ToStack => reason(F::host_port(skb, &raw const ports)),
         decided => decided,
     }
@@ -70,9 +72,8 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     act::deliver::<F>(skb, head, endpoint)
 }
 
-/// What is for no address of a pod: answers to masqueraded packets of pods and to remembered ones of the node, and errors
-/// about them. [`Reason::ToStack`] for
-/// everything else, of which `ports` then has what there is.
+/// What is for no address of a pod: answers to masqueraded packets of pods and to remembered ones of the node.
+/// [`Reason::ToStack`] for everything else, of which `ports` then has what there is.
 #[inline(always)]
 pub(crate) fn arrive<F: Hop>(skb: Skb, ports: *mut Ports) -> Reason {
     given_mut(ports).map_or(Reason::ToStack, |ports| either(enter::<F>(skb, ports)))
@@ -83,7 +84,6 @@ fn enter<F: Hop>(skb: Skb, ports: &mut Ports) -> Result<Reason, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     match track::find_ports::<F>(skb, head, &ip, ports) {
-        Course::Unknown if is_error(&skb, &ip) => Err(reason(F::error_in(skb))),
         // Who asks the node for an echo does not answer a pod.
         Course::Straight if ports.is_echo_request() => Err(Reason::ToStack),
         Course::Straight => masquerade::enter::<F>(skb, &ip, ports),

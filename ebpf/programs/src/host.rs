@@ -9,18 +9,26 @@
 use rhumb_ebpf_common::ct::{Ends, Signal};
 use rhumb_ebpf_common::layout::{CtKey, NatKey};
 use rhumb_ebpf_common::nat::may_be_given;
-use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, TCP, ethernet, is_error};
+use rhumb_ebpf_common::{Ip, Ports, Reason, SCTP, TCP, ethernet};
 
 use crate::act::Hop;
-use crate::call::reason;
 use crate::packet::Skb;
 use crate::track::{self, Course, Word};
 use crate::{either, lookup, masquerade};
 
-/// Lets a packet of the node leave.
+/// Lets a packet of the node leave; [`Reason::NotMasqueradable`] when it has no ports.
 #[inline(always)]
 pub(crate) fn leave<F: Hop>(skb: Skb) -> Reason {
     match either(look::<F>(skb)) {
+        Reason::NotMasqueradable => Reason::NotMasqueradable,
+        reason => judge(reason),
+    }
+}
+
+/// What became of a packet of the node, which pods' packets say otherwise.
+#[inline(always)]
+pub(crate) fn judge(reason: Reason) -> Reason {
+    match reason {
         Reason::Masqueraded => Reason::HostTranslated,
         failed @ (Reason::NatExhausted | Reason::SctpPort | Reason::RewriteFailed) => failed,
         _ => Reason::HostSent,
@@ -34,9 +42,8 @@ fn look<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let mut ports = Ports::NONE;
     match track::find_ports::<F>(skb, head, &ip, &mut ports) {
         Course::Straight => {}
-        // Perhaps about a packet that came for another port than the node knows.
-        Course::Unknown if is_error(&skb, &ip) => return Ok(reason(F::error_out(skb))),
-        Course::Unknown | Course::Malformed | Course::Stack | Course::HostPort => {
+        Course::Unknown => return Err(Reason::NotMasqueradable),
+        Course::Malformed | Course::Stack | Course::HostPort => {
             return Ok(Reason::HostSent);
         }
     }

@@ -64,24 +64,28 @@ fn remember<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, backend: &HostPortValue
     }
 }
 
-/// Translates the source of an answer from behind a host port.
+/// Translates an answer from behind a host port.
 #[inline(always)]
-pub(crate) fn answer<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> Result<(), Reason> {
-    let mut known = Known::NONE;
-    if find::<F>(ip, ports, &mut known) {
-        act::translate::<F>(skb, ports, Side::Source, &known)?;
-        if ip.is_to_gateway() {
-            act::translate::<F>(skb, ports, Side::Destination, &Known::new(F::key(ip.src), ports.dst))?;
+pub(crate) fn answer<F: Hop>(skb: Skb, ports: &Ports) -> Result<(), Reason> {
+    let (mut node, mut pod) = (Known::NONE, Known::NONE);
+    if find::<F>(skb, ports, &mut node, &mut pod) {
+        act::translate::<F>(skb, ports, Side::Source, &node)?;
+        if pod.port != [0; 2] {
+            act::translate::<F>(skb, ports, Side::Destination, &pod)?;
         }
     }
     Ok(())
 }
 
-/// Finds what the other side knows the pod by.
+/// Finds what the other side knows the pod by, and if that is the pod itself, what it asked from.
 #[inline(never)]
-fn find<F: Hop>(ip: &Ip<F>, ports: &Ports, known: &mut Known) -> bool {
+fn find<F: Hop>(skb: Skb, ports: &Ports, node: &mut Known, pod: &mut Known) -> bool {
+    let Ok(ip) = F::parse(&skb, skb.len()) else { return false };
     let (key, _) = CtKey::new::<F>(ip.src, ip.dst, ports);
     let Some(flow) = lookup::ct(&key) else { return false };
-    *known = Known::new(flow.nat_addr, flow.nat_port);
+    *node = Known::new(flow.nat_addr, flow.nat_port);
+    if ip.is_to_gateway() {
+        *pod = Known::new(F::key(ip.src), ports.dst);
+    }
     true
 }

@@ -5,6 +5,7 @@ use rhumb_ebpf_common::layout::{Ct, CtKey, HostPortKey, NatKey, same};
 use rhumb_ebpf_common::{Ip, Ports, Reason, ethernet, quote};
 
 use crate::act::{self, Hop, Known, Side};
+use crate::call::given;
 use crate::packet::Skb;
 use crate::{either, lookup};
 
@@ -28,10 +29,11 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
         if !same(&pod.addr, &F::key(ip.dst)) {
             return Err(Reason::BackendAbsent);
         }
-        return translate_in(skb, ip, &pod).map_or(Ok(Reason::HostReturn), Err);
+        translate::<F>(skb, Side::Destination, &pod)?;
+        return Ok(Reason::HostReturn);
     };
     ip.may_hop()?;
-    translate_in(skb, ip, &pod).map_or(Ok(()), Err)?;
+    translate::<F>(skb, Side::Destination, &pod)?;
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     act::deliver::<F>(skb, head, endpoint)?;
     Ok(if is_masqueraded { Reason::MasqueradeReturn } else { Reason::HostPortIn })
@@ -68,10 +70,21 @@ fn behind_port<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &mut Known) -> bool {
     known
 }
 
-#[inline(never)]
-fn translate_in<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &Known) -> Option<Reason> {
-    let quote = quote(&skb, ip)?;
-    act::translate_error(skb, ip, &quote, Side::Destination, F::unkey(&pod.addr), pod.port).err()
+/// Translates an error and what it quotes.
+#[inline(always)]
+fn translate<F: Hop>(skb: Skb, side: Side, known: &Known) -> Result<(), Reason> {
+    if F::translate_error(skb, known, side as u32) == 0 { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+/// The global function behind [`translate`]: whether that is not possible.
+#[inline(always)]
+pub(crate) fn rewrite<F: Hop>(skb: Skb, known: *const Known, side: u32) -> bool {
+    let Some(known) = given(known) else { return true };
+    let Ok(ip) = &F::parse(&skb, skb.len()) else { return true };
+    // It was found by its quote, so it has one.
+    let Some(quote) = quote(&skb, ip) else { return false };
+    let side = if side == Side::Source as u32 { Side::Source } else { Side::Destination };
+    act::translate_error(skb, ip, &quote, side, F::unkey(&known.addr), known.port).is_err()
 }
 
 /// What is to become of an error that a pod sends.
@@ -110,11 +123,15 @@ pub(crate) fn answer<F: Hop>(skb: Skb) -> Errand {
     if errand != Errand::Translated {
         return errand;
     }
-    if translate_out(skb, ip, &node).is_some() {
+    if translate::<F>(skb, Side::Source, &node).is_err() {
         return Errand::Failed;
     }
-    if ip.is_to_gateway() && translate_back(skb, ip).is_some() {
-        return Errand::Failed;
+    // One about what the pod sent itself, by its gateway, goes to the pod.
+    if ip.is_to_gateway() && itself::<F>(skb, ip, &mut node) {
+        return match translate::<F>(skb, Side::Destination, &node) {
+            Ok(()) => errand,
+            Err(_) => Errand::Failed,
+        };
     }
     errand
 }
@@ -141,11 +158,12 @@ fn reversed(ports: &Ports) -> Ports {
     Ports { src: ports.dst, dst: ports.src, ..*ports }
 }
 
-/// An error about what the pod sent itself, by its gateway, goes to the pod.
+/// What a pod that asked itself by its gateway is known by.
 #[inline(never)]
-fn translate_back<F: Hop>(skb: Skb, ip: &Ip<F>) -> Option<Reason> {
-    let quote = quote(&skb, ip)?;
-    act::translate_error(skb, ip, &quote, Side::Destination, ip.src, quote.ports.src).err()
+fn itself<F: Hop>(skb: Skb, ip: &Ip<F>, pod: &mut Known) -> bool {
+    let Some(quote) = quote(&skb, ip) else { return false };
+    *pod = Known::new(F::key(ip.src), quote.ports.src);
+    true
 }
 
 /// Gives an error of a pod or of the node about a packet to it the source that the packet's sender knows.
@@ -154,7 +172,10 @@ pub(crate) fn leave<F: Hop>(skb: Skb) -> Reason {
     let Ok(ip) = &F::parse(&skb, skb.len()) else { return Reason::Malformed };
     let mut node = Known::NONE;
     match source::<F>(skb, ip, &mut node) {
-        Reason::Masqueraded => translate_out(skb, ip, &node).unwrap_or(Reason::Masqueraded),
+        Reason::Masqueraded => match translate::<F>(skb, Side::Source, &node) {
+            Ok(()) => Reason::Masqueraded,
+            Err(reason) => reason,
+        },
         reason => reason,
     }
 }
@@ -175,10 +196,4 @@ fn source<F: Hop>(skb: Skb, ip: &Ip<F>, node: &mut Known) -> Reason {
         Some(_) => Reason::SourceKept,
         None => Reason::NotMasqueradable,
     }
-}
-
-#[inline(never)]
-fn translate_out<F: Hop>(skb: Skb, ip: &Ip<F>, node: &Known) -> Option<Reason> {
-    let quote = quote(&skb, ip)?;
-    act::translate_error(skb, ip, &quote, Side::Source, F::unkey(&node.addr), node.port).err()
 }

@@ -3,13 +3,13 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet, is_error};
+use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::call::{Calls as _, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, lookup, masquerade};
+use crate::{either, finish, host, lookup, masquerade};
 
 #[classifier]
 pub fn to_wire(ctx: TcContext) -> i32 {
@@ -24,15 +24,25 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
         return Ok(Reason::SourceKept);
     }
     match skb.protocol() {
-        IPV4 => match reason(V4::leave(skb)) {
-            Reason::HostSent => Ok(reason(V4::leave_host(skb))),
-            reason => Ok(reason),
-        },
-        IPV6 => match reason(V6::leave(skb)) {
-            Reason::HostSent => Ok(reason(V6::leave_host(skb))),
-            reason => Ok(reason),
-        },
+        IPV4 => Ok(settle::<V4>(skb)),
+        IPV6 => Ok(settle::<V6>(skb)),
         _ => Ok(Reason::HostSent),
+    }
+}
+
+/// What is called is called from here, one after the other: the stacks of nested calls add up.
+#[inline(always)]
+fn settle<F: Hop>(skb: Skb) -> Reason {
+    match reason(F::leave(skb)) {
+        Reason::HostSent => {}
+        // Without ports it may be an error about what came for a pod.
+        Reason::NotMasqueradable => return reason(F::error_out(skb)),
+        decided => return decided,
+    }
+    match reason(F::leave_host(skb)) {
+        // Perhaps about a packet that came for another port than the node knows.
+        Reason::NotMasqueradable => host::judge(reason(F::error_out(skb))),
+        decided => decided,
     }
 }
 
@@ -58,7 +68,6 @@ fn ip<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let mut ports = Ports::NONE;
     match track::find_ports::<F>(skb, head, &ip, &mut ports) {
         Course::Malformed => Err(Reason::Malformed),
-        Course::Unknown if is_error(&skb, &ip) => Err(reason(F::error_out(skb))),
         Course::Unknown if ports.is_later_fragment() => Err(Reason::FragmentUnknown),
         Course::Unknown => Err(Reason::NotMasqueradable),
         _ => masquerade::leave::<F>(skb, &ip, &ports, addr),
