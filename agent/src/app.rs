@@ -28,16 +28,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::{Args, Tunnel};
+use crate::args::{self, Args, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::Programs;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
-use crate::node::{BgpEnds, Input, Node, Settings};
+use crate::node::{BgpEnds, Input, Neighbours, Node, Settings};
 use crate::ready::Ready;
-use crate::{bgp, follow, local_socket, metrics, monitor, plugin_socket, publish, sweep};
+use crate::{bgp, follow, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -86,6 +86,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let notices = Events::open(&host).await?;
     let masquerade = read_masquerade(&args);
     let bgp = BgpParts { host: host.clone(), local: seen, report };
+    let (whom, targets) = watch::channel(probe::Targets::default());
+    let (probed, heard) = watch::channel(probe::Report::default());
     ready.say("serving");
     let node = Node::new(
         Settings {
@@ -108,6 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         publication,
         BgpEnds { local, report: reported },
         ready,
+        Neighbours { whom, report: heard },
     );
 
     let store = Rc::new(OnceCell::new());
@@ -122,6 +125,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
     tasks.spawn_local(sweep::run(sweep));
+    if args.probe == args::Probe::On {
+        tasks.spawn_local(probe::run(args.probe_port, args.node.clone(), targets, inbox.clone(), probed));
+    }
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {

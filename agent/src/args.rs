@@ -16,6 +16,13 @@ pub(crate) enum Tunnel {
     Off,
 }
 
+/// Whether agents ask each other if they answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Probe {
+    On,
+    Off,
+}
+
 const LONGEST_HOLD_DOWN: Duration = Duration::from_secs(60 * 60);
 
 /// The rhumb node agent: gives pods addresses, programs routes, and keeps the datapath.
@@ -88,6 +95,15 @@ pub(crate) struct Args {
     /// doubled up to eight times when the way keeps going. May have a fraction.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = fraction)]
     pub(crate) route_hold_down: Duration,
+
+    /// Whether the agents ask each other if they answer, and take a direct way for lost when a node that answered once
+    /// has fallen silent.
+    #[arg(long, value_enum, default_value = "on")]
+    pub(crate) probe: Probe,
+
+    /// UDP port at which agents ask each other; the same on every node.
+    #[arg(long, value_name = "PORT", default_value = "7269", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) probe_port: u16,
 
     /// File in the format of ip-masq-agent that says where the source of pods' packets stays. Without it, or while
     /// it is not there: private, reserved and link-local blocks.

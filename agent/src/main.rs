@@ -18,6 +18,7 @@ mod metrics;
 mod monitor;
 mod node;
 mod plugin_socket;
+mod probe;
 mod publish;
 mod ready;
 mod sweep;

@@ -20,9 +20,11 @@ use std::time::SystemTime;
 use rhumb_ebpf::{Counter, MapUse, Untold, Verdict};
 use rhumb_model::Family;
 use rhumb_routing::plan::Way;
+use rhumb_routing::probe::State;
 
 use crate::kernel::TargetStatus;
 use crate::node::Node;
+use crate::probe::Report;
 pub(crate) use catalogue::{Kind, Metric, RECONCILE_COUNT};
 pub(crate) use process::resident_kib;
 pub(crate) use registry::{Registry, Sample};
@@ -78,6 +80,7 @@ pub(crate) fn collect(node: &Node, counters: &[Counter], maps: &[MapUse], untold
     for ([from, to, why], changes) in node.ways.history().counts() {
         samples.push(Sample::new(&ROUTE_CHANGES, &[("from", from), ("to", to), ("reason", why)], changes));
     }
+    add_probes(&mut samples, &node.neighbours.report.borrow());
     samples.push(Sample::new(&ATTACHMENTS, &[], count(node.ledger.endpoints().len())));
     bgp::add(&mut samples, &node.bgp.report.borrow());
     samples.push(Sample::new(&AGENT_READY, &[], u64::from(node.is_ready())));
@@ -99,6 +102,18 @@ fn add_packets(samples: &mut Vec<Sample>, counters: &[Counter]) {
         samples.extend(own().map(|counter| Sample::new(packets, &labels(counter), counter.packets)));
         samples.extend(own().map(|counter| Sample::new(bytes, &labels(counter), counter.bytes)));
     }
+}
+
+fn add_probes(samples: &mut Vec<Sample>, report: &Report) {
+    if !report.rows.is_empty() {
+        for state in State::ALL {
+            let addresses = report.rows.iter().filter(|row| row.state == state).count();
+            samples.push(Sample::new(&PROBE_ADDRESSES, &[("state", state.word())], count(addresses)));
+        }
+    }
+    samples.extend(
+        report.counts.iter().map(|(what, count)| Sample::new(&PROBE_COUNT, &[("what", what)], *count)),
+    );
 }
 
 fn add_maps(samples: &mut Vec<Sample>, maps: &[MapUse]) {

@@ -19,7 +19,7 @@ mod pass;
 mod show;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
@@ -42,6 +42,7 @@ use crate::ledger::Ledger;
 use crate::masquerade::Masquerade;
 use crate::metrics::{Registry, Sample};
 use crate::monitor::Names;
+use crate::probe;
 use crate::tables::{PoolRow, Tables};
 use crate::ways::Ways;
 
@@ -104,6 +105,8 @@ pub(crate) enum Input {
     Masquerade(Masquerade),
     /// Links, addresses, routes or neighbours of the node changed.
     HostChanged(Notices),
+    /// Addresses of other nodes that answered once and do not any more.
+    Silent(BTreeSet<IpAddr>),
     /// What is published about BGP is otherwise now.
     Bgp(bgp::Summary),
 }
@@ -152,6 +155,13 @@ pub(crate) struct Settings {
     pub(crate) tunnel_port: Option<u16>,
 }
 
+/// The probe of other agents: whom it is to ask, and what it knows.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    pub(crate) whom: watch::Sender<probe::Targets>,
+    pub(crate) report: watch::Receiver<probe::Report>,
+}
+
 /// All state of the node.
 pub(crate) struct Node {
     pub(crate) settings: Settings,
@@ -189,6 +199,7 @@ pub(crate) struct Node {
     look_due: Option<Instant>,
     announced_ready: bool,
     ready: crate::ready::Ready,
+    pub(crate) neighbours: Neighbours,
 }
 
 impl Node {
@@ -205,6 +216,7 @@ impl Node {
         publication: watch::Sender<NodeStateStatus>,
         bgp: BgpEnds,
         ready: crate::ready::Ready,
+        neighbours: Neighbours,
     ) -> Self {
         Self {
             settings,
@@ -232,6 +244,7 @@ impl Node {
             look_due: Some(Instant::now()),
             announced_ready: false,
             ready,
+            neighbours,
         }
     }
 
@@ -296,6 +309,10 @@ impl Node {
                 }
                 Input::HostChanged(notices) => self.host_changed(notices),
                 Input::Bgp(summary) => self.bgp_summary = summary,
+                Input::Silent(silent) => {
+                    self.ways.silent = silent;
+                    self.tables.touch();
+                }
             }
         }
         self.write_adds(adds);

@@ -128,6 +128,17 @@ impl Tables {
         others.flat_map(|(_, addresses)| addresses).copied().collect()
     }
 
+    /// The addresses of all other nodes with who has them, but for those within a node's pod CIDRs: packets to them may
+    /// take the tunnel, so that an answer says nothing about the direct way.
+    pub(crate) fn probe_targets(&self, own: &NodeName) -> BTreeMap<IpAddr, NodeName> {
+        let cidrs: Vec<Prefix> =
+            self.pod_cidrs.iter().flat_map(BTreeMap::values).flatten().map(|(_, prefix)| *prefix).collect();
+        let others = self.node_addresses.iter().flatten().filter(|(name, _)| *name != own);
+        let all =
+            others.flat_map(|(name, addresses)| addresses.iter().map(move |addr| (*addr, name.clone())));
+        all.filter(|(addr, _)| !cidrs.iter().any(|prefix| prefix.contains(*addr))).collect()
+    }
+
     /// How the pods of each pool are reached.
     pub(crate) fn policies(&self) -> BTreeMap<PoolName, Policy> {
         self.pools.iter().flatten().map(|(name, row)| (name.clone(), row.policy.clone())).collect()
@@ -162,6 +173,22 @@ mod tests {
         let more: Vec<String> =
             tables.keep_source(&pool)[usual.len()..].iter().map(ToString::to_string).collect();
         assert_eq!(more, ["0.0.0.0/0", "::/0"]);
+    }
+
+    #[test]
+    fn nodes_are_probed_at_their_addresses_but_not_within_pod_cidrs() {
+        let name = |text: &str| -> NodeName { text.parse().expect("valid") };
+        let addrs =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("valid")).collect::<Vec<IpAddr>>();
+        let mut tables = Tables::new(Masquerade::default());
+        assert_eq!(tables.probe_targets(&name("a")), BTreeMap::new());
+        let cidr = ("default".parse().expect("valid"), "10.1.0.0/24".parse().expect("valid"));
+        tables.pod_cidrs = Some([(name("b"), vec![cidr])].into());
+        let nodes =
+            [(name("a"), addrs(&["192.0.2.1"])), (name("b"), addrs(&["192.0.2.2", "10.1.0.1", "fd00::2"]))];
+        tables.node_addresses = Some(nodes.into());
+        let expected = addrs(&["192.0.2.2", "fd00::2"]).into_iter().map(|addr| (addr, name("b"))).collect();
+        assert_eq!(tables.probe_targets(&name("a")), expected);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Ways {
     pub(crate) fabric: Fabric,
     /// What it was looked at for.
     pub(crate) watched: Watched,
+    /// Addresses of nodes that have fallen silent.
+    pub(crate) silent: BTreeSet<IpAddr>,
 }
 
 impl Ways {

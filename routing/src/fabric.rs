@@ -72,12 +72,24 @@ pub enum Neighbour {
 /// Whether a way takes packets, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
-    /// It does not.
+    /// Its neighbour does not.
     Dead,
+    /// Its neighbour does, and the node behind it has fallen silent.
+    Silent,
     /// Nobody has tried.
     Unknown,
     /// It does.
     Alive,
+}
+
+impl Liveness {
+    /// Whether it is known not to take packets.
+    pub fn is_lost(self) -> bool {
+        match self {
+            Liveness::Dead | Liveness::Silent => true,
+            Liveness::Unknown | Liveness::Alive => false,
+        }
+    }
 }
 
 impl Fabric {

@@ -22,6 +22,7 @@ mod netlink;
 pub mod plan;
 mod pod_addresses;
 mod pod_routes;
+pub mod probe;
 mod qdiscs;
 mod routes;
 mod sysctls;

@@ -42,6 +42,8 @@ pub struct PlanInput {
     pub policies: BTreeMap<PoolName, Policy>,
     /// What others offer.
     pub fabric: Fabric,
+    /// Addresses of nodes that answered once and have fallen silent ([`crate::probe`]).
+    pub silent: BTreeSet<IpAddr>,
     /// The tunnel's device; `None` switches tunnels off.
     pub tunnel: Option<IfName>,
     /// For how long a direct way has to be back.
@@ -171,11 +173,11 @@ pub fn plan(input: &PlanInput, memory: &Memory, now: Instant) -> (Plan, Memory) 
     let mut chosen = Memory::default();
     for (node, pool, prefix) in claims(input, &mut plan) {
         let mode = input.policies.get(pool).map_or(Mode::Auto, |policy| policy.mode_of(prefix));
-        let candidates = candidates::of(node, prefix, input);
+        let past = memory.0.get(&prefix).filter(|past| past.node == node.name);
+        let candidates = candidates::of(node, prefix, input, past.and_then(|past| past.way.as_ref()));
         if mode == Mode::Auto && candidates.tunnel.is_some() {
             plan.gateways.extend(candidates.direct.iter().flat_map(|direct| gateways(&direct.way)));
         }
-        let past = memory.0.get(&prefix).filter(|past| past.node == node.name);
         let choice = choose(&node.name, mode, candidates, past, input.hold_down, now);
         plan.next = plan.next.into_iter().chain(choice.returns_at(input.hold_down)).min();
         match &choice.way {

@@ -89,6 +89,8 @@ enum Route {
         #[arg(long)]
         follow: bool,
     },
+    /// Whether the agents of other nodes answer, by address.
+    Probes,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -135,6 +137,7 @@ impl Command {
             Command::Ip(List::List) => "ips",
             Command::Route(Route::List) => "routes",
             Command::Route(Route::Changes { .. }) => "route_changes",
+            Command::Route(Route::Probes) => "probes",
             Command::Bpf(Bpf::Endpoints) => "endpoints",
             Command::Bpf(Bpf::Ipcache) => "ipcache",
             Command::Bpf(Bpf::Ct(_)) => "ct",

@@ -84,6 +84,11 @@ pub(crate) fn render(question: &str, answer: &Value, colour: bool) -> String {
                 ("REASON", "reason"),
             ],
         ),
+        "probes" => list(
+            answer,
+            colour,
+            &[("ADDRESS", "address"), ("NODE", "node"), ("STATE", "state"), ("MISSES", "misses")],
+        ),
         "ipcache" => list(
             answer,
             colour,

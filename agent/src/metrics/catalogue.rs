@@ -63,6 +63,8 @@ metrics! {
     RECONCILE_COUNT Counter "rhumb_reconcile_count_total" "outcome" "Objects that were put or removed (changed), and tries that did not succeed (failed)."
     ROUTE_PREFIXES Gauge "rhumb_route_prefixes" "way" "Pod prefixes of other nodes by the way that their packets take; `rhumb route list` names them."
     ROUTE_CHANGES Counter "rhumb_route_changes_total" "from to reason" "Times that a prefix changed its way; `rhumb route changes` shows the last."
+    PROBE_ADDRESSES Gauge "rhumb_probe_addresses" "state" "Addresses of other nodes by what the probe between agents says: never heard of (unheard), answering, answered by the kernel only (away), silent; `rhumb route probes` names them."
+    PROBE_COUNT Counter "rhumb_probe_count_total" "what" "Datagrams of the probe between agents by what they were or what became of them."
     IPAM_ADDRESSES Gauge "rhumb_ipam_addresses" "pool family state" "Addresses of the node's pool: held, cooling down, kept for a pod to return, free, and in prefixes that are being given up (draining)."
     ATTACHMENTS Gauge "rhumb_attachments" "" "Interfaces of containers that rhumb looks after."
     BGP_SPEAKER Gauge "rhumb_bgp_speaker_up" "" "1 while the BGP speaker of the node answers the agent, else 0."

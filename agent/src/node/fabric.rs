@@ -68,13 +68,21 @@ impl Node {
         if due || watched != self.ways.watched {
             self.look_at_fabric(watched).await;
         }
+        let whom = self.tables.probe_targets(&self.settings.node);
+        self.neighbours.whom.send_if_modified(|known| {
+            let changed = *known != whom;
+            *known = whom;
+            changed
+        });
         let (settings, tables) = (&self.settings, &self.tables);
+        let silent = self.ways.silent.clone();
         let input = |fabric| PlanInput {
             own_pod_cidrs: tables.pod_cidrs_of(&settings.node),
             uplinks: tables.uplinks.iter().map(Uplink::reach).collect(),
             nodes: tables.remote_nodes(&settings.node),
             policies: tables.policies(),
             fabric,
+            silent,
             tunnel: settings.tunnel_port.map(|_| tunnel::name()),
             hold_down: settings.hold_down,
             keep_source: tables.keep_source(&settings.pool),

@@ -32,6 +32,8 @@ pub(crate) enum Show {
     Routes,
     /// The last changes of ways.
     RouteChanges,
+    /// Whether the agents of other nodes answer.
+    Probes,
     /// The datapath's endpoint map.
     Endpoints,
     /// The datapath's map of prefixes elsewhere.
@@ -52,6 +54,7 @@ impl Node {
             Show::Ips => self.show_ips(),
             Show::Routes => self.show_routes(),
             Show::RouteChanges => self.show_route_changes(),
+            Show::Probes => self.neighbours.report.borrow().show(),
             Show::Endpoints => self.show_endpoints(),
             Show::Ipcache => self.show_ipcache(),
         }

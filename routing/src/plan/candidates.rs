@@ -10,34 +10,44 @@ use super::way::{Gateway, Way};
 use super::{PlanInput, Reach, RemoteNode};
 use crate::fabric::Liveness;
 
-/// The candidates for `prefix`, which `node` has.
-pub(super) fn of(node: &RemoteNode, prefix: Prefix, input: &PlanInput) -> Candidates {
-    Candidates { direct: direct(node, prefix, input), tunnel: tunnel(node, input) }
+/// The candidates for `prefix`, which `node` has, and to which packets went by `past` until now.
+pub(super) fn of(node: &RemoteNode, prefix: Prefix, input: &PlanInput, past: Option<&Way>) -> Candidates {
+    Candidates { direct: direct(node, prefix, input, past), tunnel: tunnel(node, input, past) }
+}
+
+/// The first that is not known to be lost. When all are, nothing moves without need: that of before, else the first.
+fn best(ways: impl Iterator<Item = Candidate> + Clone, past: Option<&Way>) -> Option<Candidate> {
+    let before = || ways.clone().find(|candidate| Some(&candidate.way) == past);
+    ways.clone().find(|candidate| !is_lost(candidate)).or_else(before).or_else(|| ways.clone().next())
 }
 
 /// A route of others to the very prefix says more than that the node is a neighbour; one to a larger block says
 /// less, and is taken when no neighbour answers.
-fn direct(node: &RemoteNode, prefix: Prefix, input: &PlanInput) -> Option<Candidate> {
-    let fabric = fabric(prefix, input);
+fn direct(node: &RemoteNode, prefix: Prefix, input: &PlanInput, past: Option<&Way>) -> Option<Candidate> {
+    let fabric = fabric(node, prefix, input);
     let exact = fabric.clone().filter(|(dst, _)| *dst == prefix).map(|(_, candidate)| candidate);
-    let ways = exact.into_iter().chain(neighbour(node, prefix, input)).chain(fabric.map(|(_, way)| way));
-    // Of equals, the first.
-    ways.reduce(|best, other| if is_dead(&best) && !is_dead(&other) { other } else { best })
+    let neighbour = neighbour(node, prefix, input, past);
+    best(exact.into_iter().chain(neighbour).chain(fabric.map(|(_, way)| way)), past)
 }
 
-fn is_dead(candidate: &Candidate) -> bool {
-    candidate.liveness == Liveness::Dead
+fn is_lost(candidate: &Candidate) -> bool {
+    candidate.liveness.is_lost()
 }
 
-/// The first address of the node that is a neighbour and not known to be dead, else the first that is a neighbour.
-fn neighbour(node: &RemoteNode, prefix: Prefix, input: &PlanInput) -> Option<Candidate> {
+/// What is known of a way when the node's address at its end is silent or not.
+fn with_probe(liveness: Liveness, silent: bool) -> Liveness {
+    if silent { liveness.min(Liveness::Silent) } else { liveness }
+}
+
+/// One of the addresses of the node that are neighbours.
+fn neighbour(node: &RemoteNode, prefix: Prefix, input: &PlanInput, past: Option<&Way>) -> Option<Candidate> {
     let family = prefix.family();
     let addresses = node.addresses.iter().filter(|address| Family::of(**address) == family);
     let on_link = addresses.filter_map(|addr| on_link(*addr, input)).map(|gateway| {
-        let liveness = input.fabric.liveness(&gateway);
+        let liveness = with_probe(input.fabric.liveness(&gateway), input.silent.contains(&gateway.addr));
         Candidate { way: Way::Neighbour(gateway), liveness }
     });
-    on_link.reduce(|best, other| if is_dead(&best) && !is_dead(&other) { other } else { best })
+    best(on_link, past)
 }
 
 fn on_link(addr: IpAddr, input: &PlanInput) -> Option<Gateway> {
@@ -47,20 +57,22 @@ fn on_link(addr: IpAddr, input: &PlanInput) -> Option<Gateway> {
 }
 
 /// The route of others, and its destination. With several next hops the kernel does what it can to avoid a dead one;
-/// only when all are dead the way is.
-fn fabric(prefix: Prefix, input: &PlanInput) -> Option<(Prefix, Candidate)> {
+/// only when all are dead the way is. Or when the node is silent at all its addresses of that family, to which the fabric
+/// carries packets too.
+fn fabric(node: &RemoteNode, prefix: Prefix, input: &PlanInput) -> Option<(Prefix, Candidate)> {
     let (dst, hops) = input.fabric.route_to(prefix)?;
     let liveness = |hop: &Option<Gateway>| {
         hop.as_ref().map_or(Liveness::Alive, |gateway| input.fabric.liveness(gateway))
     };
-    let liveness = hops.iter().map(liveness).max()?;
+    let mut addresses = node.addresses.iter().filter(|addr| Family::of(**addr) == prefix.family()).peekable();
+    let silent = addresses.peek().is_some() && addresses.all(|addr| input.silent.contains(addr));
+    let liveness = with_probe(hops.iter().map(liveness).max()?, silent);
     let gateway = if let [gateway] = hops { gateway.clone() } else { None };
     Some((dst, Candidate { way: Way::Fabric { route: dst, gateway }, liveness }))
 }
 
-/// The first address of the node to which this node has an address of the same family, unless it is a neighbour that
-/// does not answer and another one is there.
-fn tunnel(node: &RemoteNode, input: &PlanInput) -> Option<Candidate> {
+/// One of the addresses of the node to which this node has an address of the same family.
+fn tunnel(node: &RemoteNode, input: &PlanInput, past: Option<&Way>) -> Option<Candidate> {
     input.tunnel.as_ref()?;
     let own = |family| {
         input.uplinks.iter().flat_map(|reach| &reach.addresses).any(|addr| Family::of(*addr) == family)
@@ -68,7 +80,8 @@ fn tunnel(node: &RemoteNode, input: &PlanInput) -> Option<Candidate> {
     let endpoints = node.addresses.iter().filter(|addr| own(Family::of(**addr))).map(|addr| {
         let liveness =
             on_link(*addr, input).map_or(Liveness::Alive, |gateway| input.fabric.liveness(&gateway));
+        let liveness = with_probe(liveness, input.silent.contains(addr));
         Candidate { way: Way::Tunnel { endpoint: *addr }, liveness }
     });
-    endpoints.reduce(|best, other| if is_dead(&best) && !is_dead(&other) { other } else { best })
+    best(endpoints, past)
 }

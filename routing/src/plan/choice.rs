@@ -2,7 +2,7 @@
 //! The choice among the ways to one prefix, and what of earlier choices it depends on.
 //!
 //! ```text
-//!              direct way gone, or its neighbour does not answer
+//!              direct way gone, its neighbour does not answer, or the node does not
 //!    ┌────────┐ ───────────────────────────────────────────────► ┌────────┐ ◄─┐ direct way gone again:
 //!    │ direct │                                                  │ tunnel │ ──┘ the hold-down begins anew
 //!    └────────┘ ◄─────────────────────────────────────────────── └────────┘
@@ -73,6 +73,8 @@ pub struct Choice {
     direct_since: Option<Instant>,
     /// For how long that has to last; `None` while no direct way was ever lost.
     hold: Option<Duration>,
+    /// While they are encapsulated: why the direct way was last left or not taken.
+    left: Option<Why>,
 }
 
 impl Choice {
@@ -104,8 +106,21 @@ pub fn choose(
         Mode::Direct => only(candidates.direct),
         Mode::Tunnel => only(candidates.tunnel),
     };
+    let left = match why {
+        Why::DirectGone | Why::NoAnswer | Why::ProbeLost => Some(why),
+        Why::HoldDown => past.and_then(|past| past.left),
+        Why::Policy
+        | Why::Neighbour
+        | Why::FabricRoute
+        | Why::NoDirectWay
+        | Why::NothingBetter
+        | Why::HoldDownOver
+        | Why::ProbeAnswered
+        | Why::NoWay
+        | Why::Unclaimed => None,
+    };
     let mut choice =
-        Choice { node: node.clone(), way, why, since: now, turned: now, direct_since, hold: None };
+        Choice { node: node.clone(), way, why, since: now, turned: now, direct_since, hold: None, left };
     let Some(past) = past else { return choice };
     if choice.way == past.way {
         choice.since = past.since;
@@ -137,12 +152,12 @@ fn automatic(
     match (candidates.direct, candidates.tunnel) {
         (None, None) => (None, Why::NoWay, None),
         (Some(direct), None) => {
-            let why = if direct.liveness == Liveness::Dead { Why::NothingBetter } else { found(&direct.way) };
+            let why = if direct.liveness.is_lost() { Why::NothingBetter } else { found(&direct.way) };
             (Some(direct.way), why, None)
         }
         (None, Some(tunnel)) => (Some(tunnel.way), lost(past), None),
         (Some(direct), Some(tunnel)) => match (fallen, direct.liveness) {
-            (Some(_), Liveness::Dead) => (Some(tunnel.way), Why::NoAnswer, None),
+            (Some(_), lost @ (Liveness::Dead | Liveness::Silent)) => (Some(tunnel.way), silence(lost), None),
             // Nobody sends to it, so nobody knows: it has to answer first.
             (Some(fallen), Liveness::Unknown) => {
                 let why = if fallen.why == Why::HoldDown { Why::NoAnswer } else { fallen.why };
@@ -151,23 +166,31 @@ fn automatic(
             (Some(fallen), Liveness::Alive) => {
                 let since = fallen.direct_since.unwrap_or(now);
                 let over = now >= since + fallen.hold.unwrap_or(shortest.0);
-                if over || tunnel.liveness == Liveness::Dead {
-                    (Some(direct.way), Why::HoldDownOver, None)
+                if over || tunnel.liveness.is_lost() {
+                    let silent = fallen.left == Some(Why::ProbeLost);
+                    let why = if silent { Why::ProbeAnswered } else { Why::HoldDownOver };
+                    (Some(direct.way), why, None)
                 } else {
                     (Some(tunnel.way), Why::HoldDown, Some(since))
                 }
             }
-            (None, Liveness::Dead) if tunnel.liveness == Liveness::Dead => {
+            (None, Liveness::Dead | Liveness::Silent) if tunnel.liveness.is_lost() => {
                 (Some(direct.way), Why::NothingBetter, None)
             }
-            (None, Liveness::Dead) => (Some(tunnel.way), Why::NoAnswer, None),
+            (None, lost @ (Liveness::Dead | Liveness::Silent)) => (Some(tunnel.way), silence(lost), None),
             (None, Liveness::Unknown | Liveness::Alive) => {
                 let why = past
-                    .filter(|past| past.why == Why::HoldDownOver && past.way.as_ref() == Some(&direct.way));
+                    .filter(|past| matches!(past.why, Why::HoldDownOver | Why::ProbeAnswered))
+                    .filter(|past| past.way.as_ref() == Some(&direct.way));
                 (Some(direct.way.clone()), why.map_or(found(&direct.way), |past| past.why), None)
             }
         },
     }
+}
+
+/// Who does not answer on a way that is lost.
+fn silence(liveness: Liveness) -> Why {
+    if liveness == Liveness::Silent { Why::ProbeLost } else { Why::NoAnswer }
 }
 
 fn found(way: &Way) -> Why {

@@ -268,6 +268,34 @@ fn every_change_is_told_with_its_reason_and_only_once() {
 }
 
 #[test]
+fn a_silent_address_is_avoided_as_long_as_another_way_is_there() {
+    let mut both = node("b", &["192.168.1.2", "fd99::2"], &["10.1.0.0/24", "fd01::/64"]);
+    let uplinks = || vec![uplink("eth0", &["192.168.1.0/24", "fd99::/64"])];
+    let mut input = tunnelled(input(&[], uplinks(), vec![both.clone()]));
+    let now = Instant::now();
+    let (first, memory) = plan(&input, &Memory::default(), now);
+    assert!(first.changes.iter().all(|change| change.why == Why::Neighbour), "{:?}", first.changes);
+    input.silent = [addr("192.168.1.2")].into();
+    let (lost, memory) = plan(&input, &memory, now);
+    let [change] = &lost.changes[..] else { panic!("{:?}", lost.changes) };
+    let tunnel = Some(Way::Tunnel { endpoint: addr("fd99::2") });
+    assert_eq!((change.prefix, &change.to, change.why), (prefix("10.1.0.0/24"), &tunnel, Why::ProbeLost));
+    // Silent at all addresses: nothing is better, so nothing moves but the reason.
+    input.silent.insert(addr("fd99::2"));
+    assert_eq!(plan(&input, &memory, now).0.changes, vec![]);
+    // A route of others leads to the node's address as well as to its pods.
+    both.addresses = vec![addr("192.168.2.2"), addr("192.168.3.2"), addr("fd99::2")];
+    let nodes = vec![both];
+    let gateway = ("192.168.1.254", Neighbour::Confirmed);
+    let fabric = fabric(&[("10.1.0.0/24", "192.168.1.254")], &[gateway]);
+    let mut input = PlanInput { nodes, fabric, silent: [addr("192.168.2.2")].into(), ..input };
+    let of = |input: &PlanInput| once(input).remotes[&prefix("10.1.0.0/24")].tunnel;
+    assert_eq!(of(&input), None, "one address of the family answers");
+    input.silent.insert(addr("192.168.3.2"));
+    assert_eq!(of(&input), Some(addr("fd99::2")));
+}
+
+#[test]
 fn where_the_source_stays_is_told_to_the_datapath_unless_more_is_known() {
     let mut input = beyond(&[], &[]);
     input.keep_source = vec![prefix("10.0.0.0/8"), prefix("10.0.1.0/24")];
@@ -361,8 +389,9 @@ fn any_input() -> impl Strategy<Value = PlanInput> {
     let own = prop::collection::vec(any_prefix(), 0..3);
     let modes = prop::sample::select(vec![Mode::Auto, Mode::Direct, Mode::Tunnel]);
     let exceptions = prop::collection::vec((any_prefix(), modes.clone()), 0..3);
-    (own, prop::collection::vec(any_node(), 0..6), any_fabric(), modes, exceptions, any::<bool>()).prop_map(
-        |(own_pod_cidrs, nodes, fabric, mode, exceptions, tunnels)| PlanInput {
+    let silent = prop::collection::btree_set((0u8..4).prop_map(|host| [192, 168, 0, host].into()), 0..3);
+    (own, prop::collection::vec(any_node(), 0..6), any_fabric(), modes, exceptions, any::<bool>(), silent)
+        .prop_map(|(own_pod_cidrs, nodes, fabric, mode, exceptions, tunnels, silent)| PlanInput {
             own_pod_cidrs,
             uplinks: vec![
                 uplink("eth0", &["192.168.0.0/24", "fc00::/64"]),
@@ -371,10 +400,10 @@ fn any_input() -> impl Strategy<Value = PlanInput> {
             nodes,
             policies: [(pool("default"), Policy { mode, exceptions })].into(),
             fabric,
+            silent,
             tunnel: tunnels.then(|| "rhumb_vxlan".parse().expect("valid")),
             ..PlanInput::default()
-        },
-    )
+        })
 }
 
 proptest! {

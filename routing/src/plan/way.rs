@@ -77,12 +77,16 @@ pub enum Why {
     DirectGone,
     /// The neighbour of the direct way does not answer.
     NoAnswer,
+    /// The node at the end of the direct way has fallen silent.
+    ProbeLost,
     /// The direct way does not answer, and there is no better one.
     NothingBetter,
     /// The direct way is back, and has still to prove itself.
     HoldDown,
     /// The direct way was back for long enough.
     HoldDownOver,
+    /// The node at the end of the direct way answers again, for long enough.
+    ProbeAnswered,
     /// There is no way at all.
     NoWay,
     /// The prefix belongs to no other node any more.
@@ -99,9 +103,11 @@ impl Why {
             Why::NoDirectWay => "no_direct_way",
             Why::DirectGone => "direct_gone",
             Why::NoAnswer => "no_answer",
+            Why::ProbeLost => "probe_lost",
             Why::NothingBetter => "nothing_better",
             Why::HoldDown => "hold_down",
             Why::HoldDownOver => "hold_down_over",
+            Why::ProbeAnswered => "probe_answered",
             Why::NoWay => "no_way",
             Why::Unclaimed => "unclaimed",
         }
@@ -117,9 +123,11 @@ impl fmt::Display for Why {
             Why::NoDirectWay => "no direct way",
             Why::DirectGone => "the direct way is gone",
             Why::NoAnswer => "the neighbour of the direct way does not answer",
+            Why::ProbeLost => "the node does not answer the probe by the direct way",
             Why::NothingBetter => "does not answer, and nothing better is there",
             Why::HoldDown => "the direct way is back and has to prove itself",
             Why::HoldDownOver => "the direct way was back for long enough",
+            Why::ProbeAnswered => "the node has answered by the direct way for long enough",
             Why::NoWay => "no way",
             Why::Unclaimed => "no other node holds it any more",
         })

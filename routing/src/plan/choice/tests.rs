@@ -112,6 +112,24 @@ fn a_neighbour_that_was_lost_has_to_answer_before_it_is_trusted() {
 }
 
 #[test]
+fn a_node_that_falls_silent_is_left_and_its_answer_is_the_reason_to_return() {
+    let mut story = Story::new();
+    story.auto(0, both(Liveness::Alive));
+    assert_eq!(story.auto(1, both(Liveness::Silent)), ("tunnel", Why::ProbeLost));
+    assert_eq!(story.auto(60, both(Liveness::Silent)), ("tunnel", Why::ProbeLost));
+    assert_eq!(story.auto(1, both(Liveness::Alive)), ("tunnel", Why::HoldDown));
+    assert_eq!(story.auto(5, both(Liveness::Alive)), ("fabric", Why::ProbeAnswered));
+    assert_eq!(story.auto(1, both(Liveness::Alive)), ("fabric", Why::ProbeAnswered));
+    // The last of several reasons is the one to return by.
+    story.auto(60, both(Liveness::Silent));
+    assert_eq!(story.auto(1, no_direct()), ("tunnel", Why::DirectGone));
+    story.auto(1, both(Liveness::Alive));
+    assert_eq!(story.auto(5, both(Liveness::Alive)), ("fabric", Why::HoldDownOver));
+    let silent = Candidates { tunnel: Some(tunnel(Liveness::Silent)), ..both(Liveness::Silent) };
+    assert_eq!(story.auto(1, silent), ("fabric", Why::NothingBetter));
+}
+
+#[test]
 fn the_hold_down_doubles_up_to_its_bound_and_is_forgiven_after_a_calm_time() {
     let mut story = Story::new();
     story.auto(0, both(Liveness::Alive));
@@ -159,7 +177,7 @@ fn direct_ways_change_among_themselves_at_once() {
 
 /// Every combination of what is there.
 fn every_candidates() -> Vec<Candidates> {
-    let liveness = [Liveness::Dead, Liveness::Unknown, Liveness::Alive];
+    let liveness = [Liveness::Dead, Liveness::Silent, Liveness::Unknown, Liveness::Alive];
     let direct = || std::iter::once(None).chain(liveness.into_iter().map(|alive| Some(fabric(alive))));
     let tunnels = || std::iter::once(None).chain(liveness.into_iter().map(|alive| Some(tunnel(alive))));
     direct()
