@@ -200,10 +200,9 @@ impl Speaker {
     }
 
     pub(crate) fn peer(&self) -> Option<PeerState> {
-        match self.ask(Question::Peers) {
-            Answer::Peers(peers) => peers.into_iter().next(),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Question::Peers);
+        let Answer::Peers(peers) = answer else { panic!("{answer:?}") };
+        peers.into_iter().next()
     }
 
     /// Waits until the peer is as wanted.
