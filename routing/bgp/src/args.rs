@@ -20,6 +20,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Routing table for learned routes, the same at every start; 0 keeps them out of the kernel.
+    #[arg(long, value_name = "NUMBER", default_value_t = rhumb_routing::learned::TABLE)]
+    pub(crate) table: u32,
+
     /// Open descriptor that receives the line `ready` when sessions are being tried.
     #[arg(long, value_name = "FD")]
     pub(crate) ready_fd: Option<i32>,

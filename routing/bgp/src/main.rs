@@ -50,6 +50,7 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
         socket: args.socket,
         state_dir: args.state_dir,
         config: args.config,
+        table: (args.table != 0).then_some(args.table),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     speaker::run(options, || ready.say("ready"), stop).await?;

@@ -200,6 +200,26 @@ impl Rib {
         Some(view)
     }
 
+    /// What the kernel was told by [`Rib::changes`] to do with a prefix.
+    pub fn forwarded(&self, prefix: Prefix) -> Option<&Arc<Forward>> {
+        let table = self.table(prefix.family());
+        table.slot(table.find(prefix)?).forward.as_ref()
+    }
+
+    /// The peers whose routes to a prefix are used, the best first.
+    pub fn tellers(&self, prefix: Prefix) -> Vec<PeerKey> {
+        let table = self.table(prefix.family());
+        let Some(slot) = table.find(prefix).map(|id| table.slot(id)) else { return Vec::new() };
+        let used = self.used(slot);
+        let is_used = |one: &&Candidate| {
+            let hop = one.accepted.as_ref().ok().and_then(|path| path.hop);
+            hop.is_some_and(|hop| used.contains(&self.hops.hop(hop)))
+        };
+        let best = slot.best().map(|best| best.peer);
+        let others = slot.candidates.iter().filter(is_used).map(|one| one.peer).filter(|peer| Some(*peer) != best);
+        best.into_iter().chain(others).filter_map(|peer| self.key(peer).cloned()).collect()
+    }
+
     fn sorted(&self, family: Option<Family>) -> Vec<&Slot> {
         let wanted = |slot: &&Slot| family.is_none_or(|family| family == slot.prefix.family());
         let mut slots: Vec<&Slot> = self.tables.iter().flat_map(Table::slots).filter(wanted).collect();

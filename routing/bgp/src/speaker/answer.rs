@@ -76,6 +76,7 @@ impl Speaker {
                 .notes
                 .push("Nobody has told of this prefix, and it is none of this node's.".to_owned());
         }
+        explanation.notes.extend(self.kernel_notes(prefix));
         if self.drain.is_some() {
             explanation.notes.push("The node is being drained.".to_owned());
         }

@@ -62,15 +62,15 @@ impl Speaker {
     }
 
     fn put_instance(&mut self, instance: &feed::Instance, before: Option<&feed::Instance>) {
-        let settled = self.settled;
+        let (settled, tracks) = (self.settled, self.kernel.is_some());
         let rib = self.ribs.entry(instance.name.clone()).or_insert_with(|| {
-            let mut rib = Rib::new(settings::rib(instance, false));
+            let mut rib = Rib::new(settings::rib(instance, tracks));
             if settled {
                 rib.set_synced();
             }
             rib
         });
-        rib.set(settings::rib(instance, false));
+        rib.set(settings::rib(instance, tracks));
         let kept: BTreeSet<&PeerKey> = instance.peers.iter().map(|peer| &peer.key).collect();
         let gone: Vec<PeerKey> = self
             .peers

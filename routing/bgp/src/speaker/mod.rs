@@ -15,6 +15,7 @@ mod answer;
 mod apply;
 mod bfd;
 mod drain;
+mod forwarding;
 mod listeners;
 mod peer;
 mod reports;
@@ -30,7 +31,7 @@ use rhumb_bgp_feed::server::{self, Notice, Request};
 use rhumb_bgp_feed::{Board, PeerKey, Snapshot};
 use rhumb_model::Timestamp;
 use rhumb_routing::{Namespaces, Netlink};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -38,6 +39,7 @@ use crate::rib::Rib;
 use crate::session::{Report, TaskId, with_causes};
 use addresses::Links;
 use drain::Drain;
+use forwarding::Kernel;
 use listeners::{Accepted, Listeners};
 use peer::Peer;
 use restart::LastRun;
@@ -56,6 +58,8 @@ const BFD_EVENTS: usize = 1024;
 const SETTLE: Duration = Duration::from_secs(120);
 /// Least time between two reports of how it stands with a peer.
 const PUBLISH: Duration = Duration::from_millis(500);
+/// How long the kernel's answers about next hops are waited for before routes of our last run go.
+const SWEEP: Duration = Duration::from_secs(3);
 /// How long changes of the configuration are collected before they are saved.
 const SAVE: Duration = Duration::from_millis(500);
 /// How often a listening address that cannot be used is tried again.
@@ -70,6 +74,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// A configuration to begin with, in the form of the feed's snapshot.
     pub config: Option<PathBuf>,
+    /// Routing table for learned routes; `None`: they are put into none.
+    pub table: Option<u32>,
     /// The host's name, told to peers.
     pub host: String,
 }
@@ -142,6 +148,11 @@ pub struct Speaker {
     settle_by: Instant,
     drain: Option<Drain>,
     bfd: rhumb_bfd::Bfd,
+    kernel: Option<Kernel>,
+    /// When what the kernel has of our last run and nobody wants goes.
+    sweep_at: Option<Instant>,
+    /// The kernel does not know yet which next hops are in use.
+    hops_changed: bool,
 }
 
 /// The ends of channels that the owner listens to.
@@ -202,6 +213,8 @@ impl Speaker {
                 warn!("changes of BFD come faster than they are worked off");
             }
         })?;
+        let mut running = JoinSet::new();
+        let kernel = options.table.map(|table| Kernel::open(table, &mut running)).transpose()?;
         let speaker = Speaker {
             options,
             netlink,
@@ -211,7 +224,7 @@ impl Speaker {
             peers: BTreeMap::new(),
             tasks: BTreeMap::new(),
             last_task: 0,
-            running: JoinSet::new(),
+            running,
             reports: reports_in,
             listeners: Listeners::new(accepted_in),
             listen_again: None,
@@ -225,6 +238,9 @@ impl Speaker {
             settle_by: Instant::now() + SETTLE,
             drain: None,
             bfd: thread,
+            kernel,
+            sweep_at: None,
+            hops_changed: false,
         };
         Ok((speaker, Inputs { reports, accepted, requests, bfd }))
     }
@@ -240,8 +256,16 @@ impl Speaker {
                 None
             }
         };
+        let kept = match &mut self.kernel {
+            Some(kernel) => kernel.kept().await,
+            None => 0,
+        };
         if let Some(saved) = &saved {
-            self.last = LastRun { restarted: true, forwarding: saved.same_boot };
+            // Where nothing is learned, packets go where they go without us.
+            let learns = saved.snapshot.instances.iter().flat_map(|instance| &instance.peers);
+            let learns = learns.into_iter().any(|peer| !peer.import.rules.is_empty());
+            let forwarding = saved.same_boot && (kept > 0 || !learns || self.kernel.is_none());
+            self.last = LastRun { restarted: true, forwarding };
             let longest = saved.snapshot.instances.iter().flat_map(|instance| &instance.peers);
             let longest = longest.filter_map(|peer| Some(peer.graceful_restart?.restart_time)).max();
             let longest = longest.map_or(SETTLE, |longest| Duration::from_secs(longest.into()));
@@ -266,7 +290,12 @@ impl Speaker {
         let mut stop = std::pin::pin!(stop);
         loop {
             self.pump();
+            self.forward();
             let next = self.next_deadline().map(tokio::time::Instant::from_std);
+            let (mut kernel_state, orders) = match &self.kernel {
+                Some(kernel) => (Some(kernel.state.clone()), kernel.is_behind.then(|| kernel.orders())),
+                None => (None, None),
+            };
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -283,6 +312,8 @@ impl Speaker {
                     self.report(task, report).await;
                     tokio::task::yield_now().await;
                 }
+                true = changed(kernel_state.as_mut()) => self.kernel_changed(),
+                () = has_room(orders.as_ref()) => {}
                 Some(_) = self.running.join_next() => {}
             }
         }
@@ -293,7 +324,7 @@ impl Speaker {
         let kept = self.peers.values().filter_map(|peer| peer.kept_until);
         let settle = (!self.settled).then_some(self.settle_by);
         let drain = self.drain.as_ref().and_then(Drain::next);
-        [self.save_at, self.publish_at, settle, drain, self.listen_again]
+        [self.save_at, self.publish_at, settle, drain, self.listen_again, self.sweep_at]
             .into_iter()
             .flatten()
             .chain(kept)
@@ -312,6 +343,10 @@ impl Speaker {
         if due(&self.listen_again) {
             self.look_at_links().await;
             self.listen();
+        }
+        if due(&self.sweep_at) {
+            self.sweep_at = None;
+            self.sweep_kernel();
         }
         self.sweep(now);
         self.settle(now);
@@ -347,6 +382,7 @@ impl Speaker {
         }
         info!(in_time, "routes are complete");
         self.settled = true;
+        self.sweep_at = Some(now + SWEEP);
         for rib in self.ribs.values_mut() {
             rib.set_synced();
         }
@@ -419,6 +455,22 @@ impl Speaker {
             self.save();
         }
         self.say_goodbye().await;
+    }
+}
+
+/// Whether the kernel said something new.
+async fn changed(state: Option<&mut watch::Receiver<crate::kernel::State>>) -> bool {
+    match state {
+        Some(state) if state.changed().await.is_ok() => true,
+        Some(_) | None => std::future::pending().await,
+    }
+}
+
+/// Waits until the kernel's task takes an order.
+async fn has_room(orders: Option<&mpsc::Sender<crate::kernel::Order>>) {
+    match orders {
+        Some(orders) => Kernel::has_room(orders).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -185,9 +185,6 @@ impl Speaker {
                     self.publish_at.get_or_insert(Instant::now() + super::PUBLISH);
                 }
             }
-            for change in rib.changes() {
-                debug!(prefix = %change.prefix, forward = ?change.forward, "route");
-            }
         }
     }
 

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the tables to the kernel and to the agent: which prefixes are learned, and where packets to them go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhumb_bgp_feed::{Learned, PeerKey};
+use rhumb_model::Prefix;
+use rhumb_routing::kernel::KernelError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use super::Speaker;
+use crate::kernel::{self, Order, State};
+use crate::rib::{Change, Forward, Hop, Rib};
+
+/// Orders that may wait for the kernel; with more, changes stay in the tables, where later ones replace them.
+const ORDERS: usize = 16;
+/// How long the kernel may take to say what it has of our last run.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// The way to the kernel.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    orders: mpsc::Sender<Order>,
+    pub(super) state: watch::Receiver<State>,
+    /// An order waits for room.
+    pub(super) is_behind: bool,
+    /// What was there at the start and nobody wants is to go after the next changes.
+    owes_sweep: bool,
+    _task: AbortHandle,
+}
+
+impl Kernel {
+    /// Opens a routing table.
+    pub(super) fn open(table: u32, tasks: &mut tokio::task::JoinSet<()>) -> Result<Self, KernelError> {
+        let learned = rhumb_routing::learned::Learned::new(table)?;
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (tell, state) = watch::channel(State::default());
+        let task = tasks.spawn(kernel::run(learned, inbox, tell));
+        Ok(Kernel { orders, state, is_behind: false, owes_sweep: false, _task: task })
+    }
+
+    /// How many routes of our last run there are.
+    pub(super) async fn kept(&mut self) -> usize {
+        let known = self.state.wait_for(|state| state.kept.is_some());
+        match tokio::time::timeout(FIRST_LOOK, known).await {
+            Ok(Ok(state)) => state.kept.unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => {
+                warn!("the kernel does not say which learned routes it has");
+                0
+            }
+        }
+    }
+
+    /// Waits until there is room for an order.
+    pub(super) async fn has_room(orders: &mpsc::Sender<Order>) {
+        // Without the task there is no room ever.
+        if orders.reserve().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub(super) fn orders(&self) -> mpsc::Sender<Order> {
+        self.orders.clone()
+    }
+}
+
+impl Speaker {
+    /// Tells kernel and agent what is forwarded otherwise. After a restart that waits until routes are complete: until
+    /// then packets go where they went before.
+    pub(super) fn forward(&mut self) {
+        self.track_next_hops();
+        if self.last.restarted && !self.settled {
+            return;
+        }
+        let names: Vec<String> = self.ribs.keys().cloned().collect();
+        for name in names {
+            let permit = match &mut self.kernel {
+                Some(kernel) => match kernel.orders.clone().try_reserve_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => {
+                        kernel.is_behind = true;
+                        return;
+                    }
+                },
+                None => None,
+            };
+            let changes = self.ribs.get_mut(&name).map(Rib::changes).unwrap_or_default();
+            for change in &changes {
+                self.tell_learned(&name, change);
+            }
+            if let Some(permit) = permit
+                && !changes.is_empty()
+            {
+                let changes = self.merged(changes);
+                permit.send(Order::Changes(changes));
+            }
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.is_behind = kernel.owes_sweep && kernel.orders.try_send(Order::Sweep).is_err();
+            kernel.owes_sweep = kernel.is_behind;
+        }
+    }
+
+    /// Where several instances have a way to a prefix, that of the first by name counts.
+    fn merged(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        if self.ribs.len() > 1 {
+            for change in &mut changes {
+                change.forward = self.ribs.values().find_map(|rib| rib.forwarded(change.prefix)).cloned();
+            }
+        }
+        changes
+    }
+
+    fn track_next_hops(&mut self) {
+        let mut is_changed = false;
+        for rib in self.ribs.values_mut() {
+            is_changed |= rib.next_hops().is_some();
+        }
+        self.hops_changed |= is_changed;
+        let Some(kernel) = &mut self.kernel else { return };
+        if self.hops_changed {
+            let hops: BTreeSet<Hop> = self.ribs.values().flat_map(Rib::all_next_hops).collect();
+            match kernel.orders.try_send(Order::NextHops(hops)) {
+                Ok(()) => self.hops_changed = false,
+                Err(_) => kernel.is_behind = true,
+            }
+        }
+    }
+
+    /// Routes of our last run that nobody wants are to go.
+    pub(super) fn sweep_kernel(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.owes_sweep = true;
+        }
+    }
+
+    /// The kernel said something about next hops or routes.
+    pub(super) fn kernel_changed(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let state = kernel.state.borrow_and_update();
+        for rib in self.ribs.values_mut() {
+            rib.set_next_hops(&state.next_hops);
+        }
+    }
+
+    fn tell_learned(&self, instance: &str, change: &Change) {
+        match change.forward.as_deref() {
+            Some(Forward::Via(hops)) => self.board.put_learned(Learned {
+                instance: instance.to_owned(),
+                prefix: change.prefix,
+                gateways: hops.iter().map(|hop| self.gateway(hop)).collect(),
+                peers: self.tellers(instance, change.prefix),
+            }),
+            Some(Forward::Discard) | None => self.board.remove_learned(instance, change.prefix),
+        }
+    }
+
+    fn gateway(&self, hop: &Hop) -> (IpAddr, Option<rhumb_model::IfName>) {
+        (hop.address, hop.scope.and_then(|scope| self.links.name(scope).cloned()))
+    }
+
+    fn tellers(&self, instance: &str, prefix: Prefix) -> Vec<PeerKey> {
+        self.ribs.get(instance).map(|rib| rib.tellers(prefix)).unwrap_or_default()
+    }
+
+    /// What people are told of the kernel's routes.
+    pub(super) fn kernel_notes(&self, prefix: Prefix) -> Vec<String> {
+        let Some(kernel) = &self.kernel else {
+            return vec!["Learned routes are not put into the kernel.".to_owned()];
+        };
+        let state = kernel.state.borrow();
+        let refusals: BTreeMap<&Prefix, &String> = state.reasons.iter().map(|(of, why)| (of, why)).collect();
+        let forwarded: Option<&Arc<Forward>> = self.ribs.values().find_map(|rib| rib.forwarded(prefix));
+        match (forwarded.map(Arc::as_ref), refusals.get(&prefix)) {
+            (_, Some(why)) => vec![format!("The kernel does not take the route: {why}.")],
+            (Some(Forward::Via(hops)), None) => {
+                let hops: Vec<String> = hops.iter().map(|hop| hop.address.to_string()).collect();
+                vec![format!("The kernel is to send packets by {}.", hops.join(", "))]
+            }
+            (Some(Forward::Discard), None) => vec!["The kernel is to drop packets.".to_owned()],
+            (None, None) => Vec::new(),
+        }
+    }
+}
