@@ -80,6 +80,14 @@ fn a_wrong_key_brings_no_session() {
     drop(bird);
 }
 
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
     let lab = Lab::new();
@@ -93,10 +101,18 @@ fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
         lab.ip("a", "route show 10.200.1.0/24").contains("via 10.99.0.2").then_some(())
     });
 
+    let learned = || {
+        let all = lab.ip("b", "route show table all proto 115");
+        all.lines().find(|line| line.starts_with("10.100.1.0/24")).unwrap_or_default().to_owned()
+    };
+    until("BIRD's route in our kernel", || learned().contains("via 10.99.0.1").then_some(()));
+
     // The configuration that was taken is on disk before the kill.
     until("the state file", || lab.path("state/bgp.json").exists().then_some(()));
     let done = AtomicBool::new(false);
     let fresh = std::thread::scope(|scope| {
+        // However this ends, the other thread does not go on for ever.
+        let _done = Done(&done);
         let watch = scope.spawn(|| {
             let mut looks = 0;
             while !done.load(Ordering::Relaxed) {
@@ -119,6 +135,7 @@ fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
         let _feeder = again.feed(snapshot(tor()));
         again.until("all routes", is_up);
         until("nothing stale at BIRD", || (!bird.routes().contains("stale")).then_some(()));
+        until("what is stale here is swept", || lab.log().contains("routes of the last run").then_some(()));
         done.store(true, Ordering::Relaxed);
         assert!(watch.join().expect("never without the route") > 0);
         again

@@ -201,7 +201,7 @@ impl Rib {
     }
 
     /// What the kernel was told by [`Rib::changes`] to do with a prefix.
-    pub fn forwarded(&self, prefix: Prefix) -> Option<&Arc<Forward>> {
+    pub fn forwarded(&self, prefix: Prefix) -> Option<&Arc<super::Forward>> {
         let table = self.table(prefix.family());
         table.slot(table.find(prefix)?).forward.as_ref()
     }
@@ -216,7 +216,8 @@ impl Rib {
             hop.is_some_and(|hop| used.contains(&self.hops.hop(hop)))
         };
         let best = slot.best().map(|best| best.peer);
-        let others = slot.candidates.iter().filter(is_used).map(|one| one.peer).filter(|peer| Some(*peer) != best);
+        let others =
+            slot.candidates.iter().filter(is_used).map(|one| one.peer).filter(|peer| Some(*peer) != best);
         best.into_iter().chain(others).filter_map(|peer| self.key(peer).cloned()).collect()
     }
 

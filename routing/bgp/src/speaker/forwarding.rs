@@ -11,7 +11,7 @@ use rhumb_model::Prefix;
 use rhumb_routing::kernel::KernelError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Speaker;
 use crate::kernel::{self, Order, State};
@@ -136,6 +136,7 @@ impl Speaker {
     pub(super) fn sweep_kernel(&mut self) {
         if let Some(kernel) = &mut self.kernel {
             kernel.owes_sweep = true;
+            info!("routes of the last run that nobody tells any more leave the kernel");
         }
     }
 

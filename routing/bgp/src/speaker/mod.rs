@@ -312,7 +312,7 @@ impl Speaker {
                     self.report(task, report).await;
                     tokio::task::yield_now().await;
                 }
-                true = changed(kernel_state.as_mut()) => self.kernel_changed(),
+                () = changed(kernel_state.as_mut()) => self.kernel_changed(),
                 () = has_room(orders.as_ref()) => {}
                 Some(_) = self.running.join_next() => {}
             }
@@ -458,12 +458,14 @@ impl Speaker {
     }
 }
 
-/// Whether the kernel said something new.
-async fn changed(state: Option<&mut watch::Receiver<crate::kernel::State>>) -> bool {
-    match state {
-        Some(state) if state.changed().await.is_ok() => true,
-        Some(_) | None => std::future::pending().await,
+/// Waits until the kernel's task says something new.
+async fn changed(state: Option<&mut watch::Receiver<crate::kernel::State>>) {
+    if let Some(state) = state
+        && state.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }
 
 /// Waits until the kernel's task takes an order.

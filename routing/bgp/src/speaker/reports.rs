@@ -22,6 +22,8 @@ const BATCH: usize = 1 << 13;
 const BATCH_GROUPS: usize = 512;
 /// How long a peer that told too many routes is left alone.
 const REFUSED_FOR: Duration = Duration::from_secs(300);
+/// How long tasks may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How long stale routes of a peer that is back wait for its End-of-RIB.
 const STALE_FOR: Duration = Duration::from_secs(360);
 
@@ -247,7 +249,11 @@ impl Speaker {
         }
         // Tasks end when their commands do; what was said gets its time to arrive.
         self.peers.clear();
-        while self.running.join_next().await.is_some() {}
+        self.kernel = None;
+        let ended = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            warn!("tasks did not end in time");
+        }
     }
 }
 
