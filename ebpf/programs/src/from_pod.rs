@@ -66,7 +66,9 @@ fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, step: Step) -> Result<Re
         Step::Onward => onward::<F>(skb, link, ports),
         Step::Error => error::<F>(skb, link, ports),
         Step::Answer | Step::Discovery => {
-            host_port::answer::<F>(skb, ports)?;
+            if !host_port::answer::<F>(skb, ports) {
+                return Err(Reason::RewriteFailed);
+            }
             translated::<F>(skb, link, ports)
         }
     }

@@ -64,9 +64,14 @@ fn remember<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports, backend: &HostPortValue
     }
 }
 
-/// Translates an answer from behind a host port.
+/// Translates an answer from behind a host port; false when that is not possible.
+#[inline(never)]
+pub(crate) fn answer<F: Hop>(skb: Skb, ports: &Ports) -> bool {
+    rename::<F>(skb, ports).is_ok()
+}
+
 #[inline(always)]
-pub(crate) fn answer<F: Hop>(skb: Skb, ports: &Ports) -> Result<(), Reason> {
+fn rename<F: Hop>(skb: Skb, ports: &Ports) -> Result<(), Reason> {
     let (mut node, mut pod) = (Known::NONE, Known::NONE);
     if find::<F>(skb, ports, &mut node, &mut pod) {
         act::translate::<F>(skb, ports, Side::Source, &node)?;
