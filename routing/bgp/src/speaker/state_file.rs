@@ -19,7 +19,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Saved {
-    /// The configuration.
+    /// The configuration; after another boot without routes.
     pub(crate) snapshot: Snapshot,
     /// Whether the machine has run without a break since.
     pub(crate) same_boot: bool,
@@ -89,10 +89,13 @@ impl StateFile {
         if read.version != VERSION {
             return Err(StateError::Version { path: path(), version: read.version });
         }
-        Ok(Some(Saved {
-            snapshot: read.snapshot,
-            same_boot: !self.boot.is_empty() && read.boot == self.boot,
-        }))
+        let mut snapshot = read.snapshot;
+        let same_boot = !self.boot.is_empty() && read.boot == self.boot;
+        if !same_boot {
+            // Nothing on this machine forwards yet: routes are told when the agent says that they hold.
+            snapshot.instances.iter_mut().for_each(|instance| instance.routes.clear());
+        }
+        Ok(Some(Saved { snapshot, same_boot }))
     }
 
     /// Saves in one step: after a crash there is the old file or the new one. Nobody else can read it, for there are
@@ -138,11 +141,24 @@ mod tests {
     }
 
     #[test]
-    fn another_boot_is_noticed() {
+    fn after_another_boot_no_route_is_told_that_nobody_says_again() {
         let directory = tempfile::tempdir().unwrap();
         let file = StateFile::open(directory.path()).unwrap();
-        StateFile { boot: "before".to_owned(), ..file.clone() }.save(&Snapshot::default()).unwrap();
-        assert!(!file.load().unwrap().unwrap().same_boot);
+        let snapshot: Snapshot = serde_json::from_value(serde_json::json!({"revision": 1, "instances": [{
+            "name": "main", "asn": 65000, "router_id": "192.0.2.1", "listen": [], "cluster_id": null, "multipath": 1,
+            "own": [], "peers": [], "routes": [{
+                "prefix": "10.1.0.0/24", "kind": "pod_cidr", "next_hop": "own", "discard": false,
+                "attributes": {"communities": [], "large_communities": [], "local_pref": null, "med": null},
+                "recipients": "all", "exceptions": {},
+            }],
+        }]}))
+        .unwrap();
+        StateFile { boot: "before".to_owned(), ..file.clone() }.save(&snapshot).unwrap();
+        let saved = file.load().unwrap().unwrap();
+        assert!(!saved.same_boot);
+        assert_eq!(saved.snapshot.instances[0].routes, []);
+        file.save(&snapshot).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().snapshot, snapshot);
     }
 
     #[test]
