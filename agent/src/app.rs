@@ -124,10 +124,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     if let Some(file) = args.ip_masq_config.clone() {
         tasks.spawn_local(masquerade::follow(Followed::new(file, masquerade), inbox.clone()));
     }
-    tasks.spawn_local(sweep::run(sweep));
     if args.probe == args::Probe::On {
         tasks.spawn_local(probe::run(args.probe_port, args.node.clone(), targets, inbox.clone(), probed));
     }
+    tasks.spawn_local(sweep::run(sweep, inbox.clone()));
     tasks.spawn_local(pass_notices(notices, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {

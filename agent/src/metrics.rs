@@ -25,7 +25,9 @@ use rhumb_routing::probe::State;
 use crate::kernel::TargetStatus;
 use crate::node::Node;
 use crate::probe::Report;
-pub(crate) use catalogue::{Kind, Metric, RECONCILE_COUNT};
+pub(crate) use catalogue::{
+    Kind, MAP_EVICTED, Metric, RECONCILE_COUNT, SWEEP_MILLISECONDS, SWEEP_REMOVED, SWEEP_SEEN,
+};
 pub(crate) use process::resident_kib;
 pub(crate) use registry::{Registry, Sample};
 pub(crate) use scraper::Scraper;

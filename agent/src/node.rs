@@ -40,9 +40,10 @@ use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::Masquerade;
-use crate::metrics::{Registry, Sample};
+use crate::metrics::{MAP_EVICTED, Registry, SWEEP_MILLISECONDS, SWEEP_REMOVED, SWEEP_SEEN, Sample};
 use crate::monitor::Names;
 use crate::probe;
+use crate::sweep;
 use crate::tables::{PoolRow, Tables};
 use crate::ways::Ways;
 
@@ -109,6 +110,11 @@ pub(crate) enum Input {
     Silent(BTreeSet<IpAddr>),
     /// What is published about BGP is otherwise now.
     Bgp(bgp::Summary),
+    /// A round of the sweep is over.
+    Swept {
+        reports: Vec<sweep::Report>,
+        took: Duration,
+    },
 }
 
 /// The loop's ends of what it and BGP say to each other.
@@ -182,6 +188,8 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     /// Counts of what happens here.
     pub(crate) registry: Registry,
+    /// What the sweep found in each map, and what it did there since the start.
+    pub(crate) sweeps: BTreeMap<&'static str, sweep::Report>,
     pending: BTreeMap<AttachmentKey, Pending>,
     /// Host ends of chained endpoints that are really there, by index.
     chained_links: BTreeMap<AttachmentKey, u32>,
@@ -233,6 +241,7 @@ impl Node {
             host_looks: 0,
             started: Instant::now(),
             registry: Registry::default(),
+            sweeps: BTreeMap::new(),
             pending: BTreeMap::new(),
             chained_links: BTreeMap::new(),
             ways: Ways::default(),
@@ -313,9 +322,25 @@ impl Node {
                     self.ways.silent = silent;
                     self.tables.touch();
                 }
+                Input::Swept { reports, took } => self.swept(&reports, took),
             }
         }
         self.write_adds(adds);
+    }
+
+    /// Counts what the sweep did.
+    fn swept(&mut self, reports: &[sweep::Report], took: Duration) {
+        for report in reports {
+            let sweep::Report { map, seen, removed, evicted } = *report;
+            for (metric, more) in [(&SWEEP_SEEN, seen), (&SWEEP_REMOVED, removed), (&MAP_EVICTED, evicted)] {
+                self.registry.add(metric, &[map], more);
+            }
+            let known = self.sweeps.entry(map).or_insert(sweep::Report { seen, removed: 0, evicted: 0, map });
+            known.seen = seen;
+            known.removed += removed;
+            known.evicted += evicted;
+        }
+        self.registry.add(&SWEEP_MILLISECONDS, &[], u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// A way that goes is acted on at once; everything else may wait until the echoes are over.

@@ -2,7 +2,7 @@
 //! Loader, attachments and typed maps of the datapath.
 //!
 //! ```text
-//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,counters}  written by the targets, read by the programs
+//!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,churn,counters}  written by the targets, read by the programs
 //!  <bpffs>/v2/maps/{events,event_limits,watch}                            what programs tell of packets, and who wants to hear
 //!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,to_wire,from_tunnel,to_tunnel}  loaded once, attached many times
 //!  <bpffs>/v2/links/<hook>:<interface>                                    tcx links of uplinks and of the tunnel, where there is tcx
@@ -51,7 +51,7 @@ pub use pod_links::{IfIndex, PodLink, PodLinks};
 pub use pressure::{MapUse, Pressure};
 pub use rhumb_ebpf_common::layout::TUNNEL_MAC;
 pub use rhumb_ebpf_common::{Direction, Reason, Verdict};
-pub use sweep::{Sweep, Swept};
+pub use sweep::{Evictions, Sweep, Swept};
 pub use trial::{Code, Ran, Trial, TrialError};
 pub use tunnel_links::{TunnelLink, TunnelLinks};
 pub use uplinks::{Uplink, Uplinks};

@@ -10,8 +10,9 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use rhumb_ebpf_common::Reason;
 use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
-    Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment, FragmentKey,
-    HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote, UPLINKS, Uplink,
+    Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
+    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote,
+    UPLINKS, Uplink,
 };
 
 use crate::Hook;
@@ -92,7 +93,7 @@ pub(crate) const WATCH: &str = "watch";
 const WATCH_SECTION: &str = ".bss.watch";
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 13] = [
+pub(crate) const MAPS: [(&str, Layout); 14] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
@@ -103,6 +104,7 @@ pub(crate) const MAPS: [(&str, Layout); 13] = [
     ("ipcache", layout::<PrefixKey, Remote>(MapType::LpmTrie, PREFIXES, NO_PREALLOC)),
     ("config", layout::<u32, Config>(MapType::Array, 1, 0)),
     ("counters", layout::<u32, Count>(MapType::PerCpuArray, COUNTERS, 0)),
+    ("churn", layout::<u32, Churn>(MapType::PerCpuArray, Churn::MAPS, 0)),
     ("events", layout::<(), ()>(MapType::RingBuf, RING, 0)),
     ("event_limits", layout::<u32, Limit>(MapType::PerCpuArray, Reason::ROOM, 0)),
     (WATCH, layout::<u32, Watch>(MapType::Array, 1, 0)),

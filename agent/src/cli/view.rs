@@ -189,6 +189,12 @@ fn status(answer: &Value, colour: bool) -> String {
     text.push('\n');
     text.push_str(&targets.render(colour));
     text.push_str(&failing);
+    if answer["flows"].as_array().is_some_and(|maps| !maps.is_empty()) {
+        let columns: &[(&'static str, &str)] =
+            &[("FLOWS", "map"), ("COUNT", "seen"), ("EXPIRED", "removed"), ("EVICTED", "evicted")];
+        text.push('\n');
+        text.push_str(&list(&answer["flows"], colour, columns));
+    }
     text
 }
 
@@ -232,5 +238,10 @@ mod tests {
         let shown = render("status", &answer, false);
         assert!(shown.contains("n  not ready") && shown.contains("no uplink"), "{shown}");
         assert!(shown.contains("link c/eth0: busy (tried 2 times)"), "{shown}");
+        assert!(!shown.contains("EVICTED"), "{shown}");
+        let mut answer = answer;
+        answer["flows"] = json!([{"map": "nat", "seen": 7, "removed": 5, "evicted": 3}]);
+        let shown = render("status", &answer, false);
+        assert!(shown.ends_with("FLOWS  COUNT  EXPIRED  EVICTED\nnat    7      5        3\n"), "{shown}");
     }
 }

@@ -104,6 +104,7 @@ impl Node {
             "pools": Family::BOTH.into_iter().filter_map(pool).collect::<Vec<_>>(),
             "uplinks": self.tables.uplinks.iter().map(|uplink| uplink.ifname.as_str()).collect::<Vec<_>>(),
             "targets": self.kernel.status(),
+            "flows": self.sweeps.values().collect::<Vec<_>>(),
             "memory_kib": metrics::resident_kib(),
             "uptime_seconds": self.started.elapsed().as_secs(),
         })

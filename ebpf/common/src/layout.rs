@@ -485,6 +485,25 @@ impl Config {
     };
 }
 
+/// Value of `churn`, one per CPU: what programs put into a map that forgets, and took out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Churn {
+    /// Entries that were not there before.
+    pub inserted: u64,
+    /// Entries that were there.
+    pub removed: u64,
+}
+
+impl Churn {
+    /// The key of what is said of `ct`.
+    pub const CT: u32 = 0;
+    /// The key of what is said of `nat`.
+    pub const NAT: u32 = 1;
+    /// How many keys there are.
+    pub const MAPS: u32 = 2;
+}
+
 /// Value of `counters`, one per CPU; the key is [`Count::index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -538,6 +557,7 @@ laid_out! {
     PrefixKey, 20, 4, addr at 4;
     Remote, 32, 4, identity at 16, mtu at 20, flags at 22, owner at 24;
     Config, 64, 4, tunnel_port at 4, outer_v4 at 8, outer_v6 at 12, reserved at 28;
+    Churn, 16, 8, removed at 8;
     Count, 16, 8, bytes at 8;
     Event, 64, 8, src at 8, dst at 24, length at 40, ifindex at 44, ethertype at 48,
         src_port at 50, dst_port at 52, reason at 54, direction at 55, verdict at 56, protocol at 57, tcp_flags at 58;

@@ -18,7 +18,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use rhumb_ebpf_common::ct::{MOMENT_SHIFT, TICK_SHIFT};
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
-    self, Address, COUNTERS, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
+    self, Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
     FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, NextHop, PREFIXES, PrefixKey,
     Remote, UPLINKS, Uplink,
 };
@@ -52,6 +52,8 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 static COUNTER_TABLE: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "churn")]
+static CHURN: PerCpuArray<Churn> = PerCpuArray::with_max_entries(Churn::MAPS, 0);
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
 #[map(name = "event_limits")]
@@ -154,7 +156,20 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// Remembers a flow; when the table cannot take it, the flow does without.
 #[inline(always)]
 pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
-    let _refused = CT_TABLE.insert(key, flow, 0);
+    if CT_TABLE.insert(key, flow, IF_ABSENT).is_ok() {
+        churned(Churn::CT, |churn| churn.inserted += 1);
+    } else {
+        let _refused = CT_TABLE.insert(key, flow, 0);
+    }
+}
+
+/// Counts what came into a map that forgets, or left it.
+#[inline(always)]
+fn churned(map: u32, count: impl FnOnce(&mut Churn)) {
+    if let Some(churn) = CHURN.get_ptr_mut(map) {
+        // SAFETY: the element belongs to this CPU, and the program is not preempted by another of its kind.
+        count(unsafe { &mut *churn });
+    }
 }
 
 /// Remembers in a flow where its packets go.
@@ -184,7 +199,11 @@ pub(crate) fn nat(key: &NatKey) -> Option<&'static mut Nat> {
 /// Puts a mapping; false when the key has one.
 #[inline(always)]
 pub(crate) fn put_nat(key: &NatKey, nat: &Nat) -> bool {
-    NAT_TABLE.insert(key, nat, IF_ABSENT).is_ok()
+    let put = NAT_TABLE.insert(key, nat, IF_ABSENT).is_ok();
+    if put {
+        churned(Churn::NAT, |churn| churn.inserted += 1);
+    }
+    put
 }
 
 /// How often another port is looked for when the node itself uses the one found.
@@ -239,7 +258,9 @@ impl Claim<'_> {
 /// Removes a mapping.
 #[inline(always)]
 pub(crate) fn remove_nat(key: &NatKey) {
-    let _absent = NAT_TABLE.remove(key);
+    if NAT_TABLE.remove(key).is_ok() {
+        churned(Churn::NAT, |churn| churn.removed += 1);
+    }
 }
 
 /// The addresses of the uplink with this index.
