@@ -10,8 +10,17 @@ use crate::run::{output, run};
 use crate::workspace::Workspace;
 
 /// The targets of the `fuzz` workspace.
-const TARGETS: &[&str] =
-    &["bfd_packet", "bgp_feed", "cni_stdin", "frame", "journal", "packet_parser", "probe", "yaml_objects"];
+const TARGETS: &[&str] = &[
+    "bfd_packet",
+    "bgp_feed",
+    "bgp_message",
+    "cni_stdin",
+    "frame",
+    "journal",
+    "packet_parser",
+    "probe",
+    "yaml_objects",
+];
 
 /// Runs one target, or all of them, each for `seconds`.
 pub(crate) fn run_targets(workspace: &Workspace, name: Option<&str>, seconds: u32) -> anyhow::Result<()> {
