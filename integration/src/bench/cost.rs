@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::SchedClassifier;
 use aya::sys::{Stats, enable_stats};
 
+use super::bpf;
 use crate::lab::Namespace;
 
 /// The kernel's clock for programs runs until this is dropped; else it is off, as it costs time itself.
@@ -64,7 +65,7 @@ impl Nothing {
     /// Puts it at the ingress of `link`, pinned in `bpffs`.
     pub(super) fn attach(namespace: &Namespace, link: &str, bpffs: &Path) -> Result<Self> {
         let nothing = Self { pin: bpffs.join("nothing") };
-        bpf::pin_nothing(&nothing.pin)?;
+        bpf::pin(&bpf::load(&bpf::NOTHING)?, &nothing.pin)?;
         let pin = nothing.pin.display();
         for words in [
             format!("qdisc add dev {link} clsact"),
@@ -89,65 +90,5 @@ impl Drop for Nothing {
     fn drop(&mut self) {
         // The lab's own clean-up finds what stays.
         fs::remove_file(&self.pin).ok();
-    }
-}
-
-#[expect(unsafe_code, reason = "a program of two instructions needs no loader, only the system call")]
-mod bpf {
-    use std::ffi::CString;
-    use std::io;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
-
-    use anyhow::{Context, Result};
-
-    const LOAD: libc::c_long = 5;
-    const PIN: libc::c_long = 6;
-    const CLASSIFIER: u32 = 3;
-    /// `r0 = TC_ACT_UNSPEC; exit`, as in linux/bpf.h.
-    const INSTRUCTIONS: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [0x95, 0, 0, 0, 0, 0, 0, 0]];
-
-    /// The first fields of the attributes of `BPF_PROG_LOAD`; the kernel takes the others as zero.
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-    }
-
-    /// The attributes of `BPF_OBJ_PIN`.
-    #[repr(C)]
-    struct Pin {
-        path: u64,
-        program: u32,
-        flags: u32,
-    }
-
-    pub(super) fn pin_nothing(path: &Path) -> Result<()> {
-        let license = c"Apache-2.0";
-        let load = Load {
-            kind: CLASSIFIER,
-            count: 2,
-            instructions: INSTRUCTIONS.as_ptr() as u64,
-            license: license.as_ptr() as u64,
-        };
-        let program = call(LOAD, &load).context("load a program that does nothing")?;
-        let program = i32::try_from(program).context("a descriptor is a small number")?;
-        // SAFETY: the kernel has just made this descriptor for us.
-        let program = unsafe { OwnedFd::from_raw_fd(program) };
-        let name = CString::new(path.as_os_str().as_bytes()).context("a path has no zero")?;
-        let descriptor = u32::try_from(program.as_raw_fd()).context("a descriptor is not negative")?;
-        let pin = Pin { path: name.as_ptr() as u64, program: descriptor, flags: 0 };
-        call(PIN, &pin).with_context(|| format!("pin a program at {}", path.display()))?;
-        Ok(())
-    }
-
-    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
-        // SAFETY: the attributes, and what they point to, live until the call returns; their size is said.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 }

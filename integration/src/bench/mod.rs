@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Benches: every figure beside a peer's of the same run, or beside its budget; missed aims are told like met ones.
 
+mod bpf;
 mod cost;
+mod frame;
 mod path;
 mod pods;
 mod report;
 mod traffic;
+mod trial;
 mod twin;
 
 pub use path::path;

@@ -24,7 +24,7 @@ const UNSAFE: &[&str] = &[
     "ebpf/programs/src/call.rs",
     "ebpf/programs/src/lookup.rs",
     "ebpf/programs/src/packet.rs",
-    "integration/src/bench/cost.rs",
+    "integration/src/bench/bpf.rs",
     "routing/bgp/src/heap.rs",
     "routing/bgp/src/session/socket_option.rs",
     // A scheduling policy; the TTL and the link of a datagram.
