@@ -9,6 +9,7 @@ use rhumb_model::{Family, Prefix};
 
 use super::Settings;
 use super::decision::LOCAL_PREFERENCE;
+use super::hash::Seed;
 use super::path::{Interned, Path};
 use super::peer::{Leave, Peer, PeerId, PeerInfo};
 use super::table::Candidate;
@@ -50,9 +51,9 @@ pub(super) struct Exporter<'a> {
     family: Family,
     /// The last route's path, and what rules are about it.
     last: Option<(usize, Result<Matching, Withheld>)>,
-    made: HashMap<(usize, u16), Result<OutId, Withheld>>,
+    made: HashMap<(usize, u16), Result<OutId, Withheld>, Seed>,
     outs: Vec<Arc<Out>>,
-    numbers: HashMap<(usize, NextHop), OutId>,
+    numbers: HashMap<(usize, NextHop), OutId, Seed>,
 }
 
 impl<'a> Exporter<'a> {
@@ -68,9 +69,9 @@ impl<'a> Exporter<'a> {
             leave: peer.leave,
             family,
             last: None,
-            made: HashMap::new(),
+            made: HashMap::default(),
             outs: Vec::new(),
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
         })
     }
 

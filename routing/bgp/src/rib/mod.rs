@@ -18,6 +18,7 @@
 mod adj_out;
 mod advertise;
 mod decision;
+mod hash;
 mod hops;
 mod local;
 mod path;
@@ -89,6 +90,8 @@ pub struct Rib {
     hops: Hops,
     attributes: Interned<Attributes>,
     forwards: Interned<Forward>,
+    /// The forward by one next hop alone, which most routes have.
+    by_hop: BTreeMap<Hop, Arc<Forward>>,
     local: BTreeMap<Prefix, rhumb_bgp_feed::LocalRoute>,
     /// Peers that have something to be told since they were last asked for.
     ready: BTreeSet<PeerId>,
@@ -124,6 +127,7 @@ impl Rib {
             tables: [Table::default(), Table::default()],
             attributes: Interned::default(),
             forwards: Interned::default(),
+            by_hop: BTreeMap::new(),
             local: BTreeMap::new(),
             ready: BTreeSet::new(),
             synced: false,
@@ -220,15 +224,12 @@ impl Rib {
         let mut changes = Vec::new();
         for family in Family::BOTH {
             while let Some(id) = self.tables[index(family)].moved.pop() {
-                let forward = self.forward(self.table(family).slot(id));
-                let slot = self.tables[index(family)].slot(id);
-                if slot.forward.as_deref() == forward.as_ref() {
-                    continue;
+                let forward = self.forward_of(family, id);
+                let slot = self.tables[index(family)].slot_mut(id);
+                if slot.forward != forward {
+                    changes.push(Change { prefix: slot.prefix, forward: forward.clone() });
+                    slot.forward = forward;
                 }
-                let prefix = slot.prefix;
-                let forward = forward.map(|forward| self.forwards.get(forward));
-                changes.push(Change { prefix, forward: forward.clone() });
-                self.tables[index(family)].slot_mut(id).forward = forward;
             }
         }
         self.reap();
@@ -319,6 +320,22 @@ impl Rib {
         }
     }
 
+    /// The one copy of what the kernel is to do with packets to a slot's prefix.
+    fn forward_of(&mut self, family: Family, id: SlotId) -> Option<Arc<Forward>> {
+        let slot = self.tables[index(family)].slot(id);
+        if let [only] = slot.candidates.as_slice()
+            && let Ok(path) = &only.accepted
+            && let Some(hop) = path.hop.filter(|_| !path.discard)
+        {
+            self.hops.metric(hop)?;
+            let (hop, forwards) = (self.hops.hop(hop), &mut self.forwards);
+            let forward = self.by_hop.entry(hop).or_insert_with(|| forwards.get(Forward::Via(vec![hop])));
+            return Some(forward.clone());
+        }
+        let forward = self.forward(slot)?;
+        Some(self.forwards.get(forward))
+    }
+
     /// What the kernel is to do with packets to a slot's prefix.
     fn forward(&self, slot: &Slot) -> Option<Forward> {
         let left = decide(self.contenders(slot), self.rules(), |_, _| {});
@@ -352,6 +369,7 @@ impl Rib {
         let slots = self.tables.iter().flat_map(Table::slots).flat_map(|slot| &slot.candidates);
         let used = slots.filter_map(|one| one.received.hop).collect();
         self.hops.retain(&used);
+        self.by_hop.clear();
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rhumb_bgp_feed::RouteKind;
 
 use super::PeerId;
+use super::hash::Seed;
 use super::hops::HopId;
 use crate::wire::{Attributes, NextHop};
 
@@ -72,13 +73,13 @@ pub enum Forward {
 /// Equal values stored once. What nobody else holds is forgotten from time to time.
 #[derive(Debug)]
 pub(super) struct Interned<T> {
-    values: std::collections::HashSet<Arc<T>>,
+    values: HashSet<Arc<T>, Seed>,
     swept: usize,
 }
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
-        Self { values: std::collections::HashSet::new(), swept: 0 }
+        Self { values: HashSet::default(), swept: 0 }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rhumb_model::Prefix;
 
 use super::PeerId;
+use super::hash::Seed;
 use super::path::{Forward, Path};
 use super::view::Rejection;
 
@@ -52,7 +53,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     // Only asked for one prefix at a time: its order is never seen.
-    index: HashMap<Prefix, SlotId>,
+    index: HashMap<Prefix, SlotId, Seed>,
     slots: Vec<Slot>,
     free: Vec<SlotId>,
     /// Slots that had no candidate when they were put here.

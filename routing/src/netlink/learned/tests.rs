@@ -24,9 +24,10 @@ fn understood(writes: &[Write]) -> Vec<(u16, Told)> {
     let each = messages(&datagram, |_| true).map(|message| {
         let NetlinkPayload::InnerMessage(object) = &message.payload else { panic!("{message:?}") };
         // A removal is read as if it were a route that is told.
-        let object = match object {
-            RouteNetlinkMessage::DelRoute(about) => RouteNetlinkMessage::NewRoute(about.clone()),
-            other => other.clone(),
+        let object = if let RouteNetlinkMessage::DelRoute(about) = object {
+            RouteNetlinkMessage::NewRoute(about.clone())
+        } else {
+            object.clone()
         };
         (message.header.message_type, read(&object, 7268).expect("a route of this table"))
     });
