@@ -175,6 +175,32 @@ fn uplinks_are_those_with_a_default_route() {
     });
 }
 
+#[test]
+fn every_gateway_of_the_best_default_route_is_found_with_its_link() {
+    let lab = Lab::new(&[]);
+    uplink(&lab);
+    // Two next hops of one route; two routes that are equal, one by a link-local address; worse, and elsewhere.
+    lab.ip("host", "route replace default nexthop via 192.168.1.254 nexthop via 192.168.1.253");
+    lab.ip("host", "route add default via 192.168.1.9 metric 50");
+    lab.ip("host", "route add default via 192.168.1.8 table 77");
+    lab.ip("host", "-6 route add default via fe80::1 dev uplink metric 7");
+    lab.ip("host", "-6 route append default via fd99::2 dev uplink metric 7");
+    lab.ip("host", "-6 route add default via fd99::9 dev uplink metric 8");
+    lab.ip("host", "-6 route add fd77::/64 via fd99::8 dev uplink");
+    lab.run(async |netlink, _| {
+        let found = host::default_gateways(&netlink).await.expect("told");
+        let found: Vec<String> = found.iter().map(|it| format!("{} {}", it.addr, it.ifname)).collect();
+        assert_eq!(
+            found,
+            ["192.168.1.253 uplink", "192.168.1.254 uplink", "fd99::2 uplink", "fe80::1 uplink"]
+        );
+        let addresses = host::addresses_by_link(&netlink).await.expect("told");
+        let of_uplink: Vec<String> = addresses[&name("uplink")].iter().map(ToString::to_string).collect();
+        assert_eq!(of_uplink, ["192.168.1.1/24", "fd99::1/64"]);
+        assert_eq!(addresses[&name("far")], []);
+    });
+}
+
 async fn heard(events: &mut Events) -> Notices {
     tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("in time").expect("heard")
 }

@@ -117,11 +117,20 @@ fn key_of(info: &KindInfo, value: &Value) -> Option<ObjectKey> {
 
 /// Reads a document as an object of one kind; stands in the table of kinds.
 pub(crate) fn read_kind<K: Kind>(text: &str, version: &str) -> Result<AnyObject, Fault> {
-    let mut object: K = yaml::read_typed(text)?;
+    let mut object: K = yaml::read_typed(text).map_err(|fault| conceal::<K>(fault))?;
     object.validate().map_err(|error| yaml::fault_at(text, error))?;
     complete(&mut object);
     object.metadata_mut().resource_version = Some(version.to_owned());
     Ok(Arc::new(object))
+}
+
+/// Messages go into logs, and one about a value quotes it: not so for what a Secret holds.
+fn conceal<K: Kind>(fault: Fault) -> Fault {
+    let held = |field: &String| field.starts_with("data") || field.starts_with("stringData");
+    if K::KIND == "Secret" && fault.field.as_ref().is_some_and(held) {
+        return Fault { message: "want text, in data as base64; the value is not shown".to_owned(), ..fault };
+    }
+    fault
 }
 
 /// Puts in the namespace that a person may leave out.
