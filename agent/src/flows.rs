@@ -1,33 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The flows and mappings of the datapath, as the command line asks for them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use rhumb_ebpf::{Course, EntryError, Flow, FlowTable, Mapping};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Which map somebody wants to see.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Table {
-    Ct,
-    Nat,
-}
+use crate::question::{Flows, Table};
 
-/// What of it.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Request {
-    table: Table,
-    /// Only what has this address, also where it stands for a pod.
-    #[serde(default)]
-    address: Option<IpAddr>,
-    /// At most this many.
-    most: usize,
-}
-
-impl Request {
+impl Flows {
     fn has(&self, sockets: impl IntoIterator<Item = SocketAddr>) -> bool {
         self.address.is_none_or(|addr| sockets.into_iter().any(|socket| socket.ip() == addr))
     }
@@ -131,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_found_by_each_of_its_addresses() {
-        let request = |address| Request { table: Table::Ct, address, most: 1 };
+        let request = |address| Flows { table: Table::Ct, address, most: 1 };
         let wants = |text: &str| {
             let request = request(Some(text.parse().expect("an address")));
             [request.wants_flow(&flow()), request.wants_mapping(&mapping())]

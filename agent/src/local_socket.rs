@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rhumb_ebpf::FlowTable;
 use rhumb_routing::plan::Event;
-use serde::Deserialize;
 use serde_json::json;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -18,53 +17,23 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::flows;
 use crate::metrics::Scraper;
 use crate::monitor::{Join, LINES, Request};
-use crate::node::{Input, Show, show_change};
+use crate::node::{Input, show_change};
+use crate::question::{Followed, Form, LONGEST, Question};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "rhumb.sock";
 
-const LONGEST_QUESTION: u64 = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
 const MOST_AT_ONCE: usize = 16;
 const MOST_WATCHERS: usize = 16;
-
-/// What is asked.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Question {
-    Show(Show),
-    Metrics { metrics: Form },
-    Flows { flows: flows::Request },
-    Monitor { monitor: Request },
-    Follow { follow: Followed },
-}
-
-/// What is told as it changes.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Followed {
-    /// The ways to other nodes' pods.
-    RouteChanges,
-}
 
 /// Who is told of more than one thing.
 #[derive(Debug)]
 enum Watch {
     Packets(Request),
     Ways,
-}
-
-/// How metrics are told.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Form {
-    /// As a list of samples.
-    Samples,
-    /// As Prometheus reads them.
-    Text,
 }
 
 /// Serves until the node's loop is gone.
@@ -118,9 +87,10 @@ async fn converse(
     table: &FlowTable,
 ) -> std::io::Result<Option<(UnixStream, Watch)>> {
     let mut stream = BufReader::new(stream);
-    let mut line = String::new();
-    (&mut stream).take(LONGEST_QUESTION).read_line(&mut line).await?;
-    let document = match serde_json::from_str(&line)? {
+    let mut line = Vec::new();
+    let longest = u64::try_from(LONGEST).expect("small");
+    (&mut stream).take(longest).read_until(b'\n', &mut line).await?;
+    let document = match Question::parse(&line)? {
         Question::Show(what) => {
             let (reply, answer) = oneshot::channel();
             inbox.send(Input::Show { what, reply }).await.map_err(|_| gone())?;
@@ -133,7 +103,10 @@ async fn converse(
             let read = tokio::task::spawn_blocking(move || flows.answer(&table)).await;
             read.map_err(|_| gone())?.map_err(std::io::Error::other)?
         }
-        Question::Monitor { monitor } => return Ok(Some((stream.into_inner(), Watch::Packets(monitor)))),
+        Question::Monitor { monitor } => {
+            let request = monitor.try_into().map_err(std::io::Error::other)?;
+            return Ok(Some((stream.into_inner(), Watch::Packets(request))));
+        }
         Question::Follow { follow: Followed::RouteChanges } => {
             return Ok(Some((stream.into_inner(), Watch::Ways)));
         }

@@ -20,6 +20,7 @@ mod node;
 mod plugin_socket;
 mod probe;
 mod publish;
+mod question;
 mod ready;
 mod sweep;
 mod tables;
@@ -27,12 +28,17 @@ mod tunnel;
 mod ways;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 /// At most this many calls to the kernel, or conversations with plugins, wait at a time.
 const BLOCKING_THREADS: usize = 16;
+
+/// How long threads may take to end when everything else has: one may wait for a lock that another process holds. What
+/// they do survives a kill at any step.
+const LAST: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     heap::share();
@@ -56,5 +62,8 @@ fn start() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, app::run(args))
+    let ended = local.block_on(&runtime, app::run(args));
+    drop(local);
+    runtime.shutdown_timeout(LAST);
+    ended
 }

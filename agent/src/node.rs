@@ -43,11 +43,12 @@ use crate::masquerade::Masquerade;
 use crate::metrics::{MAP_EVICTED, Registry, SWEEP_MILLISECONDS, SWEEP_REMOVED, SWEEP_SEEN, Sample};
 use crate::monitor::Names;
 use crate::probe;
+use crate::question::Show;
 use crate::sweep;
 use crate::tables::{PoolRow, Tables};
 use crate::ways::Ways;
 
-pub(crate) use show::{Show, show_change};
+pub(crate) use show::show_change;
 
 /// Everything is looked at anew this often, in case a change was not announced.
 const REFRESH: Duration = Duration::from_secs(30);

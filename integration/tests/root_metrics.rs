@@ -205,3 +205,28 @@ fn metrics_can_be_elsewhere_or_nowhere() {
     }
     lab.close().expect("closed");
 }
+
+/// As many connections as are served at a time.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn connections_that_ask_nothing_keep_no_scraper_out() {
+    let mut lab = Lab::build(Spec { nodes: 1, ..Spec::named("slow") }).expect("the lab is built");
+    lab.start().expect("started");
+    let node = lab.node(0);
+    let silent = || {
+        let mut stream = TcpStream::connect_timeout(&DEFAULT, PATIENCE)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: no")?;
+        Ok(stream)
+    };
+    let held: Vec<TcpStream> =
+        (0..AT_ONCE).map(|_| node.namespace().run(silent).expect("connected")).collect();
+    // Answered once their time is over: sooner than a client gives up.
+    assert_eq!(http(node, DEFAULT, "GET /metrics").0, 200);
+    for mut stream in held {
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).is_ok(), "hung up on");
+    }
+    lab.close().expect("closed");
+}

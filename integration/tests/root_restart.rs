@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rhumb_integration::lab::{AgentOptions, Datagrams, Lab, Pod, Spec, Stream};
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -154,6 +155,34 @@ fn flows_move_to_maps_of_another_size_while_packets_flow() {
     }
     load.was_not_disturbed();
     all.lab.close().expect("closed");
+}
+
+#[test]
+fn an_agent_ends_while_another_process_holds_the_store() {
+    let mut lab = Lab::build(Spec { nodes: 1, ..Spec::named("held") }).expect("the lab is built");
+    lab.start().expect("started");
+    let lock = std::fs::File::open(lab.store_dir().join(".lock")).expect("the store has a lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    // What is published is otherwise with a pod, so that the agent wants to write.
+    let pod = lab.node(0).add_pod("default", "pod").expect("added");
+    let agent = lab.node(0).agent_pid().expect("it runs").to_string();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let locks = std::fs::read_to_string("/proc/locks").expect("told");
+        let waits = |line: &str| line.contains("->") && line.split_whitespace().any(|word| word == agent);
+        if locks.lines().any(waits) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the agent writes nothing");
+        std::thread::sleep(INTERVAL);
+    }
+    let process = lab.node_mut(0).agent().expect("it runs");
+    process.signal(Signal::TERM).expect("told to end");
+    assert!(process.wait(PATIENCE / 2).expect("it ends").success());
+    drop(lock);
+    lab.node_mut(0).start_agent().expect("started");
+    lab.node(0).del_pod(pod).expect("deleted");
+    lab.close().expect("closed");
 }
 
 /// How many entries a map of the datapath can have.

@@ -19,6 +19,7 @@ const TARGETS: &[&str] = &[
     "journal",
     "packet_parser",
     "probe",
+    "question",
     "yaml_objects",
 ];
 

@@ -12,7 +12,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -27,6 +27,8 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 const MOST_AT_ONCE: usize = 8;
 /// How long a connection may stay open; a scraper opens another.
 const LONGEST: Duration = Duration::from_secs(120);
+/// How long a connection may take to ask: one that says nothing keeps no place from others for longer.
+const QUESTION: Duration = Duration::from_secs(5);
 /// An address that is taken is tried again after this time: an agent that is being replaced may still hold it.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -78,7 +80,9 @@ async fn listen(address: SocketAddr) -> TcpListener {
 
 async fn converse(stream: TcpStream, scraper: Rc<Scraper>) {
     let answer = service_fn(move |request| answer(request, Rc::clone(&scraper)));
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(QUESTION);
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
         debug!(%error, "connection for metrics ended");
     }
 }

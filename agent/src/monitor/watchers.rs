@@ -5,38 +5,42 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use rhumb_ebpf::{Events, Reason, Untold, Verdict, Wish};
-use serde::{Deserialize, Deserializer, de};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::KEPT;
 use super::record::{Names, Record};
+use crate::question::Packets;
 
 /// How many lines wait for one watcher: as many as are kept, so that those fit.
 pub(crate) const LINES: usize = KEPT;
 
 /// What somebody wants to hear.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// Dropped packets.
     pub(crate) drops: bool,
-    /// Other packets.
     pub(crate) traces: bool,
-    /// Only those of this pod, as `NAMESPACE/NAME`.
     pub(crate) pod: Option<String>,
-    /// Only those with this reason.
-    #[serde(deserialize_with = "reason")]
     pub(crate) reason: Option<Reason>,
-    /// This many of the kept drops, the newest, and nothing after them.
     pub(crate) last: Option<usize>,
 }
 
-fn reason<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Reason>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    let known = Reason::ALL.iter().find(|reason| reason.text() == text);
-    known.copied().map(Some).ok_or_else(|| de::Error::custom(format!("no reason is called {text}")))
+/// No reason has this name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no reason is called {0}")]
+pub(crate) struct UnknownReason(String);
+
+impl TryFrom<Packets> for Request {
+    type Error = UnknownReason;
+
+    fn try_from(Packets { drops, traces, pod, reason, last }: Packets) -> Result<Self, UnknownReason> {
+        let known = |name: String| {
+            let found = Reason::ALL.iter().find(|reason| reason.text() == name).copied();
+            found.ok_or(UnknownReason(name))
+        };
+        Ok(Self { drops, traces, pod, reason: reason.map(known).transpose()?, last })
+    }
 }
 
 impl Request {
@@ -214,7 +218,8 @@ mod tests {
     }
 
     fn request(json: &str) -> Request {
-        serde_json::from_str(json).expect("a request")
+        let packets: Packets = serde_json::from_str(json).expect("a question");
+        packets.try_into().expect("a known reason")
     }
 
     #[test]
@@ -310,7 +315,8 @@ mod tests {
 
     #[test]
     fn a_request_with_a_word_too_many_is_refused() {
-        assert!(serde_json::from_str::<Request>(r#"{"drop":true}"#).is_err());
-        assert!(serde_json::from_str::<Request>(r#"{"reason":"nonsense"}"#).is_err());
+        assert!(serde_json::from_str::<Packets>(r#"{"drop":true}"#).is_err());
+        let nonsense = Packets { reason: Some("nonsense".to_owned()), ..Packets::default() };
+        assert_eq!(Request::try_from(nonsense), Err(UnknownReason("nonsense".to_owned())));
     }
 }

@@ -8,7 +8,6 @@ use rhumb_ipam::State;
 use rhumb_model::{Family, Prefix, Timestamp};
 use rhumb_routing::HostRoute;
 use rhumb_routing::plan::{Change, Event, Problem, Way};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -16,29 +15,8 @@ use super::status::NotReady;
 use super::{Node, Pending, wall_clock};
 use crate::endpoint::Endpoint;
 use crate::metrics::{self, Sample};
+use crate::question::Show;
 use crate::tunnel;
-
-/// A question of the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Show {
-    /// Readiness, pools and targets.
-    Status,
-    /// Attachments.
-    Pods,
-    /// Addresses that are leased or rest.
-    Ips,
-    /// Pod prefixes and the way to them.
-    Routes,
-    /// The last changes of ways.
-    RouteChanges,
-    /// Whether the agents of other nodes answer.
-    Probes,
-    /// The datapath's endpoint map.
-    Endpoints,
-    /// The datapath's map of prefixes elsewhere.
-    Ipcache,
-}
 
 /// Says that the kernel did not give something, which is then empty.
 fn not_read<T: Default>(error: &(dyn std::error::Error + 'static)) -> T {
