@@ -98,6 +98,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             programs,
             uplinks: args.uplink.clone(),
             hold_down: HoldDown(args.route_hold_down),
+            metadata_service: args.metadata_service,
             tunnel_port: (args.tunnel == Tunnel::Auto).then_some(args.tunnel_port),
         },
         ledger,

@@ -16,6 +16,13 @@ pub(crate) enum Tunnel {
     Off,
 }
 
+/// Whether pods reach the cloud's metadata service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MetadataService {
+    Allow,
+    Deny,
+}
+
 /// Whether agents ask each other if they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Probe {
@@ -90,6 +97,11 @@ pub(crate) struct Args {
     /// UDP port of the tunnel (VXLAN); the same on every node.
     #[arg(long, value_name = "PORT", default_value = "8472", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) tunnel_port: u16,
+
+    /// Whether pods reach the cloud's metadata service (169.254.169.254 and fd00:ec2::254), which hands out the node's
+    /// own credentials to whoever asks. The node and hostNetwork pods always do.
+    #[arg(long, value_enum, default_value = "allow")]
+    pub(crate) metadata_service: MetadataService,
 
     /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;
     /// doubled up to eight times when the way keeps going. May have a fraction.

@@ -2,7 +2,7 @@
 //! The plan: from inputs to the desired state of every target. Pure.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rhumb_cni::protocol::{PortMapping, Protocol};
 use rhumb_ebpf::{
@@ -222,10 +222,27 @@ impl Desired {
             mtu: remote.mtu,
             keep_source: remote.keep_source,
             node: remote.node,
+            denied: false,
             owner: remote.owner,
         };
         self.ipcache
             .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));
+    }
+}
+
+/// Where clouds have their metadata service: AWS, GCP, Azure, OpenStack and others; the second AWS alone.
+const METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+impl Desired {
+    /// Keeps the cloud's metadata service from pods.
+    pub(crate) fn deny_metadata(&mut self) {
+        for addr in METADATA {
+            let denied = Remote { denied: true, ..Remote::default() };
+            self.ipcache.insert(RemotePrefix(Prefix::host(addr)), denied);
+        }
     }
 }
 
@@ -297,6 +314,17 @@ pub(crate) mod tests {
         let programs = programs(true);
         desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs: &programs });
         desired
+    }
+
+    #[test]
+    fn the_metadata_service_is_denied_in_both_families_and_nothing_else_is() {
+        let mut desired = Desired::default();
+        desired.deny_metadata();
+        let denied: Vec<String> = desired.ipcache.keys().map(ToString::to_string).collect();
+        assert_eq!(denied, ["169.254.169.254/32", "fd00:ec2::254/128"]);
+        assert!(desired.ipcache.values().all(|remote| remote.denied && !remote.node));
+        let others = Desired { ipcache: BTreeMap::new(), ..desired.clone() };
+        assert_eq!(others, Desired::default());
     }
 
     #[test]

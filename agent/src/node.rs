@@ -32,6 +32,7 @@ use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::args::MetadataService;
 use crate::bgp;
 use crate::conf_file::ConfFileName;
 use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
@@ -160,6 +161,8 @@ pub(crate) struct Settings {
     pub(crate) hold_down: HoldDown,
     /// UDP port of the tunnel; `None` is no tunnel.
     pub(crate) tunnel_port: Option<u16>,
+    /// Whether pods reach the cloud's metadata service.
+    pub(crate) metadata_service: MetadataService,
 }
 
 /// The probe of other agents: whom it is to ask, and what it knows.

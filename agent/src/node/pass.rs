@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::add::{on_purpose, refusal};
 use super::{NOTICES_SETTLE, Node, Pending};
+use crate::args::MetadataService;
 use crate::desired::{Desired, chained_ifindex};
 use crate::metrics::RECONCILE_COUNT;
 use crate::tunnel;
@@ -162,6 +163,9 @@ impl Node {
         }
         desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
         self.plan_tunnel(&mut desired);
+        if self.settings.metadata_service == MetadataService::Deny {
+            desired.deny_metadata();
+        }
         if !self.tables.synced() {
             self.keep_unknown_ways(&mut desired);
         }

@@ -418,7 +418,7 @@ pub struct Remote {
     pub identity: u32,
     /// Largest IP packet that the way takes; 0 when the route says.
     pub mtu: u16,
-    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`].
+    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`], [`Remote::DENIED`].
     pub flags: u8,
     /// Zero.
     pub padding: u8,
@@ -435,6 +435,8 @@ impl Remote {
     pub const NODE: u8 = 4;
     /// The prefix is one of IPv6 that would hold all IPv4 addresses in their IPv6 form, for example `::/0`.
     pub const V6_ONLY: u8 = 8;
+    /// A service of the cloud's that the node keeps from pods.
+    pub const DENIED: u8 = 16;
 
     /// Whether all of `flags` are set.
     #[inline(always)]

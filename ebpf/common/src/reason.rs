@@ -102,6 +102,7 @@ reasons! {
     91 SctpPort Drop "sctp_port" "The port of an SCTP flow is taken, and its checksum covers it: it cannot be masqueraded with another."
     92 NotMasqueradable Drop "not_masqueradable" "To be masqueraded, and without ports by which an answer could be known."
     93 FragmentUnknown Drop "fragment_unknown" "Fragment to be masqueraded whose datagram's first one was not seen."
+    94 MetadataService Drop "metadata_service" "A pod's packet to the cloud's metadata service, which the node keeps from pods (`--metadata-service deny`)."
     96 SpoofedTunnel Drop "spoofed_tunnel" "A pod's packet to the tunnel port of a node, or with IPv4 options to that port anywhere."
     97 TunnelKey Drop "tunnel_key" "Came out of the tunnel without a word on who sent it."
     98 TunnelSource Drop "tunnel_source" "Came through the tunnel from a node that does not have the source address."

@@ -29,6 +29,11 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
     {
         not_encapsulated(ports)?;
     }
+    if let Some(remote) = remote
+        && remote.has(Remote::DENIED)
+    {
+        return Err(Reason::MetadataService);
+    }
     let mut next = NextHop { class: ip.traffic_class(), ..NextHop::NONE };
     let reason = match remote {
         Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote, &mut next),

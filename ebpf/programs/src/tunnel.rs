@@ -49,8 +49,8 @@ pub(crate) fn is_spoofed(ports: &Ports) -> bool {
     ports.protocol == UDP && ports.dst == lookup::config().tunnel_port && ports.dst != [0; 2]
 }
 
-/// Refuses what a pod encapsulated itself behind IPv4 options: a packet to the tunnel port. [`Reason::ToStack`] when it
-/// is none.
+/// Refuses what goes behind IPv4 options to a service that is kept from pods, and what a pod encapsulated itself: a packet
+/// to the tunnel port. [`Reason::ToStack`] when it is neither.
 ///
 /// Later fragments say no port; without their first one they come to nothing.
 #[inline(never)]
@@ -60,11 +60,14 @@ pub(crate) fn check(skb: Skb) -> Reason {
 
 #[inline(always)]
 fn refuse(skb: Skb) -> Result<Reason, Reason> {
+    let ip = V4::parse(&skb, skb.len())?;
+    if lookup::remote(&V4::key(ip.dst)).is_some_and(|remote| remote.has(Remote::DENIED)) {
+        return Err(Reason::MetadataService);
+    }
     let tunnel_port = lookup::config().tunnel_port;
     if tunnel_port == [0; 2] {
         return Ok(Reason::ToStack);
     }
-    let ip = V4::parse(&skb, skb.len())?;
     if ip.protocol != UDP || ip.later_fragment {
         return Ok(Reason::ToStack);
     }

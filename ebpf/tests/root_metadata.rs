@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cloud's metadata service, for pods of a node that keeps it from them and of one that does not.
+
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+mod ground;
+
+use futures::executor::block_on;
+use ground::frame::{Frame, SCTP, checksum, ip};
+use ground::router::{HOST_A, MAC_A, NODE, POD_A, ROUTER, Router, WIRE, address};
+use rhumb_ebpf::{Code, Hook, Reason, Remote, RemotePrefix};
+use rhumb_model::{Prefix, Target as _};
+
+const METADATA: (&str, &str) = ("169.254.169.254", "fd00:ec2::254");
+/// Another service of the link.
+const IDENTITY: (&str, &str) = ("169.254.170.23", "fd00:ec2::23");
+
+/// A node with routes to the services.
+fn node() -> Router {
+    let node = Router::new();
+    for (service, gateway) in [
+        (METADATA.0, "192.0.2.254"),
+        (IDENTITY.0, "192.0.2.254"),
+        (METADATA.1, "2001:db8::fe"),
+        (IDENTITY.1, "2001:db8::fe"),
+    ] {
+        node.namespace.ip(&format!("route add {service} via {gateway}"));
+    }
+    node
+}
+
+/// Puts what an agent puts to keep the service from pods.
+fn deny(node: &mut Router) {
+    for service in [METADATA.0, METADATA.1] {
+        let denied = Remote { denied: true, ..Remote::default() };
+        let key = RemotePrefix(Prefix::host(address(service)));
+        block_on(node.targets.ipcache.put(&key, &denied)).expect("put");
+    }
+}
+
+/// Packets of pod A to `to`: of every protocol, cut up, and with options.
+fn packets(pod: &str, to: &str) -> Vec<Vec<u8>> {
+    let makes: [fn(&str, &str, (u16, u16)) -> Frame; 2] = [Frame::tcp, Frame::udp];
+    let mut all: Vec<Vec<u8>> =
+        makes.iter().map(|new| new(pod, to, (40_000, 80)).macs(HOST_A, MAC_A).bytes()).collect();
+    let sctp = Frame { protocol: SCTP, ..Frame::tcp(pod, to, (40_000, 80)) };
+    all.push(sctp.macs(HOST_A, MAC_A).bytes());
+    all.push(ip(HOST_A, MAC_A, address(pod), address(to), 64, 47, &[0; 20]));
+    if pod.contains(':') {
+        let later = [&[17, 0, 0, 80, 0, 0, 0, 9][..], &[0; 16]].concat();
+        all.push(ip(HOST_A, MAC_A, address(pod), address(to), 64, 44, &later));
+    } else {
+        let summed = |mut frame: Vec<u8>, header: usize| {
+            frame[24..26].copy_from_slice(&[0, 0]);
+            let sum = checksum(&frame[14..14 + header]).to_be_bytes();
+            frame[24..26].copy_from_slice(&sum);
+            frame
+        };
+        let mut later = all[1].clone();
+        later[20..22].copy_from_slice(&[0, 10]);
+        all.push(summed(later, 20));
+        for of in [0, 1] {
+            let (head, tail) = all[of].split_at(34);
+            let mut frame = [head, &[1, 1, 1, 0], tail].concat();
+            frame[14] = 0x46;
+            let length = u16::try_from(frame.len() - 14).expect("short").to_be_bytes();
+            frame[16..18].copy_from_slice(&length);
+            all.push(summed(frame, 24));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_pod_reaches_the_metadata_service_unless_the_node_keeps_it_to_itself() {
+    let mut node = node();
+    for (pod, service) in [(POD_A.0, METADATA.0), (POD_A.1, METADATA.1)] {
+        for packet in packets(pod, service) {
+            let (_, code, _) = node.run(Hook::FromPod, node.pod_a, &packet);
+            assert_ne!(code, Code::Drop);
+        }
+    }
+    deny(&mut node);
+    for (pod, service, host) in [(POD_A.0, METADATA.0, NODE.0), (POD_A.1, METADATA.1, NODE.1)] {
+        let packets = packets(pod, service);
+        assert!(packets.len() >= 5);
+        // Also of flows that were under way, once their moment is over.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        for packet in packets {
+            while node.run(Hook::FromPod, node.pod_a, &packet)
+                != (Reason::MetadataService, Code::Drop, packet.clone())
+            {
+                assert!(std::time::Instant::now() < deadline, "a packet to {service} goes on");
+            }
+        }
+        let own = Frame::tcp(host, service, (40_000, 80)).macs(ROUTER, WIRE).bytes();
+        assert_eq!(node.run(Hook::ToWire, node.wire, &own), (Reason::HostSent, Code::Next, own.clone()));
+    }
+    for (pod, service) in [(POD_A.0, IDENTITY.0), (POD_A.1, IDENTITY.1)] {
+        let packet = Frame::tcp(pod, service, (40_000, 80)).macs(HOST_A, MAC_A).bytes();
+        assert_eq!(node.run(Hook::FromPod, node.pod_a, &packet).0, Reason::ForwardedRemote);
+    }
+}
