@@ -299,7 +299,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::endpoint::tests::endpoint;
 
-    const NODE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
+    const NODE: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))];
 
     pub(crate) fn programs(has_tcx: bool) -> Programs {
         let filters = Hook::ALL.into_iter().filter(|hook| Programs::is_filter(*hook, has_tcx));
