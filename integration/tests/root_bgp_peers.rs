@@ -3,7 +3,7 @@
 
 mod peers;
 
-use peers::{Bird, Exabgp, Frr, Gobgp, KEY, Net, OUR_AS, Openbgpd, Peer, THEIR_AS, until};
+use peers::{Bird, Exabgp, Frr, Gobgp, KEY, Net, OUR_AS, Openbgpd, Peer, THEIR_AS, has, until};
 
 /// A BIRD that does what ours does, for both address families over IPv4, and IPv6 over IPv6 too.
 fn bird_in_our_place(net: &Net) -> Bird {
@@ -42,15 +42,6 @@ fn speaks_with(net: &Net, peer: &impl Peer) {
     if peer.ask_again() {
         until("all comes again", || peer.told() > before);
     }
-}
-
-fn has(route: &str, community: &str, large: &str) -> bool {
-    // Each program writes lists in its own way.
-    let plain: String = route.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ':' }).collect();
-    let mut parts: Vec<&str> = plain.split(':').collect();
-    parts.retain(|part| !part.is_empty());
-    let plain = format!(":{}:", parts.join(":"));
-    [community, large].iter().all(|word| plain.contains(&format!(":{word}:")))
 }
 
 #[test]

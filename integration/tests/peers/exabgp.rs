@@ -68,11 +68,6 @@ neighbor 10.99.0.1 {{
         // The last line may be half written.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
-
-    fn updates(&self) -> Vec<Value> {
-        let heard = self.heard().into_iter();
-        heard.filter(|line| line["type"] == "update").map(|line| line["neighbor"].clone()).collect()
-    }
 }
 
 impl Peer for Exabgp<'_> {
@@ -84,8 +79,11 @@ impl Peer for Exabgp<'_> {
 
     fn route(&self, prefix: &str) -> Option<String> {
         let mut route = None;
-        for update in self.updates() {
-            let update = &update["message"]["update"];
+        for line in self.heard() {
+            if line["type"] == "state" && line["neighbor"]["state"] == "down" {
+                route = None;
+            }
+            let update = &line["neighbor"]["message"]["update"];
             if update["withdraw"].to_string().contains(&format!("\"{prefix}\"")) {
                 route = None;
             }
@@ -104,6 +102,6 @@ impl Peer for Exabgp<'_> {
     }
 
     fn told(&self) -> u64 {
-        self.updates().len() as u64
+        self.heard().iter().filter(|line| line["type"] == "update").count() as u64
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Daemon, KEY, Net, OUR_AS, Peer, THEIR_AS, run};
+use super::{Daemon, KEY, Net, OUR_AS, Peer, THEIR_AS, run, until};
 
 /// An FRR: zebra, staticd, bfdd and bgpd.
 pub(crate) struct Frr {
@@ -35,9 +35,20 @@ impl Frr {
             started.until("hearing", || socket.exists());
             if daemon == "zebra" {
                 started.until("serving", || frr.state.join("zserv.api").exists());
+                // What is told before it knows the links of the next hops never gets into the kernel.
+                let links = net.namespace(namespace).ip_show("-o link show up").expect("told");
+                let links = links.lines().filter_map(|line| line.split([' ', '@']).nth(1));
+                for link in links.filter(|link| *link != "lo:") {
+                    let link = link.trim_end_matches(':');
+                    started.until("knowing its links", || {
+                        frr.ask(&["show ipv6 route connected"]).contains(&format!("{link},"))
+                    });
+                }
             }
             frr.daemons.insert(0, started);
         }
+        // A route that bgpd learns before it has met zebra never gets into the kernel.
+        until("bgpd has met zebra", || frr.ask(&["show zebra client summary"]).contains("bgp"));
         frr
     }
 

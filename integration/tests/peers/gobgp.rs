@@ -70,7 +70,8 @@ impl Peer for Gobgp<'_> {
     fn route(&self, prefix: &str) -> Option<String> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         let words = ["gobgp", "neighbor", "10.99.0.1", "adj-in", "-a", family];
-        let told = self.net.exec("b", &words);
+        // Without a session there is nothing to ask for.
+        let told = self.net.try_exec("b", &words)?;
         told.lines().find(|line| line.split_whitespace().any(|word| word == prefix)).map(str::to_owned)
     }
 

@@ -6,8 +6,10 @@
 
 mod bird;
 mod exabgp;
+mod fabric;
 mod frr;
 mod gobgp;
+mod monitor;
 mod openbgpd;
 mod speaker;
 
@@ -20,11 +22,13 @@ use std::time::{Duration, Instant};
 
 pub(crate) use bird::Bird;
 pub(crate) use exabgp::Exabgp;
+pub(crate) use fabric::{Fabric, NODES};
 pub(crate) use frr::Frr;
 pub(crate) use gobgp::Gobgp;
+pub(crate) use monitor::Monitor;
 pub(crate) use openbgpd::Openbgpd;
 use rhumb_integration::lab::Namespace;
-pub(crate) use speaker::{Snapshot, Speaker};
+pub(crate) use speaker::{Snapshot, Speaker, bfd, peer, rule};
 
 /// How long anything may take that is not measured: peers wait seconds before they connect again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -70,16 +74,7 @@ impl Net {
         run(Command::new("chmod").arg("755").arg(dir.path()));
         let mut net = Self { id, dir, namespaces: BTreeMap::new() };
         for name in names {
-            let namespace = Namespace::create(&format!("{}-{name}", net.id)).expect("these tests need root");
-            for (sysctl, value) in [
-                ("net/ipv4/ip_forward", "1"),
-                ("net/ipv6/conf/all/forwarding", "1"),
-                ("net/ipv4/fib_multipath_hash_policy", "1"),
-                ("net/ipv6/fib_multipath_hash_policy", "1"),
-            ] {
-                namespace.sysctl(sysctl, value).expect("written");
-            }
-            net.namespaces.insert((*name).to_owned(), namespace);
+            net.add(name);
         }
         net
     }
@@ -95,6 +90,19 @@ impl Net {
         net
     }
 
+    fn add(&mut self, name: &str) {
+        let namespace = Namespace::create(&format!("{}-{name}", self.id)).expect("these tests need root");
+        for (sysctl, value) in [
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+            ("net/ipv4/fib_multipath_hash_policy", "1"),
+            ("net/ipv6/fib_multipath_hash_policy", "1"),
+        ] {
+            namespace.sysctl(sysctl, value).expect("written");
+        }
+        self.namespaces.insert(name.to_owned(), namespace);
+    }
+
     /// A link between two namespaces: of each end the namespace, its name and its addresses.
     pub(crate) fn link(&self, ends: [(&str, &str, &[&str]); 2]) {
         let [(a, a_name, _), (b, b_name, _)] = ends;
@@ -104,7 +112,10 @@ impl Net {
         ))
         .expect("linked");
         for (namespace, name, addresses) in ends {
-            let mut lines = format!("link set {name} addrgenmode none\n");
+            let mut lines = String::new();
+            if addresses.iter().any(|address| address.starts_with("fe80:")) {
+                lines.push_str(&format!("link set {name} addrgenmode none\n"));
+            }
             for address in addresses {
                 let nodad = if address.contains(':') { " nodad" } else { "" };
                 lines.push_str(&format!("addr add {address} dev {name}{nodad}\n"));
@@ -265,4 +276,14 @@ fn run(command: &mut Command) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
+}
+
+/// Whether a route, as some program prints it, has a community and a large one.
+pub(crate) fn has(route: &str, community: &str, large: &str) -> bool {
+    // Each program writes lists in its own way.
+    let plain: String = route.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ':' }).collect();
+    let mut parts: Vec<&str> = plain.split(':').collect();
+    parts.retain(|part| !part.is_empty());
+    let plain = format!(":{}:", parts.join(":"));
+    [community, large].iter().all(|word| plain.contains(&format!(":{word}:")))
 }

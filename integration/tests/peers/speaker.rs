@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
 use rhumb_integration::lab::Binaries;
 use serde_json::{Value, json};
 
-use super::{Daemon, KEY, Net, OUR_AS, THEIR_AS};
+use super::{Daemon, KEY, Net, OUR_AS, PATIENCE, THEIR_AS};
 
 /// Table of the kernel where the speaker puts what it learned.
 pub(crate) const TABLE: &str = "7268";
@@ -115,6 +117,11 @@ impl<'a> Speaker<'a> {
         self.daemon = Self::launch(self.net, &self.namespace, config.to_str().expect("text"));
     }
 
+    /// Whether it wrote down what it has to know after a restart.
+    pub(crate) fn has_saved(&self) -> bool {
+        self.net.path(&format!("rhumb-{}/bgp.json", self.namespace)).exists()
+    }
+
     fn launch(net: &Net, namespace: &str, config: &str) -> Daemon {
         let program = Binaries::find().expect("found").path("rhumb-bgp");
         assert!(program.is_file(), "{} is not there: cargo build -p rhumb-bgp", program.display());
@@ -131,6 +138,45 @@ impl<'a> Speaker<'a> {
         let mut daemon = net.start(namespace, &label, "sh", &args, &[]);
         daemon.until("ready", || fs::read_to_string(&ready).is_ok_and(|text| text.contains("ready")));
         daemon
+    }
+
+    /// What it answers to a question of `rhumb bgp`.
+    pub(crate) fn ask(&self, question: &Value) -> Value {
+        let path = self.net.path(&format!("rhumb-{}.sock", self.namespace));
+        let mut stream = UnixStream::connect(path).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        for frame in
+            [json!({ "protocol": 1, "software": "lab", "role": "asker" }), json!({ "ask": question })]
+        {
+            let text = frame.to_string();
+            let length = u32::try_from(text.len()).expect("short").to_be_bytes();
+            stream.write_all(&[&length[..], text.as_bytes()].concat()).expect("asked");
+        }
+        let mut frame = || {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).expect("an answer");
+            let mut text = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut text).expect("all of it");
+            serde_json::from_slice::<Value>(&text).expect("JSON")
+        };
+        let welcome = frame();
+        assert_eq!(welcome["refused"], Value::Null, "{welcome}");
+        frame()["answer"].take()
+    }
+
+    /// How it stands with one of its peers.
+    pub(crate) fn peer(&self, key: &str) -> Value {
+        let answer = self.ask(&json!("peers"));
+        let peers = answer["peers"].as_array().unwrap_or_else(|| panic!("no peers in {answer}"));
+        peers.iter().find(|peer| peer["key"] == key).cloned().unwrap_or_default()
+    }
+
+    /// What it was told of a prefix and took.
+    pub(crate) fn best(&self, prefix: &str) -> Option<Value> {
+        let question = json!({ "routes": { "table": "best", "peer": null, "family": null, "most": 1000 } });
+        let answer = self.ask(&question);
+        let routes = answer["routes"]["routes"].as_array().unwrap_or_else(|| panic!("no routes in {answer}"));
+        routes.iter().find(|route| route["prefix"] == prefix).cloned()
     }
 
     /// Whether the kernel has a route to this prefix from the speaker, and by which way.
