@@ -308,3 +308,40 @@ fn sessions_with_timers_of_one_and_three_seconds_hold() {
     let later = speaker.until("many keepalives", |peer| peer.received.keepalive >= 10);
     assert_eq!((later.established_count, later.since), (1, first.since));
 }
+
+#[test]
+fn a_link_without_numbers_carries_both_families_by_link_local_addresses() {
+    let lab = Lab::new();
+    for end in ["a", "b"] {
+        let number = if end == "a" { 1 } else { 2 };
+        lab.ip(end, &format!("addr del 10.99.0.{number}/24 dev v{end}"));
+        lab.ip(end, &format!("addr del fd99::{number}/64 dev v{end}"));
+        // Routers of both kinds: neither takes the other's advertisements for addresses.
+        lab.exec(end, "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=1");
+    }
+    let session = "\
+        interface \"va\"; neighbor range fe80::/10 external; dynamic name \"found\";
+        ipv4 { import all; export where source = RTS_STATIC; extended next hop on; };
+        ipv6 { import all; export where source = RTS_STATIC; };";
+    let rest = "\
+        protocol kernel k4 { ipv4 { import none; export where source = RTS_BGP; }; }
+        protocol radv { interface \"va\" { min ra interval 3; max ra interval 5; }; }
+        protocol static s4 { ipv4; route 10.100.1.0/24 blackhole; }";
+    let _bird = lab.bird(session, rest);
+    let speaker = lab.speaker();
+    let mut peer = tor();
+    peer.address = rhumb_bgp_feed::PeerAddress::Interface("vb".parse().expect("valid"));
+    peer.asn = rhumb_bgp_feed::PeerAsn::External;
+    peer.md5 = None;
+    peer.families[0].extended_next_hop = true;
+    let _feeder = speaker.feed(snapshot(peer));
+    speaker
+        .until("a session with the router that was found", |peer| peer.session == SessionState::Established);
+    until("our IPv4 route by an IPv6 next hop in BIRD's kernel", || {
+        lab.ip("a", "route show 10.200.1.0/24").contains("via inet6 fe80:").then_some(())
+    });
+    until("BIRD's IPv4 route by an IPv6 next hop in our kernel", || {
+        let all = lab.ip("b", "route show table all proto 115");
+        all.lines().any(|line| line.starts_with("10.100.1.0/24 via inet6 fe80:")).then_some(())
+    });
+}

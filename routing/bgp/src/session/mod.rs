@@ -19,9 +19,10 @@ mod connection;
 mod endpoint;
 mod fallback;
 mod peer;
+mod router;
 mod socket_option;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use tokio::net::TcpStream;
 use connection::Queued;
 pub(crate) use endpoint::{Endpoint, NOWHERE, Reach, is_from, listen, listener_prefix};
 pub(crate) use peer::Session;
+pub(crate) use router::{Heard, discover};
 pub(crate) use socket_option::put_md5_key;
 
 use crate::fsm::{self, Cause, State};
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Incoming(TcpStream, SocketAddr),
     /// Other settings, from the next connection on.
     Set(Box<Settings>),
+    /// The address of an unnumbered peer.
+    Found(IpAddr),
     /// Routes for the peer: one batch.
     Routes(Number, Vec<Outgoing>),
 }

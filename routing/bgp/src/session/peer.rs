@@ -180,6 +180,14 @@ impl Session {
                     self.settings.endpoint.address = found;
                 }
             }
+            Command::Found(address) => {
+                self.settings.endpoint.address = address;
+                let is_waiting = matches!(self.pair.state(), State::Connect | State::Active);
+                if is_waiting && !self.settings.fsm.passive && self.attempt.is_none() {
+                    let actions = self.pair.step(Lane::Ours, Event::ConnectRetryTimerExpires, now);
+                    self.act(actions);
+                }
+            }
             Command::Routes(number, batch) => self.send_routes(number, &batch),
         }
     }

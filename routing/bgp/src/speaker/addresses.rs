@@ -37,6 +37,10 @@ impl Links {
         self.0.get(&index).map(|link| &link.name)
     }
 
+    pub(crate) fn index(&self, name: &IfName) -> Option<u32> {
+        self.0.iter().find(|(_, link)| link.name == *name).map(|(index, _)| *index)
+    }
+
     /// The first address of a family that is valid beyond the link.
     pub(crate) fn address_of(&self, name: &IfName, family: Family) -> Option<IpAddr> {
         let link = self.0.values().find(|link| link.name == *name)?;

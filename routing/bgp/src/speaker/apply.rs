@@ -16,7 +16,7 @@ use super::peer::Peer;
 use super::{LISTEN_AGAIN, SAVE, Speaker, bfd, now, settings};
 use crate::fsm::State;
 use crate::rib::{Leave, Rib};
-use crate::session::{Command, Counters, Session, listener_prefix};
+use crate::session::{Command, Counters, Heard, NOWHERE, Session, Settings, listener_prefix};
 use crate::wire::{Cease, Notification};
 
 /// Commands that may wait for a peer's task, which takes them as they come.
@@ -163,6 +163,7 @@ impl Speaker {
             return;
         };
         rib.set_policy(peer.id, &config.import, &config.export);
+        let settings = with_found(settings, peer);
         if peer.config == *config && peer.settings == settings {
             return;
         }
@@ -193,6 +194,7 @@ impl Speaker {
                 let settings =
                     settings::session(instance, config, self.last, &self.options.host, &self.links);
                 if let Some(peer) = self.peers.get_mut(&config.key)
+                    && let settings = with_found(settings, peer)
                     && peer.settings != settings
                 {
                     peer.settings = settings.clone();
@@ -251,8 +253,54 @@ impl Speaker {
             }
         }
         let missing = self.listeners.set(&wanted, &keys);
-        self.listen_again = (!missing.is_empty()).then(|| Instant::now() + LISTEN_AGAIN);
+        let is_whole = self.look_for_routers();
+        self.listen_again = (!missing.is_empty() || !is_whole).then(|| Instant::now() + LISTEN_AGAIN);
     }
+
+    /// Has routers looked for on the links of unnumbered peers; says whether all of these links are there.
+    fn look_for_routers(&self) -> bool {
+        let peers = self.snapshot.instances.iter().flat_map(|instance| &instance.peers);
+        let links: Vec<Option<u32>> = peers
+            .filter_map(|peer| match &peer.address {
+                PeerAddress::Interface(link) => Some(self.links.index(link)),
+                PeerAddress::Ip(_) | PeerAddress::Scoped { .. } => None,
+            })
+            .collect();
+        let is_whole = links.iter().all(Option::is_some);
+        let links: BTreeSet<u32> = links.into_iter().flatten().collect();
+        self.unnumbered.send_if_modified(|known| std::mem::replace(known, links.clone()) != links);
+        is_whole
+    }
+
+    /// A router was heard: it is the peer of its link.
+    pub(super) fn found(&mut self, (link, address): Heard) {
+        let Some(name) = self.links.name(link).cloned() else { return };
+        let is_of_link = |peer: &Peer| peer.config.address == PeerAddress::Interface(name.clone());
+        let news = |peer: &Peer| peer.session.is_none() && peer.settings.endpoint.address != address;
+        let keys: Vec<PeerKey> = self
+            .peers
+            .values()
+            .filter(|peer| is_of_link(peer) && news(peer))
+            .map(|peer| peer.config.key.clone())
+            .collect();
+        for key in keys {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                info!(peer = %key, %address, "router found");
+                peer.settings.endpoint.address = address.into();
+                peer.command(Command::Found(address.into()));
+            }
+            self.watch(&key);
+        }
+    }
+}
+
+/// The address of an unnumbered peer stays known while its link does.
+fn with_found(mut settings: Settings, peer: &Peer) -> Settings {
+    let (found, wanted) = (&peer.settings.endpoint, &mut settings.endpoint);
+    if wanted.address == NOWHERE && found.link == wanted.link {
+        wanted.address = found.address;
+    }
+    settings
 }
 
 impl Peer {

@@ -23,7 +23,7 @@ mod restart;
 mod settings;
 mod state_file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::rib::Rib;
-use crate::session::{Report, TaskId, with_causes};
+use crate::session::{Heard, Report, TaskId, discover, with_causes};
 use addresses::Links;
 use drain::Drain;
 use forwarding::Kernel;
@@ -153,12 +153,15 @@ pub struct Speaker {
     sweep_at: Option<Instant>,
     /// The kernel does not know yet which next hops are in use.
     hops_changed: bool,
+    /// Links on which a router is to be found.
+    unnumbered: watch::Sender<BTreeSet<u32>>,
 }
 
 /// The ends of channels that the owner listens to.
 struct Inputs {
     reports: mpsc::Receiver<(TaskId, Report)>,
     accepted: mpsc::Receiver<Accepted>,
+    routers: mpsc::Receiver<Heard>,
     requests: mpsc::Receiver<Request>,
     bfd: mpsc::Receiver<rhumb_bfd::Event>,
 }
@@ -205,6 +208,8 @@ impl Speaker {
         let (reports_in, reports) = mpsc::channel(REPORTS);
         let (accepted_in, accepted) = mpsc::channel(ACCEPTED);
         let (bfd_in, bfd) = mpsc::channel(BFD_EVENTS);
+        let (routers_in, routers) = mpsc::channel(ACCEPTED);
+        let (unnumbered, links) = watch::channel(BTreeSet::new());
         let netlink = Netlink::new(Namespaces::new())?;
         let state_error = |error: StateError| SpeakerError::State(Box::new(error));
         let state = options.state_dir.as_deref().map(StateFile::open).transpose().map_err(state_error)?;
@@ -214,6 +219,11 @@ impl Speaker {
             }
         })?;
         let mut running = JoinSet::new();
+        running.spawn(async move {
+            if let Err(error) = discover(links, routers_in).await {
+                warn!(%error, "routers on links without numbers cannot be found");
+            }
+        });
         let kernel = options.table.map(|table| Kernel::open(table, &mut running)).transpose()?;
         let speaker = Speaker {
             options,
@@ -241,8 +251,9 @@ impl Speaker {
             kernel,
             sweep_at: None,
             hops_changed: false,
+            unnumbered,
         };
-        Ok((speaker, Inputs { reports, accepted, requests, bfd }))
+        Ok((speaker, Inputs { reports, accepted, routers, requests, bfd }))
     }
 
     /// Takes the configuration of before, or of the command line.
@@ -308,6 +319,7 @@ impl Speaker {
                 Some(event) = inputs.bfd.recv() => self.bfd_changed(&event),
                 Some(request) = inputs.requests.recv() => self.serve(request).await,
                 Some(accepted) = inputs.accepted.recv() => self.accept(accepted),
+                Some(heard) = inputs.routers.recv() => self.found(heard),
                 Some((task, report)) = inputs.reports.recv() => {
                     self.report(task, report).await;
                     tokio::task::yield_now().await;

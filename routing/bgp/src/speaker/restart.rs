@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What graceful restart means for a peer's routes and for ours (RFC 4724, RFC 8538), decided without clock and socket.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rhumb_model::Family;
 
 use crate::fsm::Cause;
-use crate::wire::{Cease, GracefulRestart, LongLived, Negotiated, Notification};
+use crate::wire::{Cease, GracefulRestart, Negotiated, Notification};
 
 /// Families whose routes stay in use although the session is over: those for which the peer said so, where the end
 /// was a failure and not a decision (RFC 4724 §4.2, RFC 8538 §4).
@@ -75,24 +75,10 @@ pub(crate) fn offer(restart_time: u16, families: &BTreeSet<Family>, last: LastRu
     }
 }
 
-/// Our long-lived capability (RFC 9494 §3.1).
-pub(crate) fn offer_long_lived(
-    stale_time: u32,
-    families: &BTreeSet<Family>,
-    last: LastRun,
-) -> BTreeMap<Family, LongLived> {
-    if stale_time == 0 {
-        return BTreeMap::new();
-    }
-    let forwarding = last.restarted && last.forwarding;
-    families
-        .iter()
-        .map(|family| (*family, LongLived { forwarding, stale_time: stale_time.min(0xff_ffff) }))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::wire::{Asn, RouterId};
 

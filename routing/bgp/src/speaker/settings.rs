@@ -11,7 +11,7 @@ use rhumb_bgp_feed::{PeerAddress, PeerAsn};
 use rhumb_model::Family;
 
 use super::addresses::Links;
-use super::restart::{LastRun, offer, offer_long_lived};
+use super::restart::{LastRun, offer};
 use crate::fsm;
 use crate::rib::{self, PeerInfo};
 use crate::session::{Endpoint, Established, NOWHERE, Reach, Settings};
@@ -87,9 +87,7 @@ fn capabilities(asn: Asn, peer: &feed::Peer, last: LastRun, host: &str) -> Capab
         asn4: Some(asn),
         extended_next_hop: extended.map(|family| family.family).collect(),
         graceful_restart: restart.map(|restart| offer(restart.restart_time, &families, last)),
-        long_lived: restart
-            .map(|restart| offer_long_lived(restart.long_lived_stale_time, &families, last))
-            .unwrap_or_default(),
+        long_lived: BTreeMap::new(),
         add_path: BTreeMap::new(),
         fqdn: (!host.is_empty()).then(|| Fqdn { host: host.to_owned(), domain: String::new() }),
         families,
