@@ -41,7 +41,7 @@ fn flow(node: &Router, number: u32, v6: bool) -> Asked {
         pod: (if v6 { pod.1 } else { pod.0 }, ifindex),
         macs,
         port: u16::try_from(20_000 + number / 2).expect("a port"),
-        far_port: if number % 3 == 0 { 53 } else { 443 },
+        far_port: if number.is_multiple_of(3) { 53 } else { 443 },
         make: if number % 4 < 2 { Frame::udp } else { Frame::tcp },
     }
 }
