@@ -10,7 +10,8 @@ use super::{AsPath, Asn, Attributes, Community, LargeCommunity, NextHop, Origin,
 /// Types of segments (RFC 4271 §4.3, RFC 5065 §3).
 pub(super) const SET: u8 = 1;
 pub(super) const SEQUENCE: u8 = 2;
-const CONFEDERATION: [u8; 2] = [3, 4];
+const CONFEDERATION_SEQUENCE: u8 = 3;
+const CONFEDERATION_SET: u8 = 4;
 
 /// What the attributes of a message say, before the parts for two-octet speakers are merged.
 #[derive(Debug, Default)]
@@ -143,7 +144,7 @@ fn joined(old: AsPath, new: AsPath) -> AsPath {
 enum Confederations {
     /// The path is malformed (RFC 5065 §5).
     Refused,
-    /// They are left out (RFC 6793 §6).
+    /// Sequences are left out (RFC 6793 §6); sets are errors as others are.
     LeftOut,
 }
 
@@ -159,7 +160,7 @@ fn path(mut value: &[u8], width: Width, confederations: Confederations) -> Resul
         }
         let octets = usize::from(count) * if width == Width::Two { 2 } else { 4 };
         let octets = take(&mut value, octets).ok_or("a segment is cut short")?;
-        if CONFEDERATION.contains(&kind) && confederations == Confederations::LeftOut {
+        if kind == CONFEDERATION_SEQUENCE && confederations == Confederations::LeftOut {
             continue;
         }
         let systems = systems(octets, width);
@@ -168,8 +169,8 @@ fn path(mut value: &[u8], width: Width, confederations: Confederations) -> Resul
         }
         match kind {
             SEQUENCE => segments.push(Segment::Sequence(systems)),
-            SET => return Err(SETS),
-            kind if CONFEDERATION.contains(&kind) => return Err("a segment of a confederation"),
+            SET | CONFEDERATION_SET => return Err(SETS),
+            CONFEDERATION_SEQUENCE => return Err("a segment of a confederation"),
             _ => return Err("a segment of unknown type"),
         }
     }

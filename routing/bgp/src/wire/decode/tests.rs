@@ -140,6 +140,7 @@ fn each_rule_of_rfc_7606_has_its_disposition() {
         ("6793 AS4_PATH overrun", two, 0xc0, 17, vec![2, 2, 0, 0, 0, 1], Discarded),
         ("7607 AS4_PATH with AS 0", two, 0xc0, 17, vec![2, 1, 0, 0, 0, 0], Discarded),
         ("9774 AS4_PATH with a set", two, 0xc0, 17, vec![1, 1, 0, 0, 0, 1], Withdrawn),
+        ("9774 AS4_PATH with a confederation's set", two, 0xc0, 17, vec![4, 1, 0, 0, 0, 1], Withdrawn),
         ("6793 AS4_AGGREGATOR of six octets", two, 0xc0, 18, vec![1; 6], Discarded),
         ("6793 AS4_AGGREGATOR from a speaker of four octets", ext, 0xc0, 18, vec![1; 8], Discarded),
         ("8092 LARGE_COMMUNITY of eight octets", ext, 0xc0, 32, vec![0; 8], Withdrawn),
