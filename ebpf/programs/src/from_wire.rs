@@ -3,13 +3,13 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
+use rhumb_ebpf_common::{Direction, Ports, Reason, UDP, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::call::{given_mut, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, lookup, masquerade};
+use crate::{either, finish, lookup, masquerade, tunnel};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -38,9 +38,8 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
 /// What is called is called from here, one after the other: the stacks of nested calls add up.
 #[inline(always)]
 fn ip<F: Hop>(skb: Skb) -> Reason {
-    match to_pod::<F>(skb) {
-        Reason::ToStack => {}
-        decided => return decided,
+    if let Some(decided) = to_pod::<F>(skb) {
+        return decided;
     }
     let mut ports = Ports::NONE;
     match reason(F::arrive(skb, &raw mut ports)) {
@@ -51,25 +50,28 @@ fn ip<F: Hop>(skb: Skb) -> Reason {
     }
 }
 
-/// Delivers what is for the address of a pod; [`Reason::ToStack`] for everything else.
+/// Delivers what is for the address of a pod, and leaves what is for the tunnel to the stack; nothing for everything else.
 #[inline(never)]
-fn to_pod<F: Hop>(skb: Skb) -> Reason {
-    either(deliver::<F>(skb))
+fn to_pod<F: Hop>(skb: Skb) -> Option<Reason> {
+    deliver::<F>(skb).unwrap_or_else(Some)
 }
 
 #[inline(always)]
-fn deliver<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
+fn deliver<F: Hop>(skb: Skb) -> Result<Option<Reason>, Reason> {
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     if ip.options {
         return Err(Reason::IpOptions);
     }
-    let endpoint = lookup::endpoint(&F::key(ip.dst)).ok_or(Reason::ToStack)?;
+    if ip.protocol == UDP && tunnel::takes::<F>(head, &ip) {
+        return Err(Reason::ToStack);
+    }
+    let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) else { return Ok(None) };
     ip.may_hop()?;
     // What the flow asks for is for the pod's own packets.
     let mut ports = Ports::NONE;
     let _course = track::follow::<F>(skb, head, &ip, &mut ports);
-    act::deliver::<F>(skb, head, endpoint)
+    act::deliver::<F>(skb, head, endpoint).map(Some)
 }
 
 /// What is for no address of a pod: answers to masqueraded packets of pods and to remembered ones of the node.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The way into the tunnel, for pods' packets.
 
-use rhumb_ebpf_common::layout::{Address, Link, NextHop, Remote};
-use rhumb_ebpf_common::{Bytes as _, Family as _, Ports, Reason, UDP, V4, ethernet, mtu};
+use rhumb_ebpf_common::layout::{Address, Link, NextHop, Remote, same};
+use rhumb_ebpf_common::{Bytes as _, Family as _, Ip, Ports, Reason, UDP, V4, ethernet, mtu, plain_ports};
 
 use crate::act::{self, Hop};
 use crate::packet::{Head, Skb};
@@ -47,6 +47,16 @@ fn encapsulate<F: Hop>(skb: Skb, link: &Link, remote: &Remote, next: &mut NextHo
 #[inline(always)]
 pub(crate) fn is_spoofed(ports: &Ports) -> bool {
     ports.protocol == UDP && ports.dst == lookup::config().tunnel_port && ports.dst != [0; 2]
+}
+
+/// Whether the tunnel of this node takes the packet: no pod's answer and no host port has that address and port.
+#[inline(always)]
+pub(crate) fn takes<F: Hop>(head: Head, ip: &Ip<F>) -> bool {
+    let config = lookup::config();
+    let outer = if F::ADDRESS == 4 { V4::key(config.outer_v4) } else { config.outer_v6 };
+    config.tunnel != 0
+        && same(&outer, &F::key(ip.dst))
+        && plain_ports(&head, ip).is_some_and(|ports| ports.dst == config.tunnel_port)
 }
 
 /// Refuses what goes behind IPv4 options to a service that is kept from pods, and what a pod encapsulated itself: a packet
