@@ -432,9 +432,10 @@ impl Session {
             return;
         };
         let negotiated = connection.negotiated.clone().expect("a session is up after both OPENs");
+        // First, so that nobody sees an established session of which nothing is known.
+        self.pending.push_back(Report::Up(Box::new(Established { number, negotiated, local, remote })));
         self.pending.push_back(Report::State(State::Established));
         self.told_state = State::Established;
-        self.pending.push_back(Report::Up(Box::new(Established { number, negotiated, local, remote })));
     }
 
     fn down(&mut self, cause: Cause) {
