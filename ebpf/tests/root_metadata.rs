@@ -40,9 +40,9 @@ fn deny(node: &mut Router) {
 
 /// Packets of pod A to `to`: of every protocol, cut up, and with options.
 fn packets(pod: &str, to: &str) -> Vec<Vec<u8>> {
-    let makes: [fn(&str, &str, (u16, u16)) -> Frame; 2] = [Frame::tcp, Frame::udp];
-    let mut all: Vec<Vec<u8>> =
-        makes.iter().map(|new| new(pod, to, (40_000, 80)).macs(HOST_A, MAC_A).bytes()).collect();
+    let ports = (40_000, 80);
+    let streams = [Frame::tcp(pod, to, ports), Frame::udp(pod, to, ports)];
+    let mut all: Vec<Vec<u8>> = streams.map(|frame| frame.macs(HOST_A, MAC_A).bytes()).into();
     let sctp = Frame { protocol: SCTP, ..Frame::tcp(pod, to, (40_000, 80)) };
     all.push(sctp.macs(HOST_A, MAC_A).bytes());
     all.push(ip(HOST_A, MAC_A, address(pod), address(to), 64, 47, &[0; 20]));
