@@ -2,7 +2,6 @@
 //! A BGP-4 speaker: its codec, state machine, tables, policy and sessions.
 #![warn(missing_docs)]
 
-pub mod bmp;
 pub mod fsm;
 pub mod kernel;
 pub mod policy;
