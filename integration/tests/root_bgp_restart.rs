@@ -17,7 +17,7 @@ const THEIRS: [&str; 2] = ["10.200.1.0/24", "fd00:200:1::/64"];
 
 fn snapshot() -> Snapshot {
     Snapshot::pair(|peer| {
-        peer["graceful_restart"] = json!({ "restart_time": 120, "long_lived_stale_time": 0 });
+        peer["graceful_restart"] = json!({ "restart_time": 120 });
     })
 }
 

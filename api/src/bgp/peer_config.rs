@@ -116,13 +116,11 @@ pub struct BgpGracefulRestart {
     pub enabled: bool,
     /// For how long peers keep our routes while the speaker restarts, 1 to 4095 seconds.
     pub restart_seconds: u16,
-    /// For how long they keep them as a last resort after that (RFC 9494), in seconds; 0 is not at all.
-    pub long_lived_stale_seconds: u32,
 }
 
 impl Default for BgpGracefulRestart {
     fn default() -> Self {
-        Self { enabled: true, restart_seconds: 120, long_lived_stale_seconds: 0 }
+        Self { enabled: true, restart_seconds: 120 }
     }
 }
 
@@ -286,10 +284,6 @@ impl BgpGracefulRestart {
                 "restartSeconds",
                 format!("{}: want 1 to 4095", self.restart_seconds),
             ));
-        }
-        if self.long_lived_stale_seconds >= 1 << 24 {
-            let message = format!("{}: want at most 16777215", self.long_lived_stale_seconds);
-            return Err(FieldError::new("longLivedStaleSeconds", message));
         }
         Ok(())
     }

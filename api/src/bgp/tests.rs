@@ -114,7 +114,7 @@ fn every_wrong_field_of_a_peer_config_is_named() {
         "timers": {"holdSeconds": 3, "keepaliveSeconds": 1, "connectRetrySeconds": 1},
         "authSecret": {"namespace": "kube-system", "name": "tor", "key": "md5"},
         "multihop": 3,
-        "gracefulRestart": {"enabled": true, "restartSeconds": 4095, "longLivedStaleSeconds": 16_777_215},
+        "gracefulRestart": {"enabled": true, "restartSeconds": 4095},
         "families": [
             {"family": "ipv4", "maxPrefixes": 100, "extendedNextHop": true, "advertisements": {"matchLabels": {"a": "b"}}},
             {"family": "ipv6", "nextHopSelf": true},
@@ -155,11 +155,6 @@ fn every_wrong_field_of_a_peer_config_is_named() {
             ("/multihop", "spec.multihop", json!(0)),
             ("", "spec.ttlSecurity", json!({"multihop": null, "ttlSecurity": 255})),
             ("/gracefulRestart/restartSeconds", "spec.gracefulRestart.restartSeconds", json!(4096)),
-            (
-                "/gracefulRestart/longLivedStaleSeconds",
-                "spec.gracefulRestart.longLivedStaleSeconds",
-                json!(16_777_216),
-            ),
             ("/families/1/family", "spec.families[1].family", json!("ipv4")),
             ("/families/0/maxPrefixes", "spec.families[0].maxPrefixes", json!(0)),
             ("/families/1", "spec.families[1].extendedNextHop", json!({"extendedNextHop": true})),

@@ -202,10 +202,10 @@ fn settle(found: Found, peer: &BgpPeer, instance: &Instance, inputs: &Inputs) ->
             connect_retry: config.timers.connect_retry_seconds,
         },
         families: exchanged.collect(),
-        graceful_restart: config.graceful_restart.enabled.then_some(GracefulRestart {
-            restart_time: config.graceful_restart.restart_seconds,
-            long_lived_stale_time: config.graceful_restart.long_lived_stale_seconds,
-        }),
+        graceful_restart: config
+            .graceful_restart
+            .enabled
+            .then_some(GracefulRestart { restart_time: config.graceful_restart.restart_seconds }),
         import: import(&config.import, found.usual, inputs),
         export: export(&config.export, found.usual),
         route_reflector_client: found.client,

@@ -147,8 +147,6 @@ pub struct FamilyConfig {
 pub struct GracefulRestart {
     /// For how many seconds the peer is asked to keep our routes; at most 4095.
     pub restart_time: u16,
-    /// For how many seconds stale routes are kept after the restart time (RFC 9494); 0 is not at all, at most 16777215.
-    pub long_lived_stale_time: u32,
 }
 
 /// BFD beside a session (RFC 5880, RFC 5882).

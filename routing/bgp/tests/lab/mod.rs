@@ -309,7 +309,7 @@ pub(crate) fn tor() -> Peer {
         passive: false,
         timers: Timers { hold_time: 9, keepalive: 3, connect_retry: 2 },
         families: Family::BOTH.into_iter().map(family).collect(),
-        graceful_restart: Some(GracefulRestart { restart_time: 30, long_lived_stale_time: 0 }),
+        graceful_restart: Some(GracefulRestart { restart_time: 30 }),
         import: all(Changes::default()),
         export: all(Changes::default()),
         route_reflector_client: false,
