@@ -7,7 +7,6 @@ use libfuzzer_sys::fuzz_target;
 
 // The agent is a program and no library; this file of it stands alone.
 #[path = "../../agent/src/question.rs"]
-#[expect(dead_code, reason = "what the agent does with a question is not fuzzed here")]
 mod question;
 
 use question::{LONGEST, Question};

@@ -8,7 +8,7 @@ use rhumb_ebpf_common::{Direction, Family, Ip, Ports, Reason, Source, V4, V6, et
 use rhumb_ebpf_common::{is_discovery, neighbour_discovery};
 
 use crate::act::{self, Hop};
-use crate::call::{Calls as _, reason};
+use crate::call::reason;
 use crate::icmp::Errand;
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
 use crate::track::{self, Course};

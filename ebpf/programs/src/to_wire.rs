@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 use rhumb_ebpf_common::{Direction, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
-use crate::call::{Calls as _, reason};
+use crate::call::reason;
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
 use crate::{either, finish, host, lookup, masquerade};

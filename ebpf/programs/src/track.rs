@@ -7,7 +7,7 @@ use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment, NextHop};
 use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
-use crate::call::{Calls as _, given, given_mut};
+use crate::call::{given, given_mut};
 use crate::lookup::{self, Scratch, Time};
 use crate::packet::{Head, Skb};
 
