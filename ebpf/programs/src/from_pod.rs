@@ -83,7 +83,7 @@ fn onward<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason
     }
 }
 
-/// A packet that was translated goes where it is for now.
+/// A packet that was translated goes where its new destination is.
 #[inline(always)]
 fn translated<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     match go::<F>(skb) {
