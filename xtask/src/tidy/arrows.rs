@@ -27,13 +27,18 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rhumb-ipam",
             "rhumb-routing",
             "rhumb-bgp-feed",
+            "rhumb-cloud",
             "rhumb-ebpf",
             "rhumb-cni",
         ],
     ),
-    ("rhumb-operator", &["rhumb-model", "rhumb-api", "rhumb-ipam"]),
+    ("rhumb-cloud", &["rhumb-model"]),
+    // The only crate that names the SDK, linked by the operator alone.
+    ("rhumb-cloud-aws", &["rhumb-model", "rhumb-cloud"]),
+    ("rhumb-cloud-fake", &["rhumb-model", "rhumb-cloud"]),
+    ("rhumb-operator", &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-aws"]),
     // It starts the programs as a user would, and links none of them.
-    ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni"]),
+    ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-cloud-fake"]),
     ("xtask", &[]),
 ];
 

@@ -8,6 +8,8 @@ use super::source::Source;
 /// Libraries that only some crates may use in their programs; everybody else goes through these crates.
 const WRAPPED: &[(&str, &[&str])] = &[
     ("anyhow", &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-integration", "xtask"]),
+    ("aws-config", &["rhumb-cloud-aws"]),
+    ("aws-sdk-ec2", &["rhumb-cloud-aws"]),
     // Also the layouts, behind a feature for the user side; and the labs, which look at attachments behind the
     // agent's back.
     ("aya", &["rhumb-ebpf", "rhumb-ebpf-common", "rhumb-integration"]),
@@ -15,8 +17,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("bgpkit-parser", &["rhumb-bgp"]),
     ("cargo_metadata", &["xtask"]),
     ("clap", &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-integration", "xtask"]),
-    ("hyper", &["rhumb-agent"]),
-    ("hyper-util", &["rhumb-agent"]),
+    ("hyper", &["rhumb-agent", "rhumb-cloud-fake"]),
+    ("hyper-util", &["rhumb-agent", "rhumb-cloud-fake"]),
     ("inotify", &["rhumb-api"]),
     ("k8s-openapi", &["rhumb-api"]),
     ("netlink-packet-core", &["rhumb-routing"]),
@@ -25,7 +27,17 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("rtnetlink", &["rhumb-routing"]),
     (
         "tokio",
-        &["rhumb-api", "rhumb-routing", "rhumb-bgp", "rhumb-bgp-feed", "rhumb-agent", "rhumb-operator"],
+        &[
+            "rhumb-api",
+            "rhumb-routing",
+            "rhumb-bgp",
+            "rhumb-bgp-feed",
+            "rhumb-cloud",
+            "rhumb-cloud-aws",
+            "rhumb-cloud-fake",
+            "rhumb-agent",
+            "rhumb-operator",
+        ],
     ),
     ("tracing-subscriber", &["rhumb-agent", "rhumb-bgp", "rhumb-operator"]),
 ];
