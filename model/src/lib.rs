@@ -4,6 +4,7 @@
 //! Every room speaks in these types, and only in these: a value that crosses from one room to another is either
 //! defined here or turned into one of these at the edge. Nothing here reads a clock, a file or the environment.
 
+mod cloud;
 mod diff;
 pub mod law;
 mod mac;
@@ -14,6 +15,10 @@ mod revision;
 mod target;
 mod time;
 
+pub use cloud::{
+    Attachment, AttachmentId, AttachmentStatus, CardLimit, Eni, EniId, EniStatus, Instance, InstanceId,
+    InstanceLimits, InstanceState, ReservationId, SecurityGroupId, Subnet, SubnetId, VpcId, Zone,
+};
 pub use diff::{Diff, diff};
 pub use mac::MacAddr;
 pub use names::{AttachmentKey, ContainerId, IfName, NameError, NodeName, PodKey, PoolName};

@@ -21,7 +21,9 @@ pub struct NameError {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(Box<str>);
 
@@ -30,13 +32,13 @@ macro_rules! name {
             ///
             /// # Errors
             /// [`NameError`] says which rule the value breaks.
-            pub fn new(value: impl Into<String>) -> Result<Self, NameError> {
+            pub fn new(value: impl Into<String>) -> Result<Self, $crate::NameError> {
                 let value = value.into();
                 let check: fn(&str) -> bool = $check;
                 if check(&value) {
                     Ok(Self(value.into()))
                 } else {
-                    Err(NameError { kind: $kind, value, rule: $rule })
+                    Err($crate::NameError { kind: $kind, value, rule: $rule })
                 }
             }
 
@@ -47,15 +49,15 @@ macro_rules! name {
         }
 
         impl TryFrom<String> for $type {
-            type Error = NameError;
-            fn try_from(value: String) -> Result<Self, NameError> {
+            type Error = $crate::NameError;
+            fn try_from(value: String) -> Result<Self, $crate::NameError> {
                 Self::new(value)
             }
         }
 
-        impl FromStr for $type {
-            type Err = NameError;
-            fn from_str(value: &str) -> Result<Self, NameError> {
+        impl std::str::FromStr for $type {
+            type Err = $crate::NameError;
+            fn from_str(value: &str) -> Result<Self, $crate::NameError> {
                 Self::new(value)
             }
         }
@@ -66,13 +68,15 @@ macro_rules! name {
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
     };
 }
+
+pub(crate) use name;
 
 /// Lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit (RFC 1123 subdomain).
 fn is_subdomain(value: &str) -> bool {
