@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session over link-local addresses alone: IPv4 routes with IPv6 next hops (RFC 8950) in both kernels, and packets
-//! that follow them.
+//! that follow them; with BIRD, and with FRR, which finds its neighbour by router advertisements as we do.
 
 mod peers;
 
-use peers::{Bird, KEY, Net, OUR_AS, Peer, Snapshot, Speaker, THEIR_AS, until};
+use peers::{Bird, Frr, KEY, Net, OUR_AS, Peer, Snapshot, Speaker, THEIR_AS, until};
 use rhumb_integration::lab;
 use serde_json::{Value, json};
 
@@ -30,6 +30,30 @@ fn bird(net: &Net, more: &str) -> Bird {
     Bird::start(net, "b", "p1", &config)
 }
 
+/// An FRR that knows of the link alone, and finds who is there by router advertisements.
+fn frr(net: &Net, more: &str) -> Frr {
+    let bgpd = format!(
+        "router bgp {THEIR_AS}
+ bgp router-id 10.99.0.2
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ neighbor vb interface remote-as {OUR_AS}
+ neighbor vb timers 10 30
+ neighbor vb timers connect 1
+{more} address-family ipv4 unicast
+  neighbor vb activate
+  redistribute static
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor vb activate
+  redistribute static
+ exit-address-family
+"
+    );
+    let staticd = "ip route 10.200.1.0/24 blackhole\nipv6 route fd00:200:1::/64 blackhole\n";
+    Frr::start(net, "b", "vb", &[("bgpd", &bgpd), ("staticd", staticd)])
+}
+
 /// Neither end of the link has an IPv4 address.
 fn without_addresses() -> Net {
     let net = Net::pair_with_hosts();
@@ -43,20 +67,24 @@ fn without_addresses() -> Net {
     net
 }
 
-fn routes_over_link_local_addresses(address: Value, more: &str) {
-    let net = without_addresses();
-    let bird = bird(&net, more);
-    let snapshot = Snapshot::pair(|peer| {
-        peer["address"] = address;
+/// Our end of the link, with the whole link as the peer's address.
+fn unnumbered(change: impl FnOnce(&mut Value)) -> Snapshot {
+    Snapshot::pair(|peer| {
+        peer["address"] = json!({ "interface": "va" });
         peer["import"] = json!({ "rules": [peers::rule("all", json!({}))] });
         for family in peer["families"].as_array_mut().expect("a list") {
             if family["family"] == "ipv4" {
                 family["extended_next_hop"] = true.into();
             }
         }
-    });
-    let speaker = Speaker::start(&net, "a", &snapshot);
-    until("the session is established", || bird.is_established());
+        change(peer);
+    })
+}
+
+fn routes_over_link_local_addresses(net: &Net, peer: &impl Peer, change: impl FnOnce(&mut Value)) {
+    let snapshot = unnumbered(change);
+    let speaker = Speaker::start(net, "a", &snapshot);
+    until("the session is established", || peer.is_established());
     let ours = |prefix: &str| net.kernel_route("b", "main", prefix);
     until("our kernel has an IPv4 route by an IPv6 next hop", || {
         speaker.learned("10.200.1.0/24").is_some_and(|route| route.contains("via inet6 fe80::b dev va"))
@@ -76,11 +104,50 @@ fn routes_over_link_local_addresses(address: Value, more: &str) {
 
 #[test]
 fn bird_at_a_link_local_address_is_connected_to() {
-    let scoped = json!({ "scoped": { "address": "fe80::b", "interface": "va" } });
-    routes_over_link_local_addresses(scoped, "passive on;");
+    let net = without_addresses();
+    let bird = bird(&net, "passive on;");
+    routes_over_link_local_addresses(&net, &bird, |peer| {
+        peer["address"] = json!({ "scoped": { "address": "fe80::b", "interface": "va" } });
+    });
 }
 
 #[test]
 fn bird_that_connects_is_the_peer_of_the_link() {
-    routes_over_link_local_addresses(json!({ "interface": "va" }), "");
+    let net = without_addresses();
+    let bird = bird(&net, "");
+    routes_over_link_local_addresses(&net, &bird, |_| {});
+}
+
+#[test]
+fn frr_and_we_find_each_other_on_the_link() {
+    let net = without_addresses();
+    let frr = frr(&net, &format!(" neighbor vb password {KEY}\n"));
+    routes_over_link_local_addresses(&net, &frr, |_| {});
+}
+
+#[test]
+fn frr_that_waits_is_connected_to() {
+    let net = without_addresses();
+    let frr = frr(&net, &format!(" neighbor vb password {KEY}\n neighbor vb passive\n"));
+    routes_over_link_local_addresses(&net, &frr, |_| {});
+}
+
+#[test]
+fn frr_that_comes_late_is_found() {
+    let net = without_addresses();
+    let speaker = Speaker::start(&net, "a", &unnumbered(|_| {}));
+    assert_ne!(speaker.peer("tor")["session"], "established");
+    let frr = frr(&net, &format!(" neighbor vb password {KEY}\n"));
+    until("the session is established", || frr.is_established());
+    assert_eq!(speaker.peer("tor")["session"], "established");
+}
+
+#[test]
+fn frr_connects_to_us_who_wait() {
+    let net = without_addresses();
+    let frr = frr(&net, "");
+    routes_over_link_local_addresses(&net, &frr, |peer| {
+        peer["md5"] = Value::Null;
+        peer["passive"] = true.into();
+    });
 }
