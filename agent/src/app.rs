@@ -37,7 +37,7 @@ use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{BgpEnds, Input, Neighbours, Node, Settings};
 use crate::ready::Ready;
-use crate::{bgp, follow, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep};
+use crate::{bgp, follow, heap, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -69,6 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let queue = drain_queue(&socket, &mut ledger)?;
     let config = rhumb_ebpf::Config { flows: args.flows, ..rhumb_ebpf::Config::new(args.bpffs.clone()) };
     let datapath = Datapath::open(&config)?;
+    heap::give_back();
     let namespaces = Namespaces::new();
     let host = Netlink::new(namespaces.clone())?;
     let (kernel, programs) = open_kernel(&args, &datapath, &host)?;

@@ -14,3 +14,17 @@ pub(crate) fn share() {
 /// Other C libraries have one heap anyway.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn share() {}
+
+/// Gives memory back that the start took: the programs' object is read, relocated and loaded once, and what that needs
+/// is five times what the agent holds afterwards.
+#[cfg(target_env = "gnu")]
+pub(crate) fn give_back() {
+    // SAFETY: the function may be called at any time, and takes no pointer.
+    #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
+    let gave = unsafe { libc::malloc_trim(0) };
+    tracing::debug!(gave = gave == 1, "memory of the start given back");
+}
+
+/// Other C libraries give back what they can without being asked.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}
