@@ -23,6 +23,7 @@ pub(crate) fn pool_usage(pool: &PoolName, family: Family, ranges: &[Range], usag
         pool: pool.clone(),
         family,
         pod_cidrs: own.collect(),
+        idle: Vec::new(),
         capacity: usage.capacity,
         used: usage.held,
         cooling: usage.cooling + usage.kept,

@@ -9,6 +9,7 @@
 mod annotations;
 mod bgp;
 mod dir;
+mod eni_pool;
 mod error;
 mod follow;
 mod key;
@@ -32,13 +33,15 @@ pub use bgp::{
     ReflectorPeers, SecretReference, ServiceAddress, ServiceRoutes,
 };
 pub use dir::DirStore;
+pub use eni_pool::{ENIPool, ENIPoolSpec, EniMasquerade, EniMode, EniWarm, GroupChoice, SubnetChoice};
 pub use error::{StoreError, WatchError};
 pub use follow::{Follow, Update, follow};
 pub use key::{ObjectKey, ResourceVersion};
 pub use kind::{FieldError, HasStatus, Kind, KindScope};
-pub use node_config::{NodeConfig, NodeConfigSpec, PodCidr};
+pub use node_config::{EniConfig, EniInterface, EniWaiting, NodeConfig, NodeConfigSpec, PodCidr};
 pub use node_state::{
-    BgpPeerStatus, Condition, ConditionStatus, NodeState, NodeStateStatus, PoolUsage, READY,
+    BgpPeerStatus, BlockWord, Condition, ConditionStatus, InstanceIdentity, NodeState, NodeStateStatus,
+    PoolUsage, READY,
 };
 pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec, Routing, RoutingException, RoutingMode};
 pub use problem::Problem;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rhumb_model::{Family, NodeName, PoolName, Prefix};
+use rhumb_model::{Family, InstanceId, NodeName, PoolName, Prefix, SubnetId, VpcId, Zone};
 use serde::{Deserialize, Serialize};
 
 use crate::own::{named, own_kind};
@@ -39,6 +39,44 @@ pub struct NodeStateStatus {
     pub bgp_peers: Vec<BgpPeerStatus>,
     /// Version of the agent.
     pub agent_version: String,
+    /// The instance that the node is, where it is one of EC2.
+    pub instance: Option<InstanceIdentity>,
+    /// How many pods were refused an address, or wait for one, in the last minute.
+    pub pending: u32,
+    /// The [`crate::EniConfig::generation`] of the NodeConfig that all of this is about.
+    pub observed_generation: u64,
+    /// Blocks that the operator wanted back and that the agent let go: no address of them is leased or rests, and none
+    /// will be leased. A word stays until its block is gone from the NodeConfig, or stands there anew.
+    pub released: Vec<BlockWord>,
+    /// Blocks that the operator wanted back and that pods have addresses of.
+    pub declined: Vec<BlockWord>,
+}
+
+/// The instance of EC2 that a node is, as its metadata service says (IMDSv2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InstanceIdentity {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its type: `m5.large`.
+    pub kind: String,
+    /// Its zone.
+    pub zone: Zone,
+    /// The subnet of its primary interface.
+    pub subnet: SubnetId,
+    /// The VPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<VpcId>,
+}
+
+/// The agent's answer to [`crate::PodCidr::releasing`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BlockWord {
+    /// The block.
+    pub cidr: Prefix,
+    /// The number that is answered.
+    pub generation: u64,
 }
 
 /// How it stands with a BGP peer.
@@ -69,6 +107,9 @@ pub struct PoolUsage {
     /// The blocks that these numbers count: the agent may not have seen the newest yet.
     #[serde(default, rename = "podCIDRs")]
     pub pod_cidrs: Vec<Prefix>,
+    /// Those of these blocks of which no address is leased or rests: the ones that could be handed back.
+    #[serde(default)]
+    pub idle: Vec<Prefix>,
     /// Addresses that can be leased at all.
     pub capacity: u64,
     /// Leased.

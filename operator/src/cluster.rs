@@ -58,13 +58,11 @@ impl Cluster {
         let inputs = self.inputs(now);
         let carving = carve(&self.cluster_pools(), &inputs, policy, now);
         let mut configs: BTreeMap<NodeName, Vec<PodCidr>> = BTreeMap::new();
-        let current = |node: &NodeName| -> Vec<PodCidr> {
-            let assigned = inputs.get(node).map_or(&[][..], |input| &input.assigned);
-            assigned.iter().map(|(pool, cidr)| PodCidr { pool: pool.clone(), cidr: *cidr }).collect()
-        };
+        let current =
+            |node: &NodeName| self.config(node).map_or_else(Vec::new, |it| it.spec.pod_cidrs.clone());
         for (node, pool, cidr) in &carving.assign {
             let blocks = configs.entry(node.clone()).or_insert_with(|| current(node));
-            blocks.push(PodCidr { pool: pool.clone(), cidr: *cidr });
+            blocks.push(PodCidr::new(pool.clone(), *cidr));
         }
         for (node, pool, cidr) in &carving.release {
             let blocks = configs.entry(node.clone()).or_insert_with(|| current(node));
@@ -82,12 +80,17 @@ impl Cluster {
 
     /// The NodeConfig of a node as it was last seen, with these blocks.
     pub(crate) fn config_with(&self, node: &NodeName, blocks: Vec<PodCidr>) -> NodeConfig {
-        let known = self.configs.as_ref().and_then(|configs| configs.get(&ObjectKey::from(node)));
-        let spec = NodeConfigSpec { pod_cidrs: blocks };
+        let known = self.config(node);
+        let eni = known.and_then(|known| known.spec.eni.clone());
+        let spec = NodeConfigSpec { pod_cidrs: blocks, eni };
         known.map_or_else(
             || NodeConfig::new(node, spec.clone()),
             |known| NodeConfig { spec: spec.clone(), ..known.clone() },
         )
+    }
+
+    fn config(&self, node: &NodeName) -> Option<&NodeConfig> {
+        self.configs.as_ref()?.get(&ObjectKey::from(node))
     }
 
     fn inputs(&mut self, now: Timestamp) -> BTreeMap<NodeName, NodeInput> {
@@ -143,8 +146,10 @@ impl Cluster {
     }
 }
 
+/// The blocks that were carved from pools of the cluster: those of interfaces are the VPC's.
 fn assigned(config: &NodeConfig) -> NodeInput {
-    let blocks = config.spec.pod_cidrs.iter().map(|block| (block.pool.clone(), block.cidr));
+    let carved = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
+    let blocks = carved.map(|block| (block.pool.clone(), block.cidr));
     NodeInput { assigned: blocks.collect(), ..NodeInput::default() }
 }
 
@@ -254,6 +259,7 @@ mod tests {
             pool: PoolName::new("default").expect("valid"),
             family: Family::V4,
             pod_cidrs: vec![first],
+            idle: Vec::new(),
             capacity: 254,
             used: 253,
             cooling: 0,

@@ -128,6 +128,7 @@ impl Node {
             conditions: [publish::ready_condition(&reasons)].into_iter().chain(bgp.conditions).collect(),
             bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..NodeStateStatus::default()
         }
     }
 
