@@ -55,8 +55,8 @@ pub struct ENIPoolSpec {
     pub interface_tags: BTreeMap<String, String>,
     /// Whether an interface goes with its instance.
     pub delete_on_termination: bool,
-    /// Whether EC2 drops packets whose address the interface does not have. To be `false` where the nodes also have
-    /// blocks of a PodPool that the VPC routes to them.
+    /// Whether EC2 may drop packets whose address the interface does not have. To be `false` where the nodes also have
+    /// blocks of a PodPool that the VPC routes to them: the check is switched off then, and is left as it is otherwise.
     pub source_dest_check: bool,
     /// Who translates the source of packets that leave the VPC.
     pub masquerade: EniMasquerade,

@@ -70,9 +70,6 @@ pub struct EniConfig {
     /// lower than one that it has seen.
     #[serde(default)]
     pub generation: u64,
-    /// How many interfaces were made for the node so far: part of the token by which EC2 knows a repeated call.
-    #[serde(default)]
-    pub sequence: u64,
     /// The attached interfaces that rhumb looks after, by device index.
     #[serde(default)]
     pub interfaces: Vec<EniInterface>,

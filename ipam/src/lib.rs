@@ -17,6 +17,7 @@
 mod bits;
 mod block;
 mod carve;
+pub mod eni;
 mod error;
 mod frame;
 mod intervals;

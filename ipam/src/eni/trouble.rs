@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What calls that failed mean for the next ones. Nothing is given up for good: everything here ends by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rhumb_model::{NodeName, SubnetId, Timestamp};
+
+use super::{Action, Addresses, Fault, Unit};
+
+/// For how long a subnet that was short of a unit is not asked for it.
+const SUBNET_COOL_DOWN: Duration = Duration::from_secs(120);
+/// For how long addresses of a subnet are EC2's choice after one of ours was taken.
+const BLIND: Duration = Duration::from_secs(120);
+/// For how long a call that is refused, or beyond a quota, is not made.
+const REFUSED: Duration = Duration::from_secs(60);
+const QUOTA: Duration = Duration::from_secs(300);
+/// After so many failures in a row a node waits, from `FIRST_WAIT` doubling to `LONGEST_WAIT`.
+const PATIENCE: u32 = 3;
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// After so many calls in a row that EC2 could not answer, one call at a time asks whether it can.
+const SILENCE: u32 = 5;
+const PROBE_FIRST: Duration = Duration::from_secs(2);
+const PROBE_LONGEST: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trouble {
+    short: BTreeMap<(SubnetId, Unit), Timestamp>,
+    blind: BTreeMap<SubnetId, Timestamp>,
+    refused: BTreeMap<&'static str, (Timestamp, String)>,
+    quota: Option<(Timestamp, String)>,
+    nodes: BTreeMap<NodeName, NodeTrouble>,
+    /// Calls in a row without an answer, and when the next may be made.
+    silent: u32,
+    probe_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Default)]
+struct NodeTrouble {
+    failures: u32,
+    until: Timestamp,
+    last: String,
+}
+
+impl Trouble {
+    pub(super) fn succeeded(&mut self, action: &Action) {
+        self.silent = 0;
+        self.refused.remove(action.call());
+        if let Some(node) = action.node() {
+            self.nodes.remove(node);
+        }
+    }
+
+    pub(super) fn failed(&mut self, action: &Action, fault: &Fault, now: Timestamp) {
+        match fault {
+            // The pace is kept elsewhere, and the call was answered.
+            Fault::Throttled => self.silent = 0,
+            Fault::Unavailable | Fault::Unknown => {
+                self.silent = self.silent.saturating_add(1);
+                let wait = doubled(PROBE_FIRST, self.silent.saturating_sub(SILENCE), PROBE_LONGEST);
+                self.probe_at = now.after(wait);
+            }
+            Fault::SubnetShort => {
+                self.silent = 0;
+                for (subnet, unit) in asked(action) {
+                    self.short.insert((subnet.clone(), unit), now.after(SUBNET_COOL_DOWN));
+                }
+            }
+            Fault::Taken => {
+                self.silent = 0;
+                if let Action::Create { subnet, .. } | Action::Assign { subnet, .. } = action {
+                    self.blind.insert(subnet.clone(), now.after(BLIND));
+                }
+                self.count(action, "Taken", now);
+            }
+            Fault::Stale { code } => {
+                self.silent = 0;
+                self.count(action, code, now);
+            }
+            Fault::Quota { code } => {
+                self.silent = 0;
+                self.quota = Some((now.after(QUOTA), code.clone()));
+            }
+            Fault::Refused { code } => {
+                self.silent = 0;
+                if is_about_permission(code) {
+                    self.refused.insert(action.call(), (now.after(REFUSED), code.clone()));
+                } else {
+                    self.count(action, code, now);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, action: &Action, code: &str, now: Timestamp) {
+        let Some(node) = action.node() else { return };
+        let node = self.nodes.entry(node.clone()).or_default();
+        node.failures = node.failures.saturating_add(1);
+        node.last = format!("{} answered {code}", action.call());
+        if let Some(more) = node.failures.checked_sub(PATIENCE) {
+            node.until = now.after(doubled(FIRST_WAIT, more, LONGEST_WAIT));
+        }
+    }
+
+    /// Forgets what is over.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        self.short.retain(|_, until| now < *until);
+        self.blind.retain(|_, until| now < *until);
+        self.refused.retain(|_, (until, _)| now < *until);
+        self.quota.take_if(|(until, _)| *until <= now);
+        // A node that was left in peace for so long begins anew.
+        self.nodes.retain(|_, node| now < node.until.after(LONGEST_WAIT) || node.until == Timestamp(0));
+    }
+
+    pub(super) fn is_short(&self, subnet: &SubnetId, unit: Unit, now: Timestamp) -> bool {
+        self.short.get(&(subnet.clone(), unit)).is_some_and(|until| now < *until)
+    }
+
+    pub(super) fn is_blind(&self, subnet: &SubnetId, now: Timestamp) -> bool {
+        self.blind.get(subnet).is_some_and(|until| now < *until)
+    }
+
+    /// Why the call is not to be made, if it was refused.
+    pub(super) fn refused(&self, call: &str, now: Timestamp) -> Option<&str> {
+        self.refused.get(call).filter(|(until, _)| now < *until).map(|(_, code)| code.as_str())
+    }
+
+    pub(super) fn quota(&self, now: Timestamp) -> Option<&str> {
+        self.quota.as_ref().filter(|(until, _)| now < *until).map(|(_, code)| code.as_str())
+    }
+
+    /// Until when the node waits, and what was answered last.
+    pub(super) fn waits(&self, node: &NodeName, now: Timestamp) -> Option<(Timestamp, &str)> {
+        let node = self.nodes.get(node).filter(|node| now < node.until)?;
+        Some((node.until, &node.last))
+    }
+
+    /// `Some` while EC2 is silent: when the next single call may be made.
+    pub(super) fn silent(&self) -> Option<Timestamp> {
+        (self.silent >= SILENCE).then_some(self.probe_at)
+    }
+
+    /// When something of this ends, at the earliest.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        let subnets = self.short.values().chain(self.blind.values()).copied();
+        let calls = self.refused.values().map(|(until, _)| *until).chain(self.quota.iter().map(|(u, _)| *u));
+        let nodes = self.nodes.values().map(|node| node.until).filter(|until| *until > Timestamp(0));
+        subnets.chain(calls).chain(nodes).chain(self.silent()).min()
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
+}
+
+/// Credentials and rights, which are mended for all nodes at once or not at all.
+fn is_about_permission(code: &str) -> bool {
+    matches!(code, "UnauthorizedOperation" | "AuthFailure" | "Blocked" | "OptInRequired" | "ExpiredToken")
+}
+
+/// Which units of which subnet the call asked for.
+fn asked(action: &Action) -> Vec<(&SubnetId, Unit)> {
+    let (Action::Create { subnet, addresses, .. } | Action::Assign { subnet, addresses, .. }) = action else {
+        return Vec::new();
+    };
+    let prefixes = match addresses {
+        Addresses::These(blocks) => blocks.iter().any(|block| block.len() < 32),
+        Addresses::Any { prefixes, .. } => *prefixes > 0,
+    };
+    vec![(subnet, if prefixes { Unit::Prefix } else { Unit::Address })]
+}
