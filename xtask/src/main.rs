@@ -6,6 +6,7 @@ mod build;
 mod fuzz;
 mod generate;
 mod integration;
+mod limits;
 mod lint;
 mod preflight;
 mod run;
@@ -51,6 +52,14 @@ enum Command {
     Lint,
     /// Write the documents that are made from sources
     Gen,
+    /// Make the table of what instance types can have
+    Limits {
+        /// What `aws ec2 describe-instance-types` printed
+        file: PathBuf,
+        /// Where the data are from, and of what date
+        #[arg(long)]
+        source: String,
+    },
     /// Check what the compiler cannot: arrows between rooms, names, sizes, paths in documents
     Tidy,
     /// Show a small cluster of network namespaces at work
@@ -123,6 +132,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             lint::run_all(&workspace)
         }
         Command::Gen => generate::write(workspace.root()),
+        Command::Limits { file, source } => limits::write(workspace.root(), &file, &source),
         Command::Tidy => tidy::run(&workspace),
         Command::Demo { keep } => integration::demo(&workspace, keep),
         Command::Lab { command: LabCommand::Down } => integration::lab_down(&workspace),
