@@ -10,6 +10,9 @@ use peers::{Bird, Frr, Monitor, Net, Peer, Snapshot, Speaker, bfd, until};
 use rhumb_integration::lab::Stream;
 use serde_json::json;
 
+/// How BIRD has to be told of both.
+const GRACEFUL: &str = "graceful restart on; bfd graceful;";
+
 /// From the client to the pod.
 const POD: [&str; 2] = ["10.100.1.2", "fd00:100:1::2"];
 const OURS: [&str; 2] = ["10.100.1.0/24", "fd00:100:1::/64"];
@@ -21,14 +24,22 @@ fn snapshot() -> Snapshot {
     })
 }
 
-/// BGP waits for BFD: else the peer hears of the new BFD session only when the new BGP session is there, and takes the
-/// end of the old one for the new one's.
-fn with_bfd() -> Snapshot {
+/// With BFD that notices silence in `interval` times three.
+fn with_bfd(interval: u32) -> Snapshot {
     let mut snapshot = snapshot();
     let peer = &mut snapshot.0["instances"][0]["peers"][0];
     peer["bfd"] = bfd();
-    peer["bfd"]["hold"] = true.into();
+    (peer["bfd"]["transmit_ms"], peer["bfd"]["receive_ms"]) = (interval.into(), interval.into());
     snapshot
+}
+
+/// When the speaker is there again.
+#[derive(PartialEq)]
+enum Back {
+    /// After the peer has noticed.
+    Late,
+    /// Before it can.
+    AtOnce,
 }
 
 /// Both kernels have routes of both families.
@@ -41,7 +52,7 @@ fn forwards(net: &Net, speaker: &Speaker<'_>) {
     }
 }
 
-fn killed_and_back(net: &Net, peer: &impl Peer, snapshot: &Snapshot) {
+fn killed_and_back(net: &Net, peer: &impl Peer, snapshot: &Snapshot, back: Back) {
     let mut speaker = Speaker::start(net, "a", snapshot);
     until("the session is established", || peer.is_established());
     forwards(net, &speaker);
@@ -53,15 +64,17 @@ fn killed_and_back(net: &Net, peer: &impl Peer, snapshot: &Snapshot) {
         let families = speaker.peer("tor")["families"].clone();
         families.as_array().is_some_and(|all| all.len() == 2 && all.iter().all(|it| it["end_of_rib"] == true))
     });
-    until("what is to outlive it is written", || speaker.has_saved());
     let streams = POD.map(|pod| {
         let pod: IpAddr = pod.parse().expect("valid");
         Stream::start(net.namespace("client"), net.namespace("pod"), pod).expect("connected")
     });
     let monitors = ["a", "b"].map(|namespace| Monitor::start(net, namespace));
 
+    assert!(speaker.has_saved(), "it is no matter of time");
     speaker.daemon.kill();
-    until("the peer notices", || !peer.is_established());
+    if back == Back::Late {
+        until("the peer notices", || !peer.is_established());
+    }
     for prefix in OURS {
         assert!(peer.route(prefix).is_some(), "{prefix} is kept");
     }
@@ -90,24 +103,50 @@ fn killed_and_back(net: &Net, peer: &impl Peer, snapshot: &Snapshot) {
 #[test]
 fn bird_keeps_our_routes_while_we_are_away() {
     let net = Net::pair_with_hosts();
-    killed_and_back(&net, &Bird::pair(&net, "graceful restart on;"), &snapshot());
+    killed_and_back(&net, &Bird::pair(&net, "graceful restart on;"), &snapshot(), Back::Late);
 }
 
 #[test]
 fn frr_keeps_our_routes_while_we_are_away() {
     let net = Net::pair_with_hosts();
-    killed_and_back(&net, &Frr::pair(&net, &[]), &snapshot());
+    killed_and_back(&net, &Frr::pair(&net, &[]), &snapshot(), Back::Late);
 }
 
 #[test]
 fn bird_with_bfd_keeps_our_routes_when_bfd_is_graceful() {
     let net = Net::pair_with_hosts();
-    killed_and_back(&net, &Bird::pair(&net, "graceful restart on; bfd graceful;"), &with_bfd());
+    killed_and_back(&net, &Bird::pair(&net, GRACEFUL), &with_bfd(50), Back::Late);
+}
+
+#[test]
+fn bird_with_bfd_keeps_our_routes_when_we_are_back_before_it_notices() {
+    let net = Net::pair_with_hosts();
+    killed_and_back(&net, &Bird::pair(&net, GRACEFUL), &with_bfd(1000), Back::AtOnce);
 }
 
 #[test]
 fn frr_with_bfd_keeps_our_routes_when_it_heeds_the_c_bit() {
     let net = Net::pair_with_hosts();
     let lines = ["{} bfd 3 50 50", "{} bfd check-control-plane-failure"];
-    killed_and_back(&net, &Frr::pair(&net, &lines), &with_bfd());
+    killed_and_back(&net, &Frr::pair(&net, &lines), &with_bfd(50), Back::Late);
+}
+
+#[test]
+fn frr_with_bfd_keeps_our_routes_when_we_are_back_before_it_notices() {
+    let net = Net::pair_with_hosts();
+    let lines = ["{} bfd 3 1000 1000", "{} bfd check-control-plane-failure"];
+    killed_and_back(&net, &Frr::pair(&net, &lines), &with_bfd(1000), Back::AtOnce);
+}
+
+#[test]
+fn a_peer_without_the_bfd_that_we_have_is_kept_waiting_for_a_moment_only() {
+    let net = Net::pair_with_hosts();
+    let bird = Bird::pair(&net, "graceful restart on;");
+    let snapshot = with_bfd(50);
+    let mut speaker = Speaker::start(&net, "a", &snapshot);
+    until("the session is established", || bird.is_established());
+    speaker.daemon.kill();
+    until("the peer notices", || !bird.is_established());
+    speaker.restart();
+    until("the session is established again", || bird.is_established());
 }

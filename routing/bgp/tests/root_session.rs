@@ -109,8 +109,7 @@ fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
     };
     until("BIRD's route in our kernel", || learned().contains("via 10.99.0.1").then_some(()));
 
-    // The configuration that was taken is on disk before the kill.
-    until("the state file", || lab.path("state/bgp.json").exists().then_some(()));
+    assert!(!lab.log().contains("routes of the last run"), "there was none");
     let done = AtomicBool::new(false);
     let fresh = std::thread::scope(|scope| {
         // However this ends, the other thread does not go on for ever.
@@ -130,20 +129,46 @@ fn bird_keeps_our_routes_while_we_are_killed_and_start_again() {
         speaker.child.kill();
         until("BIRD misses us", || (!bird.say("show protocols tor").contains("Established")).then_some(()));
         assert!(bird.has("10.200.1.0/24"), "BIRD keeps the route");
+        // What BIRD took back meanwhile.
+        lab.ip("b", "route add 10.77.0.0/16 via 10.99.0.1 table 7268 proto 115 metric 115");
         let again = lab.speaker();
         // Nobody feeds it yet: it goes by its state file, and End-of-RIB waits for the agent.
         again.until("a session without the agent", |peer| peer.session == SessionState::Established);
         bird.until("AF preserved: ipv4 ipv6");
+        assert!(lab.ip("b", "route show table 7268").contains("10.77.0.0/16"), "nothing goes before the end");
         let _feeder = again.feed(snapshot(tor()));
         again.until("all routes", is_up);
         until("nothing stale at BIRD", || (!bird.routes().contains("stale")).then_some(()));
-        until("what is stale here is swept", || lab.log().contains("routes of the last run").then_some(()));
+        until("what is stale here is swept", || {
+            (!lab.ip("b", "route show table 7268").contains("10.77.0.0/16")).then_some(())
+        });
+        assert!(learned().contains("via 10.99.0.1"), "{}", learned());
+        assert!(lab.log().contains("routes of the last run"));
         done.store(true, Ordering::Relaxed);
         assert!(watch.join().expect("never without the route") > 0);
         again
     });
     assert!(bird.has("10.200.1.0/24"));
     drop(fresh);
+}
+
+#[test]
+fn whoever_is_killed_right_after_a_change_knows_it() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let mut speaker = lab.speaker();
+    let wanted = snapshot(tor());
+    let feeder = speaker.feed(snapshot(Peer { passive: true, ..tor() }));
+    until("the first configuration", || speaker.peer());
+    let read = || std::fs::read(lab.path("state/bgp.json")).expect("written with the first one");
+    let before = read();
+    feeder.change(|current| *current = wanted.clone());
+    until("the change is taken", || (read() != before).then_some(()));
+    speaker.child.kill();
+    drop(feeder);
+    let again = lab.speaker();
+    again.until("a session", |peer| peer.session == SessionState::Established);
+    bird.until("Restart recovery");
 }
 
 #[test]
@@ -175,6 +200,16 @@ fn changes_of_routes_and_policies_are_updates_and_never_end_a_session() {
     until("nothing taken without a rule", || {
         let peer = speaker.peer()?;
         peer.families.iter().all(|family| (family.received, family.accepted) == (2, 0)).then_some(())
+    });
+
+    feeder.change(|wanted| {
+        let peer = &mut wanted.instances[0].peers[0];
+        (peer.passive, peer.families[0].next_hop_self, peer.families[0].max_prefixes) = (true, true, Some(2));
+        peer.import = all(Changes::default());
+    });
+    until("all taken once more", || {
+        let peer = speaker.peer()?;
+        peer.families.iter().all(|family| (family.received, family.accepted) == (2, 2)).then_some(())
     });
 
     let after = speaker.peer().expect("a peer");
@@ -240,11 +275,16 @@ fn with_too_many_routes_the_session_is_closed_and_left_alone() {
     let speaker = lab.speaker();
     let mut peer = tor();
     peer.families[0].max_prefixes = Some(1);
-    let _feeder = speaker.feed(snapshot(peer));
+    let feeder = speaker.feed(snapshot(peer));
     bird.until("Maximum number of prefixes reached");
     let peer = speaker.until("no session", |peer| peer.session == SessionState::Idle);
     assert!(peer.last_error.is_some());
     assert_eq!(routes(&speaker, Table::In), []);
+    // Another limit is another try; one that comes to be too low ends the session.
+    feeder.change(|wanted| wanted.instances[0].peers[0].families[0].max_prefixes = Some(2));
+    speaker.until("a session with as many routes as allowed", is_up);
+    feeder.change(|wanted| wanted.instances[0].peers[0].families[0].max_prefixes = Some(1));
+    speaker.until("no session once more", |peer| peer.session == SessionState::Idle);
 }
 
 #[test]

@@ -54,7 +54,9 @@ pub struct State {
     /// How many routes of an earlier life there were; `None` before the first look, during which nobody must be told
     /// that forwarding was kept (RFC 4724 §4.1).
     pub kept: Option<usize>,
-    /// The next hops that packets get to, and how far each is.
+    /// The next hops that were looked up last.
+    pub looked_up: BTreeSet<Hop>,
+    /// Those of them that packets get to, and how far each is.
     pub next_hops: BTreeMap<Hop, u32>,
     /// How many routes are in the kernel.
     pub routes: usize,
@@ -174,7 +176,12 @@ impl Work {
                 self.hops = hops;
                 self.look = Some(Instant::now());
             }
-            Order::Sweep => self.routes.sweep(),
+            Order::Sweep => {
+                let unwanted = self.routes.sweep();
+                if unwanted > 0 {
+                    tracing::info!(routes = unwanted, "routes of the last run that nobody tells any more go");
+                }
+            }
             Order::Clear => self.routes.want_nothing(),
         }
     }
@@ -188,8 +195,9 @@ impl Work {
         let next_hops = reached.iter().map(|(hop, reached)| (*hop, reached.distance)).collect();
         self.routes.reach(reached, |ifindex| around.carries(ifindex));
         state.send_if_modified(|state| {
-            let changed = state.next_hops != next_hops;
+            let changed = state.next_hops != next_hops || state.looked_up != self.hops;
             state.next_hops = next_hops;
+            state.looked_up.clone_from(&self.hops);
             changed
         });
         Ok(())

@@ -82,11 +82,13 @@ impl Routes {
         self.sweep();
     }
 
-    /// Ends the use of routes that nobody has wanted since the speaker's start.
-    pub(super) fn sweep(&mut self) {
+    /// Ends the use of routes that nobody has wanted since the speaker's start; gives how many there are.
+    pub(super) fn sweep(&mut self) -> usize {
         self.swept = true;
+        let before = self.waiting.len();
         let unwanted = self.entries.iter().filter(|(_, entry)| entry.wanted.is_none());
         self.waiting.extend(unwanted.map(|(prefix, _)| *prefix));
+        self.waiting.len() - before
     }
 
     /// Takes how next hops are reached now. The kernel has silently removed routes by links that carry nothing any

@@ -48,7 +48,7 @@ use table::{Slot, SlotId, Table};
 pub use adj_out::Outgoing;
 pub use decision::Step;
 pub use path::{Forward, Hop};
-pub use peer::{Counts, Leave, OwnAddresses, PeerId, PeerInfo};
+pub use peer::{Counts, Handling, Leave, OwnAddresses, PeerId, PeerInfo};
 pub use receive::TooManyPrefixes;
 
 /// What holds for a speaker as a whole.

@@ -50,6 +50,17 @@ pub struct PeerInfo {
     pub max_prefixes: BTreeMap<Family, u32>,
 }
 
+/// What of a [`PeerInfo`] can change while a session is up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// See [`PeerInfo::client`].
+    pub client: bool,
+    /// See [`PeerInfo::next_hop_self`].
+    pub next_hop_self: BTreeSet<Family>,
+    /// See [`PeerInfo::max_prefixes`].
+    pub max_prefixes: BTreeMap<Family, u32>,
+}
+
 /// Addresses of this node towards a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OwnAddresses {

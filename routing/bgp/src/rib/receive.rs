@@ -49,7 +49,7 @@ impl Rib {
         self.within_limits(peer)
     }
 
-    fn within_limits(&self, peer: PeerId) -> Result<(), TooManyPrefixes> {
+    pub(super) fn within_limits(&self, peer: PeerId) -> Result<(), TooManyPrefixes> {
         let peer = &self.peers[peer.0 as usize];
         let limits = peer.info.iter().flat_map(|info| &info.max_prefixes);
         for (family, limit) in limits {

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use rhumb_model::{Family, Prefix};
 
 use super::adj_out::AdjOut;
-use super::peer::{Counts, Leave, PeerId, PeerInfo};
+use super::peer::{Counts, Handling, Leave, PeerId, PeerInfo};
+use super::receive::TooManyPrefixes;
 use super::table::Candidate;
 use super::{Rib, best_of, index};
 
@@ -67,6 +68,28 @@ impl Rib {
     /// refresh, which is [`Rib::sweep_stale`], go.
     pub fn begin_refresh(&mut self, peer: PeerId, family: Family) {
         self.mark_stale(peer, family);
+    }
+
+    /// Changes how routes of a peer and for it are handled. The session goes on: what was received is kept, and peers
+    /// are told what is otherwise by it.
+    ///
+    /// # Errors
+    /// [`TooManyPrefixes`] when the peer has told more routes than are allowed now.
+    pub fn set_handling(&mut self, peer: PeerId, handling: Handling) -> Result<(), TooManyPrefixes> {
+        let Some(info) = self.peers.get_mut(peer.0 as usize).and_then(|peer| peer.info.as_mut()) else {
+            return Ok(());
+        };
+        let Handling { client, next_hop_self, max_prefixes } = handling;
+        let other_client = std::mem::replace(&mut info.client, client) != client;
+        let other_hop = info.next_hop_self != next_hop_self;
+        (info.next_hop_self, info.max_prefixes) = (next_hop_self, max_prefixes);
+        if other_client {
+            // Who hears of its routes is another question for all others, too (RFC 4456 §6).
+            self.ids().for_each(|peer| self.export_again(peer));
+        } else if other_hop {
+            self.export_again(peer);
+        }
+        self.within_limits(peer)
     }
 
     /// Lets a peer know that this node is about to leave, or that it stays.

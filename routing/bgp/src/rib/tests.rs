@@ -228,6 +228,19 @@ fn more_routes_than_the_limit_are_an_error() {
 }
 
 #[test]
+fn a_limit_that_comes_later_counts_what_is_there() {
+    let mut rib = rib();
+    let one = up(&mut rib, info(1, 65001));
+    rib.update(one, &announce(1, path(&[65001]), &[A, B])).expect("within limits");
+    let limit = |most| Handling { max_prefixes: BTreeMap::from([(Family::V4, most)]), ..Handling::default() };
+    rib.set_handling(one, limit(2)).expect("two");
+    let error = rib.set_handling(one, limit(1)).expect_err("two");
+    assert_eq!(error, TooManyPrefixes { family: Family::V4, limit: 1 });
+    rib.set_handling(one, limit(2)).expect("two");
+    rib.update(one, &announce(1, path(&[65001]), &["10.3.0.0/16"])).expect_err("three");
+}
+
+#[test]
 fn numbers_of_prefixes_that_are_gone_are_used_again() {
     let mut rib = rib();
     let one = up(&mut rib, info(1, 65001));

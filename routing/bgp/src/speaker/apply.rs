@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use rhumb_bgp_feed as feed;
 use rhumb_bgp_feed::{PeerAddress, PeerKey, Secret, Snapshot};
-use rhumb_model::Prefix;
+use rhumb_model::{Family, Prefix};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::peer::Peer;
 use super::{LISTEN_AGAIN, SAVE, Speaker, bfd, now, settings};
 use crate::fsm::State;
-use crate::rib::{Leave, Rib};
+use crate::rib::{Leave, Rib, TooManyPrefixes};
 use crate::session::{Command, Counters, Heard, NOWHERE, Session, Settings, listener_prefix};
 use crate::wire::{Cease, Notification};
 
+/// How long a peer that told too many routes is left alone.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// Commands that may wait for a peer's task, which takes them as they come.
 const COMMANDS: usize = 64;
 
@@ -40,10 +42,17 @@ impl Speaker {
             }
             self.put_instance(instance, before.filter(|before| same(before)));
         }
-        if self.state.is_some() && next != old {
-            self.save_at.get_or_insert(Instant::now() + SAVE);
-        }
+        let is_other = next != old;
+        let other_sessions = !settings::same_sessions(&old, &next);
         self.snapshot = next;
+        if is_other {
+            let now = Instant::now();
+            match self.saved_at.map(|saved| saved + SAVE).filter(|next| !other_sessions && *next > now) {
+                // A service after the other comes and goes: not every one of them is a file.
+                Some(next) => drop(self.save_at.get_or_insert(next)),
+                None => self.save(),
+            }
+        }
         self.listen();
     }
 
@@ -57,7 +66,13 @@ impl Speaker {
         for key in peers {
             self.remove_peer(&key);
         }
-        self.ribs.remove(name);
+        if let Some(mut rib) = self.ribs.remove(name) {
+            rib.set_local([]);
+            for change in rib.changes() {
+                self.board.remove_learned(name, change.prefix);
+                self.left.push(change);
+            }
+        }
         info!(instance = name, "instance removed");
     }
 
@@ -176,6 +191,15 @@ impl Speaker {
         if settings::must_reset(&old, config) {
             info!(peer = %config.key, "settings of a session changed: it begins anew");
             peer.stop(Notification::cease(Cease::OtherConfigurationChange), Some(Duration::ZERO));
+        } else {
+            let handling = settings::handling(config);
+            if let Err(error) = rib.set_handling(peer.id, handling) {
+                peer.refuse(&error);
+            } else if peer.is_refused && !settings::same_limits(&old, config) {
+                info!(peer = %config.key, "the limit of routes is another: the peer is tried again");
+                peer.is_refused = false;
+                peer.command(Command::Start);
+            }
         }
         if old.bfd != config.bfd || old.address != config.address {
             self.watch(&config.key);
@@ -211,7 +235,7 @@ impl Speaker {
         let Some(peer) = self.peers.get(key) else { return };
         if let Some(shutdown) = &peer.config.shutdown {
             peer.stop(Notification::cease_because(Cease::AdministrativeShutdown, &shutdown.reason), None);
-        } else if !is_drained && !peer.is_held_by_bfd() {
+        } else if !is_drained && !peer.is_held_by_bfd(self.bfd_by.is_some()) {
             peer.command(Command::Start);
         }
     }
@@ -309,8 +333,22 @@ impl Peer {
         self.command(Command::Stop { text, again });
     }
 
-    fn is_held_by_bfd(&self) -> bool {
+    /// Whether BGP waits for BFD: by the configuration, and after a restart of ours where the peer keeps our routes.
+    /// BFD of our last run has to be over for the peer first, else it takes the new BGP session down with it.
+    fn is_held_by_bfd(&self, has_restarted: bool) -> bool {
         let is_up = self.bfd.as_ref().is_some_and(|bfd| bfd.state == feed::BfdState::Up);
-        self.config.bfd.as_ref().is_some_and(|bfd| bfd.hold) && !is_up
+        let keeps = has_restarted && self.config.graceful_restart.is_some();
+        self.config.bfd.as_ref().is_some_and(|bfd| bfd.hold || keeps) && !is_up
+    }
+
+    /// Closes the session of a peer that told too many routes, and leaves it alone for a time.
+    pub(super) fn refuse(&mut self, error: &TooManyPrefixes) {
+        warn!(peer = %self.config.key, %error, "the session is closed");
+        self.last_error = Some(error.to_string());
+        self.is_refused = true;
+        let mut text = Notification::cease(Cease::MaximumPrefixes);
+        let family: u8 = if error.family == Family::V4 { 1 } else { 2 };
+        text.data = [&[0, family, 1][..], &error.limit.to_be_bytes()].concat();
+        self.stop(text, Some(REFUSED_FOR));
     }
 }

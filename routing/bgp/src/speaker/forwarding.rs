@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rhumb_bgp_feed::{Learned, PeerKey};
 use rhumb_model::Prefix;
 use rhumb_routing::kernel::KernelError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Speaker;
+use super::peer::Peer;
 use crate::kernel::{self, Order, State};
 use crate::rib::{Change, Forward, Hop, Rib};
 
@@ -29,8 +30,11 @@ pub(super) struct Kernel {
     pub(super) state: watch::Receiver<State>,
     /// An order waits for room.
     pub(super) is_behind: bool,
-    /// What was there at the start and nobody wants is to go after the next changes.
-    owes_sweep: bool,
+    /// What was there at the start and nobody wants is to go, once all changes are on their way.
+    pub(super) owes_sweep: bool,
+    /// The next hops that were asked for, and those of the last answer that was taken.
+    asked: BTreeSet<Hop>,
+    answered: BTreeSet<Hop>,
     _task: AbortHandle,
 }
 
@@ -41,7 +45,15 @@ impl Kernel {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (tell, state) = watch::channel(State::default());
         let task = tasks.spawn(kernel::run(learned, inbox, tell));
-        Ok(Kernel { orders, state, is_behind: false, owes_sweep: false, _task: task })
+        Ok(Kernel {
+            orders,
+            state,
+            is_behind: false,
+            owes_sweep: false,
+            asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            _task: task,
+        })
     }
 
     /// How many routes of our last run there are.
@@ -100,9 +112,36 @@ impl Speaker {
                 permit.send(Order::Changes(changes));
             }
         }
+        self.forward_left();
         if let Some(kernel) = &mut self.kernel {
-            kernel.is_behind = kernel.owes_sweep && kernel.orders.try_send(Order::Sweep).is_err();
-            kernel.owes_sweep = kernel.is_behind;
+            // A route that comes yet, and one by a next hop that the kernel has not answered for, is not wanted now.
+            let is_due = kernel.owes_sweep
+                && (Instant::now() >= self.settle_by || !self.peers.values().any(Peer::is_unfinished))
+                && !self.hops_changed
+                && kernel.asked == kernel.answered;
+            kernel.is_behind = is_due && kernel.orders.try_send(Order::Sweep).is_err();
+            kernel.owes_sweep &= !is_due || kernel.is_behind;
+        }
+    }
+
+    /// Packets by routes of instances that are gone go another instance's way, or none.
+    fn forward_left(&mut self) {
+        let Some(kernel) = &self.kernel else {
+            self.left.clear();
+            return;
+        };
+        if self.left.is_empty() {
+            return;
+        }
+        // Without room the order that fills it is followed by another look.
+        if let Ok(permit) = kernel.orders.clone().try_reserve_owned() {
+            let mut changes = std::mem::take(&mut self.left);
+            for change in &mut changes {
+                change.forward = self.ribs.values().find_map(|rib| rib.forwarded(change.prefix)).cloned();
+            }
+            permit.send(Order::Changes(changes));
+        } else if let Some(kernel) = &mut self.kernel {
+            kernel.is_behind = true;
         }
     }
 
@@ -125,18 +164,10 @@ impl Speaker {
         let Some(kernel) = &mut self.kernel else { return };
         if self.hops_changed {
             let hops: BTreeSet<Hop> = self.ribs.values().flat_map(Rib::all_next_hops).collect();
-            match kernel.orders.try_send(Order::NextHops(hops)) {
-                Ok(()) => self.hops_changed = false,
+            match kernel.orders.try_send(Order::NextHops(hops.clone())) {
+                Ok(()) => (self.hops_changed, kernel.asked) = (false, hops),
                 Err(_) => kernel.is_behind = true,
             }
-        }
-    }
-
-    /// Routes of our last run that nobody wants are to go.
-    pub(super) fn sweep_kernel(&mut self) {
-        if let Some(kernel) = &mut self.kernel {
-            kernel.owes_sweep = true;
-            info!("routes of the last run that nobody tells any more leave the kernel");
         }
     }
 
@@ -144,6 +175,7 @@ impl Speaker {
     pub(super) fn kernel_changed(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
         let state = kernel.state.borrow_and_update();
+        kernel.answered.clone_from(&state.looked_up);
         for rib in self.ribs.values_mut() {
             rib.set_next_hops(&state.next_hops);
         }

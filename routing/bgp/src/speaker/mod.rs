@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::rib::Rib;
+use crate::rib::{Change, Rib};
 use crate::session::{Heard, Report, TaskId, discover, with_causes};
 use addresses::Links;
 use drain::Drain;
@@ -58,10 +58,11 @@ const BFD_EVENTS: usize = 1024;
 const SETTLE: Duration = Duration::from_secs(120);
 /// Least time between two reports of how it stands with a peer.
 const PUBLISH: Duration = Duration::from_millis(500);
-/// How long the kernel's answers about next hops are waited for before routes of our last run go.
-const SWEEP: Duration = Duration::from_secs(3);
-/// How long changes of the configuration are collected before they are saved.
+/// Least time between two savings of what only has other routes. Other sessions are saved at once.
 const SAVE: Duration = Duration::from_millis(500);
+/// How long a session waits for its BFD after a restart: longer than BFD, which begins with a packet a second, takes to
+/// come up. A peer that has none is kept waiting once for as long.
+const BFD_FIRST: Duration = Duration::from_secs(10);
 /// How often a listening address that cannot be used is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -138,6 +139,7 @@ pub struct Speaker {
     board: Board,
     state: Option<StateFile>,
     save_at: Option<Instant>,
+    saved_at: Option<Instant>,
     publish_at: Option<Instant>,
     /// What is told to peers of our last run.
     last: LastRun,
@@ -149,8 +151,10 @@ pub struct Speaker {
     drain: Option<Drain>,
     bfd: rhumb_bfd::Bfd,
     kernel: Option<Kernel>,
-    /// When what the kernel has of our last run and nobody wants goes.
-    sweep_at: Option<Instant>,
+    /// Until when sessions wait for their BFD, after a restart.
+    bfd_by: Option<Instant>,
+    /// What the kernel has of instances that are gone.
+    left: Vec<Change>,
     /// The kernel does not know yet which next hops are in use.
     hops_changed: bool,
     /// Links on which a router is to be found.
@@ -241,6 +245,7 @@ impl Speaker {
             board: Board::default(),
             state,
             save_at: None,
+            saved_at: None,
             publish_at: None,
             last: LastRun::default(),
             fed: false,
@@ -249,7 +254,8 @@ impl Speaker {
             drain: None,
             bfd: thread,
             kernel,
-            sweep_at: None,
+            bfd_by: None,
+            left: Vec::new(),
             hops_changed: false,
             unnumbered,
         };
@@ -277,10 +283,10 @@ impl Speaker {
             let learns = learns.into_iter().any(|peer| !peer.import.rules.is_empty());
             let forwarding = saved.same_boot && (kept > 0 || !learns || self.kernel.is_none());
             self.last = LastRun { restarted: true, forwarding };
-            let longest = saved.snapshot.instances.iter().flat_map(|instance| &instance.peers);
-            let longest = longest.filter_map(|peer| Some(peer.graceful_restart?.restart_time)).max();
-            let longest = longest.map_or(SETTLE, |longest| Duration::from_secs(longest.into()));
-            self.settle_by = Instant::now() + longest;
+            let (first, longest) = restart::times(&saved.snapshot);
+            let now = Instant::now();
+            self.settle_by = now + longest.unwrap_or(SETTLE);
+            self.bfd_by = first.map(|first| now + first.min(BFD_FIRST));
         }
         if let Some(path) = self.options.config.clone() {
             let text =
@@ -334,9 +340,11 @@ impl Speaker {
 
     fn next_deadline(&self) -> Option<Instant> {
         let kept = self.peers.values().filter_map(|peer| peer.kept_until);
-        let settle = (!self.settled).then_some(self.settle_by);
+        let owes_sweep = self.kernel.as_ref().is_some_and(|kernel| kernel.owes_sweep);
+        let settle =
+            (!self.settled || (owes_sweep && Instant::now() < self.settle_by)).then_some(self.settle_by);
         let drain = self.drain.as_ref().and_then(Drain::next);
-        [self.save_at, self.publish_at, settle, drain, self.listen_again, self.sweep_at]
+        [self.save_at, self.publish_at, settle, drain, self.listen_again, self.bfd_by]
             .into_iter()
             .flatten()
             .chain(kept)
@@ -356,9 +364,10 @@ impl Speaker {
             self.look_at_links().await;
             self.listen();
         }
-        if due(&self.sweep_at) {
-            self.sweep_at = None;
-            self.sweep_kernel();
+        if due(&self.bfd_by) {
+            self.bfd_by = None;
+            let keys: Vec<PeerKey> = self.peers.keys().cloned().collect();
+            keys.iter().for_each(|key| self.start_peer(key));
         }
         self.sweep(now);
         self.settle(now);
@@ -394,7 +403,9 @@ impl Speaker {
         }
         info!(in_time, "routes are complete");
         self.settled = true;
-        self.sweep_at = Some(now + SWEEP);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.owes_sweep = true;
+        }
         for rib in self.ribs.values_mut() {
             rib.set_synced();
         }
@@ -404,13 +415,25 @@ impl Speaker {
         }
     }
 
+    /// Writes down what a restart has to know. It outlives the process at once; for the disk nobody waits here.
     fn save(&mut self) {
         self.save_at = None;
-        if let Some(state) = &self.state
-            && let Err(error) = state.save(&self.snapshot)
-        {
-            warn!(error = %with_causes(&error), "the configuration is not saved");
-            self.save_at = Some(Instant::now() + LISTEN_AGAIN);
+        let Some(state) = &self.state else { return };
+        self.saved_at = Some(Instant::now());
+        match state.save(&self.snapshot) {
+            Ok(()) => {
+                let state = state.clone();
+                self.running.spawn(async move {
+                    let synced = tokio::task::spawn_blocking(move || state.sync()).await;
+                    if let Ok(Err(error)) = synced {
+                        warn!(error = %with_causes(&error), "the configuration is not on the disk");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(error = %with_causes(&error), "the configuration is not saved");
+                self.save_at = Some(Instant::now() + LISTEN_AGAIN);
+            }
         }
     }
 

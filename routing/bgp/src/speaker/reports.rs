@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rhumb_bgp_feed::{PeerKey, Shutdown};
-use rhumb_model::Family;
 use tracing::{debug, info, warn};
 
 use super::listeners::Accepted;
@@ -20,8 +19,6 @@ use crate::wire::{Cease, Notification, RefreshKind, RouteRefresh, Update};
 const BATCH: usize = 1 << 13;
 /// Groups of prefixes of a batch, each of which is a message at least.
 const BATCH_GROUPS: usize = 512;
-/// How long a peer that told too many routes is left alone.
-const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// How long tasks may take to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long stale routes of a peer that is back wait for its End-of-RIB.
@@ -130,13 +127,7 @@ impl Speaker {
                 continue;
             }
             if let Err(error) = rib.update(peer.id, update) {
-                warn!(peer = %key, %error, "the session is closed");
-                peer.last_error = Some(error.to_string());
-                peer.is_refused = true;
-                let mut text = Notification::cease(Cease::MaximumPrefixes);
-                let family: u8 = if error.family == Family::V4 { 1 } else { 2 };
-                text.data = [&[0, family, 1][..], &error.limit.to_be_bytes()].concat();
-                peer.stop(text, Some(REFUSED_FOR));
+                peer.refuse(&error);
                 break;
             }
         }
@@ -258,6 +249,14 @@ impl Speaker {
 }
 
 impl Peer {
+    /// Whether the kernel may have routes of it from our last run that it has not told again yet.
+    pub(super) fn is_unfinished(&self) -> bool {
+        if self.config.graceful_restart.is_none() || self.config.shutdown.is_some() {
+            return false;
+        }
+        self.session.as_ref().is_none_or(|session| restart::is_unfinished(&session.negotiated, &self.ended))
+    }
+
     /// Whether routes are not complete before it has told its own, after a restart of ours.
     pub(super) fn is_awaited(&self) -> bool {
         if self.config.graceful_restart.is_none() || matches!(self.config.shutdown, Some(Shutdown { .. })) {

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rhumb_bgp_feed as feed;
+use rhumb_bgp_feed::Snapshot;
 use rhumb_model::Family;
 
 use crate::fsm::Cause;
@@ -41,6 +43,15 @@ pub(crate) fn restart_time(negotiated: &Negotiated) -> Duration {
     Duration::from_secs(negotiated.graceful_restart.as_ref().map_or(0, |restart| restart.restart_time).into())
 }
 
+/// How long a session of ours may wait for its BFD, which is half of the shortest time that peers with BFD keep our
+/// routes, and the longest time that any peer does; `None` where there are no such peers.
+pub(crate) fn times(saved: &Snapshot) -> (Option<Duration>, Option<Duration>) {
+    let peers = || saved.instances.iter().flat_map(|instance| &instance.peers);
+    let time = |peer: &feed::Peer| Some(Duration::from_secs(peer.graceful_restart?.restart_time.into()));
+    let first = peers().filter(|peer| peer.bfd.is_some()).filter_map(time).min();
+    (first.map(|first| first / 2), peers().filter_map(time).max())
+}
+
 /// Families whose kept routes go at once when the peer is back, because it has lost its own (RFC 4724 §4.2: the F bit
 /// is not set, or the family is not offered).
 pub(crate) fn lost(negotiated: &Negotiated) -> BTreeSet<Family> {
@@ -54,6 +65,13 @@ pub(crate) fn lost(negotiated: &Negotiated) -> BTreeSet<Family> {
 pub(crate) fn is_awaited(negotiated: &Negotiated, ended: &BTreeSet<Family>) -> bool {
     let restarted = negotiated.graceful_restart.as_ref().is_none_or(|restart| restart.restarting);
     !restarted && !negotiated.families.is_subset(ended)
+}
+
+/// Whether routes can still come from a peer that is up, of which the kernel may have those of our last run: it does
+/// graceful restart, and has families whose end was not heard. One that has restarted itself is none that others wait
+/// for, so as not to wait for each other; but its routes come.
+pub(crate) fn is_unfinished(negotiated: &Negotiated, ended: &BTreeSet<Family>) -> bool {
+    negotiated.graceful_restart.is_some() && !negotiated.families.is_subset(ended)
 }
 
 /// What we know of our own last run.
@@ -157,6 +175,14 @@ mod tests {
         assert!(is_awaited(&session, &BTreeSet::from([Family::V4])));
         assert!(!is_awaited(&session, &Family::BOTH.into()));
         assert!(!is_awaited(&Negotiated { graceful_restart: None, ..session }, &BTreeSet::new()));
+    }
+
+    #[test]
+    fn the_end_of_a_peer_that_restarted_itself_is_not_awaited_and_its_routes_still_come() {
+        let mut session = negotiated(true, &[(Family::V4, true)]);
+        session.graceful_restart.as_mut().unwrap().restarting = true;
+        assert!(!is_awaited(&session, &BTreeSet::new()) && is_unfinished(&session, &BTreeSet::new()));
+        assert!(!is_unfinished(&session, &Family::BOTH.into()));
     }
 
     #[test]

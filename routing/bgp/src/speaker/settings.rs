@@ -107,10 +107,8 @@ pub(crate) fn info(
         SocketAddr::V4(_) => None,
     };
     let interface = scope.or_else(|| links.shared_with(session.remote.ip()));
-    let of_family = |wanted: fn(&feed::FamilyConfig) -> bool| {
-        peer.families.iter().filter(move |family| wanted(family)).map(|family| family.family)
-    };
     let negotiated = &session.negotiated;
+    let rib::Handling { client, next_hop_self, max_prefixes } = handling(peer);
     PeerInfo {
         asn: negotiated.peer_asn,
         own_asn: own_asn(instance, peer),
@@ -118,16 +116,31 @@ pub(crate) fn info(
         address: session.remote.ip(),
         interface,
         own: links.own(session.local.ip(), interface),
-        client: peer.route_reflector_client,
+        client,
         families: negotiated.families.clone(),
         extended_next_hop: negotiated.extended_next_hop.clone(),
-        next_hop_self: of_family(|family| family.next_hop_self).collect(),
-        max_prefixes: peer
-            .families
-            .iter()
-            .filter_map(|family| Some((family.family, family.max_prefixes?)))
-            .collect(),
+        next_hop_self,
+        max_prefixes,
     }
+}
+
+/// How routes of a peer and for it are handled, which can change while a session is up.
+pub(crate) fn handling(peer: &feed::Peer) -> rib::Handling {
+    let self_told = peer.families.iter().filter(|family| family.next_hop_self);
+    rib::Handling {
+        client: peer.route_reflector_client,
+        next_hop_self: self_told.map(|family| family.family).collect(),
+        max_prefixes: limits(peer),
+    }
+}
+
+fn limits(peer: &feed::Peer) -> BTreeMap<Family, u32> {
+    peer.families.iter().filter_map(|family| Some((family.family, family.max_prefixes?))).collect()
+}
+
+/// Whether both allow as many routes.
+pub(crate) fn same_limits(old: &feed::Peer, new: &feed::Peer) -> bool {
+    limits(old) == limits(new)
 }
 
 /// What holds for an instance's table.
@@ -143,14 +156,75 @@ pub(crate) fn rib(instance: &feed::Instance, track_next_hops: bool) -> rib::Sett
     }
 }
 
-/// Whether a session has to begin anew to get from one configuration of a peer to another. Policies are none of it.
+/// Whether a session has to begin anew to get from one configuration of a peer to another: what an OPEN says, the
+/// connection's addresses and its key do that. Policies do not, nor what [`handling`] is made of, nor how connections
+/// are made that are not there yet.
 pub(crate) fn must_reset(old: &feed::Peer, new: &feed::Peer) -> bool {
     let comparable = |peer: &feed::Peer| feed::Peer {
         import: feed::Policy::default(),
         export: feed::Policy::default(),
         bfd: None,
         shutdown: None,
+        passive: false,
+        timers: feed::Timers { connect_retry: 0, ..peer.timers },
+        route_reflector_client: false,
+        families: peer
+            .families
+            .iter()
+            .map(|family| feed::FamilyConfig { max_prefixes: None, next_hop_self: false, ..*family })
+            .collect(),
         ..peer.clone()
     };
     comparable(old) != comparable(new)
+}
+
+/// Whether two configurations differ in routes at most.
+pub(crate) fn same_sessions(old: &feed::Snapshot, new: &feed::Snapshot) -> bool {
+    let same = |(old, new): (&feed::Instance, &feed::Instance)| {
+        let who = |it: &feed::Instance| (it.asn, it.router_id, it.cluster_id, it.multipath);
+        (&old.name, who(old)) == (&new.name, who(new))
+            && (&old.listen, &old.own, &old.peers) == (&new.listen, &new.own, &new.peers)
+    };
+    old.instances.len() == new.instances.len() && old.instances.iter().zip(&new.instances).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(change: impl FnOnce(&mut serde_json::Value)) -> feed::Peer {
+        let mut text = serde_json::json!({
+            "key": "main/tor", "address": {"ip": "192.0.2.1"}, "asn": {"number": 65000}, "port": 179,
+            "local_asn": null, "local_address": null, "source_interface": null, "md5": null, "ttl": "direct",
+            "passive": false, "timers": {"hold_time": 90, "keepalive": 30, "connect_retry": 20},
+            "families": [
+                {"family": "ipv4", "max_prefixes": null, "extended_next_hop": false, "next_hop_self": false},
+            ],
+            "graceful_restart": null, "import": {"rules": []}, "export": {"rules": []},
+            "route_reflector_client": false, "bfd": null, "shutdown": null,
+        });
+        change(&mut text);
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn what_both_ends_agreed_on_needs_a_new_session_and_what_we_do_with_routes_does_not() {
+        for (resets, path, value) in [
+            (false, "/families/0/max_prefixes", serde_json::json!(10)),
+            (false, "/families/0/next_hop_self", serde_json::json!(true)),
+            (false, "/route_reflector_client", serde_json::json!(true)),
+            (false, "/passive", serde_json::json!(true)),
+            (false, "/timers/connect_retry", serde_json::json!(1)),
+            (false, "/shutdown", serde_json::json!({"reason": "away"})),
+            (true, "/families/0/extended_next_hop", serde_json::json!(true)),
+            (true, "/timers/hold_time", serde_json::json!(9)),
+            (true, "/md5", serde_json::json!("key")),
+            (true, "/ttl", serde_json::json!({"security": 1})),
+            (true, "/local_address", serde_json::json!("192.0.2.2")),
+            (true, "/graceful_restart", serde_json::json!({"restart_time": 120})),
+        ] {
+            let changed = peer(|peer| *peer.pointer_mut(path).unwrap() = value);
+            assert_eq!(must_reset(&peer(|_| ()), &changed), resets, "{path}");
+        }
+    }
 }

@@ -98,8 +98,10 @@ impl StateFile {
         Ok(Some(Saved { snapshot, same_boot }))
     }
 
-    /// Saves in one step: after a crash there is the old file or the new one. Nobody else can read it, for there are
-    /// keys in it.
+    /// Saves in one step: whenever the process is killed there is the old file or the new one. Nobody else can read
+    /// it, for there are keys in it. It does not wait for the disk; that is [`StateFile::sync`], without which a
+    /// machine that loses its power can come up with a file that is not understood, and begins as if for the first
+    /// time.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -107,17 +109,25 @@ impl StateFile {
         self.write(snapshot).map_err(|source| StateError::Write { path: self.path.clone(), source })
     }
 
+    /// Waits until what was saved is on the disk.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn sync(&self) -> Result<(), StateError> {
+        let synced = File::open(&self.path).and_then(|file| file.sync_all());
+        let synced = synced.and_then(|()| match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        });
+        synced.map_err(|source| StateError::Write { path: self.path.clone(), source })
+    }
+
     fn write(&self, snapshot: &Snapshot) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         let written = Written { version: VERSION, boot: &self.boot, snapshot };
         file.write_all(&serde_json::to_vec(&written)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
-        match self.path.parent() {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+        fs::rename(&fresh, &self.path)
     }
 }
 
@@ -135,7 +145,9 @@ mod tests {
         let file = StateFile::open(&directory.path().join("bgp")).unwrap();
         assert_eq!(file.load().unwrap(), None);
         let snapshot = Snapshot { revision: Revision(7), instances: Vec::new() };
+        assert!(file.sync().is_err());
         file.save(&snapshot).unwrap();
+        file.sync().unwrap();
         assert_eq!(file.load().unwrap(), Some(Saved { snapshot, same_boot: true }));
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
     }

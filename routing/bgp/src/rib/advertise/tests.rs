@@ -8,7 +8,7 @@ use super::super::Rib;
 use super::super::sample::{
     OWN, accept, addr, all, announce, info, local, path, prefix, quiet, rule, settings, up,
 };
-use super::super::{Counts, Settings};
+use super::super::{Counts, Handling, Settings};
 use super::*;
 use crate::wire::{AsPath, Asn, RawAttribute, Reach, RouterId, Update};
 
@@ -289,6 +289,32 @@ fn next_hops_of_others_are_kept_for_internal_peers_that_can_use_them() {
     assert_eq!(of(six, Some(&external), &extended), Some(v6("2001:db8::9", None)));
     assert_eq!(of(Some(v6("fe80::9", None)), Some(&external), &extended), own, "nobody else is on that link");
     assert_eq!(next_hop(six, Some(&external), &other, Family::V6), Some(v6("2001:db8::9", None)));
+}
+
+#[test]
+fn a_peer_becomes_a_client_while_its_session_is_up() {
+    let mut rib = rib();
+    let (one, two) = (up(&mut rib, info(1, OWN.0)), up(&mut rib, info(2, OWN.0)));
+    rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+    assert_eq!(withheld(&mut rib, two, A), "it is internal, and the peer is no client");
+    let handling = |client| Handling { client, ..Handling::default() };
+    rib.set_handling(one, handling(true)).expect("no limit");
+    assert!(told(&mut rib, two, A).is_some(), "what a client tells, all are told");
+    rib.set_handling(one, handling(false)).expect("no limit");
+    assert_eq!(told(&mut rib, two, A), None);
+    rib.set_handling(two, handling(true)).expect("no limit");
+    assert!(told(&mut rib, two, A).is_some(), "a client is told what all tell");
+}
+
+#[test]
+fn a_peer_is_told_this_node_as_next_hop_from_now_on() {
+    let mut rib = rib();
+    let (one, two) = (up(&mut rib, info(1, 65001)), up(&mut rib, info(2, OWN.0)));
+    rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+    assert_eq!(told(&mut rib, two, A).expect("told").1, NextHop::V4([192, 0, 2, 1].into()));
+    let own = Handling { next_hop_self: [Family::V4].into(), ..Handling::default() };
+    rib.set_handling(two, own).expect("no limit");
+    assert_eq!(told(&mut rib, two, A).expect("told").1, NextHop::V4([192, 0, 2, 254].into()));
 }
 
 #[test]
