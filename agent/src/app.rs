@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use rhumb_api::{DirStore, NodeStateStatus};
 use rhumb_cni::queue::{self, Queue};
-use rhumb_ebpf::Datapath;
+use rhumb_ebpf::{Datapath, Epoch};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (report, reported) = watch::channel(bgp::Report::default());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let plugin_inbox = inbox.clone();
-    let notices = Events::open(&host).await?;
+    let (notices, epoch) = (Events::open(&host).await?, datapath.epoch());
     let masquerade = read_masquerade(&args);
     let bgp = BgpParts { host: host.clone(), local: seen, report };
     let (whom, targets) = watch::channel(probe::Targets::default());
@@ -130,7 +130,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         tasks.spawn_local(probe::run(args.probe_port, args.node.clone(), targets, inbox.clone(), probed));
     }
     tasks.spawn_local(sweep::run(sweep, inbox.clone()));
-    tasks.spawn_local(pass_notices(notices, inbox));
+    tasks.spawn_local(pass_notices(notices, epoch, inbox));
     info!(node = %args.node, version = env!("CARGO_PKG_VERSION"), "serving");
     tokio::select! {
         () = node.run(inputs) => {}
@@ -296,11 +296,19 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Passes on that the node's links, addresses, routes or neighbours changed. When the kernel's notices cannot be heard any more,
-/// the regular refresh is what is left.
-async fn pass_notices(mut events: Events, inbox: mpsc::Sender<Input>) {
+/// Passes on that the node's links, addresses, routes or neighbours changed, after the ways that flows keep were ended. When the
+/// kernel's notices cannot be heard any more, the regular refresh is what is left, and the moment for which flows keep ways.
+async fn pass_notices(mut events: Events, epoch: Epoch, inbox: mpsc::Sender<Input>) {
+    let advance = || {
+        if let Err(error) = epoch.advance() {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "ways that flows keep end with their moment only"
+            );
+        }
+    };
     loop {
-        let heard = match events.next().await {
+        let heard = match events.next_after(advance).await {
             Ok(heard) => heard,
             Err(error) => {
                 warn!(

@@ -15,6 +15,7 @@ use crate::attachments::{self, AttachError, Attachments};
 use crate::bpffs::{self, BpffsError};
 use crate::counters::{Counter, CounterError, Counters};
 use crate::entries::EntryError;
+use crate::epoch::Epoch;
 use crate::events::{self, EventError, Events, Untold};
 use crate::features::{Feature, features};
 use crate::flows::FlowTable;
@@ -139,6 +140,7 @@ pub struct Datapath {
     migration: Migration,
     flows: u32,
     counters: Counters,
+    epoch: Epoch,
 }
 
 impl Datapath {
@@ -167,6 +169,9 @@ impl Datapath {
         migration.prepare(config.flows)?;
         let mut object = object::load(&maps, config.flows)?;
         migration.carry()?;
+        let epoch = Epoch::open(&maps)?;
+        // Before the programs run that read it; it also says how long a moment is.
+        epoch.advance()?;
         for hook in Hook::ALL {
             let program = object::program(&mut object, hook)?;
             take_over(program, hook, &migration.old_links())?;
@@ -184,6 +189,7 @@ impl Datapath {
             migration,
             flows: config.flows,
             counters,
+            epoch,
         })
     }
 
@@ -202,14 +208,19 @@ impl Datapath {
     /// [`OpenError`] names the map or program that cannot be opened.
     pub fn targets(&self) -> Result<Targets, OpenError> {
         Ok(Targets {
-            endpoints: Endpoints::open(&self.maps)?,
-            pod_links: PodLinks::open(&self.maps)?,
+            endpoints: Endpoints::open(&self.maps, self.epoch())?,
+            pod_links: PodLinks::open(&self.maps, self.epoch())?,
             host_ports: HostPorts::open(&self.maps)?,
-            ipcache: Ipcache::open(&self.maps)?,
-            tunnel_links: TunnelLinks::open(&self.maps)?,
+            ipcache: Ipcache::open(&self.maps, self.epoch())?,
+            tunnel_links: TunnelLinks::open(&self.maps, self.epoch())?,
             uplinks: Uplinks::open(&self.maps)?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
+    }
+
+    /// What ends the ways that flows keep, for whoever hears that one changed. The targets do it by themselves.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch.clone()
     }
 
     /// What removes flows and mappings whose time is over; to be used for as long as the node runs.
@@ -277,7 +288,7 @@ impl Datapath {
     /// # Errors
     /// [`EntryError`] when the kernel does not give it.
     pub fn ipcache(&self) -> Result<BTreeMap<RemotePrefix, Remote>, EntryError> {
-        Ipcache::open(&self.maps)?.read()
+        Ipcache::open(&self.maps, self.epoch())?.read()
     }
 
     /// Runs a program on a packet in memory.

@@ -8,6 +8,7 @@ use std::path::Path;
 use rhumb_ebpf_common::layout::{self, Address};
 use rhumb_model::{MacAddr, Target};
 
+use crate::Epoch;
 use crate::entries::{Entries, EntryError, to_addr, to_mac, to_words};
 
 /// Address of a pod of this node; never an IPv4 address in its IPv6 form.
@@ -37,11 +38,12 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Endpoints {
     entries: Entries<Address, layout::Endpoint>,
+    epoch: Epoch,
 }
 
 impl Endpoints {
-    pub(crate) fn open(maps: &Path) -> Result<Self, EntryError> {
-        Ok(Self { entries: Entries::open(maps, "pods")? })
+    pub(crate) fn open(maps: &Path, epoch: Epoch) -> Result<Self, EntryError> {
+        Ok(Self { entries: Entries::open(maps, "pods")?, epoch })
     }
 }
 
@@ -73,10 +75,12 @@ impl Target for Endpoints {
             ethernet: layout::ethernet(value.mac.octets(), value.host_mac.octets()),
             ..Default::default()
         };
-        self.entries.put(key, &to_words(key.0), &entry)
+        self.entries.put(key, &to_words(key.0), &entry)?;
+        self.epoch.advance()
     }
 
     async fn remove(&mut self, key: &EndpointAddr) -> Result<(), EntryError> {
-        self.entries.remove(key, &to_words(key.0))
+        self.entries.remove(key, &to_words(key.0))?;
+        self.epoch.advance()
     }
 }

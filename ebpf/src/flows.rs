@@ -132,6 +132,7 @@ fn read_mapping(key: &NatKey, nat: &Nat, now: u32) -> Mapping {
 
 fn read(key: &CtKey, flow: &Ct, now: u32) -> Flow {
     let opener = flow.opener();
+    let sent = [flow.sent(opener), flow.sent(opener.other())];
     let known = socket((flow.nat_addr, flow.nat_port));
     let stack = |side: Side| flow.has(side.stack()).then(|| Course::Stack(socket(key.side(side))));
     let course = [
@@ -147,8 +148,8 @@ fn read(key: &CtKey, flow: &Ct, now: u32) -> Flow {
         state: state::text(flow.state),
         remains: remains(flow.expires, now),
         course: course.into_iter().flatten().collect(),
-        packets: flow.packets,
-        bytes: flow.bytes,
+        packets: sent.map(|sent| sent.packets),
+        bytes: sent.map(|sent| sent.bytes),
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
         for (opener, replier) in [(pod, far), (far, pod)] {
             let (key, side) = CtKey::of_sides(opener, replier, 6);
             let mut flow = Ct::first(6, side, Signal::OPEN, 100);
-            flow.count(flow.from(side), 60);
+            flow.count(side, 60);
             flow.translate(Ct::MASQUERADED, to_words([192, 0, 2, 1].into()), 40_001_u16.to_be_bytes());
             let told = read(&key, &flow, 110);
             assert_eq!((told.opener, told.replier), (socket(opener), socket(replier)));

@@ -11,6 +11,7 @@ use aya::maps::{Map, MapData, MapError};
 use rhumb_ebpf_common::layout::{self, Address};
 use rhumb_model::{Family, Prefix, Target};
 
+use crate::Epoch;
 use crate::entries::{EntryError, to_addr, to_words};
 
 const MAP: &str = "ipcache";
@@ -51,15 +52,16 @@ pub struct Remote {
 #[derive(Debug)]
 pub struct Ipcache {
     map: LpmTrie<MapData, Address, layout::Remote>,
+    epoch: Epoch,
 }
 
 impl Ipcache {
-    pub(crate) fn open(maps: &Path) -> Result<Self, EntryError> {
+    pub(crate) fn open(maps: &Path, epoch: Epoch) -> Result<Self, EntryError> {
         let map = MapData::from_pin(maps.join(MAP))
             .and_then(Map::from_map_data)
             .and_then(LpmTrie::try_from)
             .map_err(|source| EntryError::Open { map: MAP, source: Box::new(source) })?;
-        Ok(Self { map })
+        Ok(Self { map, epoch })
     }
 
     /// All prefixes with what is behind them.
@@ -92,12 +94,14 @@ impl Target for Ipcache {
             map: MAP,
             key: key.to_string(),
             source: Box::new(source),
-        })
+        })?;
+        self.epoch.advance()
     }
 
     async fn remove(&mut self, key: &RemotePrefix) -> Result<(), EntryError> {
         match self.map.remove(&write_key(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => self.epoch.advance(),
+            Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => {
                 Err(EntryError::Remove { map: MAP, key: key.to_string(), source: Box::new(source) })

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  <bpffs>/v2/maps/{pods,links,host_ports,ct,nat,fragments,uplinks,ipcache,config,churn,counters}  written by the targets, read by the programs
+//!  <bpffs>/v2/maps/epoch                                                  moves when ways change: ends what flows keep of them
 //!  <bpffs>/v2/maps/{events,event_limits,watch}                            what programs tell of packets, and who wants to hear
 //!  <bpffs>/v2/programs/{from_pod,to_pod,from_wire,to_wire,from_tunnel,to_tunnel}  loaded once, attached many times
 //!  <bpffs>/v2/links/<hook>:<interface>                                    tcx links of uplinks and of the tunnel, where there is tcx
@@ -19,6 +20,7 @@ mod counters;
 mod datapath;
 mod endpoints;
 mod entries;
+mod epoch;
 mod events;
 mod features;
 mod flows;
@@ -40,6 +42,7 @@ pub use counters::{Counter, CounterError};
 pub use datapath::{Config, Datapath, OpenError, Program, PurgeError, Targets};
 pub use endpoints::{Endpoint, EndpointAddr, Endpoints};
 pub use entries::EntryError;
+pub use epoch::Epoch;
 pub use events::{EventError, Events, PacketEvent, Transport, Untold, Wish, boot_clock};
 pub use features::{Feature, features, has_tcx};
 pub use flows::{Course, Flow, FlowTable, Mapping};

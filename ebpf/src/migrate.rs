@@ -7,7 +7,8 @@
 //!  finish  what the old programs remembered meanwhile is carried over as well; the old pins are removed
 //! ```
 //! Until `finish` the old directory is whole: an agent that is killed in between begins again at the same place. A map
-//! of flows whose size was changed goes the same way, under the name `was:MAP` beside the new one.
+//! of flows whose size was changed, or whose entries have grown, goes the same way, under the name `was:MAP` beside the
+//! new one.
 
 use std::fs;
 use std::io;
@@ -17,7 +18,7 @@ use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError, MapInfo};
 use aya::pin::PinError;
 use rhumb_ebpf_common::ct::{Side, state, times};
-use rhumb_ebpf_common::layout::{Ct, CtKey, Flow, FlowKey, Nat, NatKey};
+use rhumb_ebpf_common::layout::{Ct, CtKey, EarlierCt, Flow, FlowKey, Nat, NatKey};
 use tracing::info;
 
 use crate::Hook;
@@ -96,7 +97,7 @@ impl Migration {
         }
         for name in SIZED {
             let map = self.maps.join(name);
-            if map.exists() && entries(&map)? != flows {
+            if map.exists() && is_other(name, &map, flows)? {
                 // With an earlier change not finished yet, the map in the middle has what is young.
                 rename(&map, &self.was(name))?;
             }
@@ -124,7 +125,12 @@ impl Migration {
         let now = tick::now();
         let ct = self.maps.join("ct");
         carry(&self.old.join("maps/flows"), &ct, |key: &FlowKey, flow: &Flow| known(key, flow, now))?;
-        carry(&self.was("ct"), &ct, |key: &CtKey, flow: &Ct| (*key, *flow))?;
+        let was = self.was("ct");
+        if was.exists() && look(&was)?.value_size() as usize == size_of::<EarlierCt>() {
+            carry(&was, &ct, |key: &CtKey, flow: &EarlierCt| (*key, flow.carried()))?;
+        } else {
+            carry(&was, &ct, |key: &CtKey, flow: &Ct| (*key, *flow))?;
+        }
         carry(&self.was("nat"), &self.maps.join("nat"), |key: &NatKey, nat: &Nat| (*key, *nat))
     }
 
@@ -203,10 +209,16 @@ fn open<K: Pod, V: Pod>(path: &Path) -> Result<HashMap<MapData, K, V>, MigrateEr
         .map_err(|source| MigrateError::Open { path: path.to_owned(), source: Box::new(source) })
 }
 
-fn entries(path: &Path) -> Result<u32, MigrateError> {
-    let info = MapInfo::from_pin(path)
-        .map_err(|source| MigrateError::Open { path: path.to_owned(), source: Box::new(source) })?;
-    Ok(info.max_entries())
+/// Whether a map of flows has another size than it is to have, or entries of an earlier kind.
+fn is_other(name: &str, map: &Path, flows: u32) -> Result<bool, MigrateError> {
+    let info = look(map)?;
+    let earlier = name == "ct" && info.value_size() as usize == size_of::<EarlierCt>();
+    Ok(earlier || info.max_entries() != flows)
+}
+
+fn look(path: &Path) -> Result<MapInfo, MigrateError> {
+    MapInfo::from_pin(path)
+        .map_err(|source| MigrateError::Open { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), MigrateError> {

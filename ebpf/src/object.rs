@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use rhumb_ebpf_common::Reason;
 use rhumb_ebpf_common::event::{Limit, RING, Watch};
 use rhumb_ebpf_common::layout::{
-    Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
+    Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, Epoch, FLOWS, FRAGMENTS, Fragment,
     FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, PREFIXES, PrefixKey, Remote,
     UPLINKS, Uplink,
 };
@@ -91,9 +91,13 @@ const fn layout<K, V>(kind: MapType, entries: u32, flags: u32) -> Layout {
 pub(crate) const WATCH: &str = "watch";
 /// Its name in the object: that of a section, as it is a variable there.
 const WATCH_SECTION: &str = ".bss.watch";
+/// The pin of the number that ends what flows keep of their ways.
+pub(crate) const EPOCH: &str = "epoch";
+/// Its name in the object, as above.
+const EPOCH_SECTION: &str = ".bss.epoch";
 
 /// Every map by its name, which is also the name of its pin.
-pub(crate) const MAPS: [(&str, Layout); 14] = [
+pub(crate) const MAPS: [(&str, Layout); 15] = [
     ("pods", layout::<Address, Endpoint>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("links", layout::<u32, Link>(MapType::Hash, ENTRIES, NO_PREALLOC)),
     ("host_ports", layout::<HostPortKey, HostPortValue>(MapType::Hash, ENTRIES, NO_PREALLOC)),
@@ -108,6 +112,7 @@ pub(crate) const MAPS: [(&str, Layout); 14] = [
     ("events", layout::<(), ()>(MapType::RingBuf, RING, 0)),
     ("event_limits", layout::<u32, Limit>(MapType::PerCpuArray, Reason::ROOM, 0)),
     (WATCH, layout::<u32, Watch>(MapType::Array, 1, 0)),
+    (EPOCH, layout::<u32, Epoch>(MapType::Array, 1, 0)),
 ];
 
 /// The maps whose size the configuration says.
@@ -149,7 +154,12 @@ pub(crate) fn load(maps: &Path, flows: u32) -> Result<Ebpf, LoadError> {
     // The programs follow no kernel structures, so the kernel's own type information is not read.
     loader.btf(None);
     for (name, _) in MAPS {
-        loader.map_pin_path(if name == WATCH { WATCH_SECTION } else { name }, maps.join(name));
+        let in_object = match name {
+            WATCH => WATCH_SECTION,
+            EPOCH => EPOCH_SECTION,
+            name => name,
+        };
+        loader.map_pin_path(in_object, maps.join(name));
     }
     for name in SIZED {
         loader.map_max_entries(name, flows);

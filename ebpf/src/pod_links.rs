@@ -8,6 +8,7 @@ use std::path::Path;
 use rhumb_ebpf_common::layout::Link;
 use rhumb_model::{MacAddr, Target};
 
+use crate::Epoch;
 use crate::entries::{Entries, EntryError, to_mac, to_v6, v6_words};
 
 /// Interface index of the host end of a pod's link.
@@ -41,11 +42,12 @@ pub struct PodLink {
 #[derive(Debug)]
 pub struct PodLinks {
     entries: Entries<u32, Link>,
+    epoch: Epoch,
 }
 
 impl PodLinks {
-    pub(crate) fn open(maps: &Path) -> Result<Self, EntryError> {
-        Ok(Self { entries: Entries::open(maps, "links")? })
+    pub(crate) fn open(maps: &Path, epoch: Epoch) -> Result<Self, EntryError> {
+        Ok(Self { entries: Entries::open(maps, "links")?, epoch })
     }
 }
 
@@ -63,11 +65,13 @@ impl Target for PodLinks {
     }
 
     async fn put(&mut self, key: &IfIndex, value: &PodLink) -> Result<(), EntryError> {
-        self.entries.put(key, &key.0, &write(value))
+        self.entries.put(key, &key.0, &write(value))?;
+        self.epoch.advance()
     }
 
     async fn remove(&mut self, key: &IfIndex) -> Result<(), EntryError> {
-        self.entries.remove(key, &key.0)
+        self.entries.remove(key, &key.0)?;
+        self.epoch.advance()
     }
 }
 

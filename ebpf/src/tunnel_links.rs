@@ -9,8 +9,8 @@ use aya::maps::{Array, Map, MapData};
 use rhumb_ebpf_common::layout::Config;
 use rhumb_model::Target;
 
-use crate::IfIndex;
 use crate::entries::{EntryError, to_v6, v6_words};
+use crate::{Epoch, IfIndex};
 
 const MAP: &str = "config";
 
@@ -28,6 +28,7 @@ pub struct TunnelLink {
 /// The tunnel of this node by interface index. There is at most one: putting another takes the place of the first.
 pub struct TunnelLinks {
     map: Array<MapData, Config>,
+    epoch: Epoch,
 }
 
 impl fmt::Debug for TunnelLinks {
@@ -37,12 +38,12 @@ impl fmt::Debug for TunnelLinks {
 }
 
 impl TunnelLinks {
-    pub(crate) fn open(maps: &Path) -> Result<Self, EntryError> {
+    pub(crate) fn open(maps: &Path, epoch: Epoch) -> Result<Self, EntryError> {
         let map = MapData::from_pin(maps.join(MAP))
             .and_then(Map::from_map_data)
             .and_then(Array::try_from)
             .map_err(|source| EntryError::Open { map: MAP, source: Box::new(source) })?;
-        Ok(Self { map })
+        Ok(Self { map, epoch })
     }
 
     fn read(&self) -> Result<Config, EntryError> {
@@ -54,7 +55,8 @@ impl TunnelLinks {
             map: MAP,
             key: key.to_string(),
             source: Box::new(source),
-        })
+        })?;
+        self.epoch.advance()
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The state of version 1, and maps of another size, taken over with their flows.
+//! The state of version 1, and maps of another size or with smaller entries, taken over with their flows.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
@@ -144,6 +144,67 @@ fn the_flows_of_version_1_go_on_and_its_pins_go() {
         ground.datapath().finish_migration().expect("nothing to finish");
     });
     assert_eq!(ground.count(Hook::FromPod, Reason::ForwardedRemote), 5);
+}
+
+#[test]
+fn flows_with_smaller_entries_go_on() {
+    let (mut ground, namespace) = (Ground::new(), node());
+    put_pod(&ground, namespace.ifindex("hosta"));
+    let root = ground.config.bpffs.clone();
+    let (map, was) = (root.join("v2/maps/ct"), root.join("v2/maps/was:ct"));
+    ground.datapath = None;
+    fs::remove_file(&map).expect("removed");
+    bpftool(&format!(
+        "map create {} type lru_hash key 40 value 104 entries {} name ct flags 0",
+        map.display(),
+        ground.config.flows
+    ));
+    // The far side, whose address is the higher one, called port 80 of the node.
+    let flow = |path: &Path, port: u8| {
+        let mapped = "0 0 0 0 0 0 0 0 0 0 255 255";
+        let zeros = |count| vec!["0"; count].join(" ");
+        let head = format!("255 255 255 127 255 255 255 127 4 9 0 80 {mapped} 192 0 2 1 {}", zeros(20));
+        let counts = format!("7 {} 5 {} {} {}", zeros(7), zeros(7), zeros(16), zeros(24));
+        bpftool(&format!(
+            "map update pinned {} key {mapped} 10 1 0 2 {mapped} 198 51 100 9 31 144 0 {port} 6 0 0 0 \
+             value {head} {counts}",
+            path.display()
+        ));
+    };
+    flow(&map, 10);
+    ground.reopen();
+    assert_eq!(answers_as(&ground, &namespace, 10), AS_NODE);
+    assert_eq!(answers_as(&ground, &namespace, 11), AS_POD);
+    let (flows, _) = ground.datapath().flow_table().flows(9, |flow| flow.packets[0] == 7).expect("read");
+    assert_eq!(flows.iter().map(|flow| flow.packets).collect::<Vec<_>>(), [[7, 6]]);
+    // Filters of pods still run the programs of before; and the agent is killed meanwhile.
+    flow(&was, 12);
+    ground.reopen();
+    assert_eq!(answers_as(&ground, &namespace, 12), AS_NODE);
+    flow(&was, 13);
+    ground.datapath().finish_migration().expect("finished");
+    assert_eq!(answers_as(&ground, &namespace, 13), AS_NODE);
+    assert!(!was.exists());
+}
+
+#[test]
+fn the_number_that_ends_what_flows_keep_outlives_programs() {
+    let mut ground = Ground::new();
+    let pin = ground.config.bpffs.join("v2/maps/epoch");
+    let read = || {
+        command(
+            "bpftool",
+            &["map", "lookup", "pinned", pin.to_str().expect("text"), "key", "0", "0", "0", "0"],
+        )
+    };
+    let map = || command("bpftool", &["-j", "map", "show", "pinned", pin.to_str().expect("text")]);
+    let (told, before) = (ground.datapath().epoch(), map());
+    ground.reopen();
+    let number = read();
+    // By a handle of before: programs of both versions read one map.
+    told.advance().expect("told");
+    assert_ne!(read(), number);
+    assert_eq!(map(), before);
 }
 
 #[test]

@@ -96,8 +96,6 @@ impl Segments {
             self.change(Who::Node(node), "del");
         }
         self.until("tunnel");
-        // Nothing tells when the last flow has asked anew.
-        std::thread::sleep(KEPT);
         self.change(Who::Router, "del");
     }
 
@@ -202,9 +200,6 @@ fn segments_are_joined_by_the_tunnel_until_the_fabric_has_routes_and_again_when_
 
 /// How often the routes go and come.
 const ROUNDS: u32 = 50;
-
-/// For this long, and some more, a flow keeps the next hop that it has (`ebpf/programs/src/remote.rs`).
-const KEPT: Duration = Duration::from_millis(12);
 
 /// Between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(10);

@@ -232,6 +232,35 @@ fn changes_by_others_are_heard_and_own_ones_are_not() {
 }
 
 #[test]
+fn whatever_changes_is_told_of_at_once_also_what_is_not_looked_at() {
+    let lab = Lab::new(&[]);
+    uplink(&lab);
+    lab.run(async |netlink, _| {
+        let mut events = Events::open(&netlink).await.expect("listening");
+        let mut told = 0;
+        let mut routes = HostRoutes::new(netlink.clone());
+        for change in [
+            // Ours, and not so.
+            "",
+            "route add 203.0.113.0/24 dev uplink",
+            "route del 203.0.113.0/24",
+            "neigh add 192.168.1.77 lladdr 02:00:00:00:00:77 dev uplink",
+        ] {
+            if change.is_empty() {
+                routes.put(&prefix("10.0.0.5/32"), &device("uplink")).await.expect("added");
+            } else {
+                lab.ip("host", change);
+            }
+            let before = told;
+            let more = async { while events.next_after(|| told += 1).await.is_ok() {} };
+            // Nobody is told of anything else: what was told of is counted when that is waited for in vain.
+            drop(tokio::time::timeout(Duration::from_millis(300), more).await);
+            assert!(told > before, "{change}");
+        }
+    });
+}
+
+#[test]
 fn an_overflow_of_notices_counts_as_a_change_of_everything() {
     let lab = Lab::new(&[]);
     uplink(&lab);

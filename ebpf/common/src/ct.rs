@@ -12,15 +12,15 @@
 
 use core::cmp::Ordering;
 
-use crate::layout::{Address, Ct, CtKey};
+use crate::layout::{Address, Ct, CtKey, EarlierCt, Sent};
 use crate::transport::{SCTP, TCP};
 use crate::{Family, Ports, V4, V6};
 
 /// A tick is this power of two in nanoseconds of the monotonic clock.
 pub const TICK_SHIFT: u32 = 30;
-/// A moment is this power of two in nanoseconds of the monotonic clock, 8.4 ms: for so long a flow's packets take the
+/// A moment is no longer than this, in nanoseconds, unless a tick of the kernel is: for so long a flow's packets take the
 /// way that the first of them was shown.
-pub const MOMENT_SHIFT: u32 = 23;
+pub const MOMENT: u64 = 1 << 23;
 
 /// What a packet says of its flow.
 ///
@@ -125,6 +125,9 @@ pub mod state {
     pub const REPLIED: u8 = 11;
     /// Other protocols: more than one question and answer.
     pub const STREAM: u8 = 12;
+
+    /// The bit that the numbers of those states have which packets that say nothing in particular leave as they are.
+    pub const SETTLED: u8 = 4;
 
     /// Name for people.
     pub const fn text(state: u8) -> &'static str {
@@ -452,12 +455,34 @@ impl Ct {
         self.expires <= now
     }
 
-    /// Counts a packet.
+    /// What a side sends.
     #[inline(always)]
-    pub const fn count(&mut self, from: From, bytes: u32) {
-        let at = from as usize & 1;
-        self.packets[at] = self.packets[at].wrapping_add(1);
-        self.bytes[at] = self.bytes[at].wrapping_add(bytes as u64);
+    pub const fn sent(&self, side: Side) -> &Sent {
+        match side {
+            Side::Low => &self.low,
+            Side::High => &self.high,
+        }
+    }
+
+    /// As [`Ct::sent`].
+    #[inline(always)]
+    pub const fn sent_mut(&mut self, side: Side) -> &mut Sent {
+        match side {
+            Side::Low => &mut self.low,
+            Side::High => &mut self.high,
+        }
+    }
+
+    /// Counts a packet of a side.
+    #[inline(always)]
+    pub const fn count(&mut self, side: Side, bytes: u32) {
+        self.sent_mut(side).count(bytes);
+    }
+
+    /// Whether a packet leaves the state what it is, whichever side it is from.
+    #[inline(always)]
+    pub const fn is_left_by(&self, signal: Signal) -> bool {
+        signal.0 == Signal::DATA.0 && self.state & state::SETTLED != 0
     }
 
     /// Takes note of a packet, writing only what changes; false when it begins another flow.
@@ -469,6 +494,41 @@ impl Ct {
             self.state = state;
         }
         true
+    }
+}
+
+impl Sent {
+    /// Counts a packet.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u32) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(bytes as u64);
+    }
+}
+
+impl EarlierCt {
+    /// The same flow in the words of this version.
+    pub fn carried(&self) -> Ct {
+        let Self { expires, refresh, state, flags, nat_port, nat_addr, uplink, .. } = *self;
+        let Self { identity, policy, service, created, packets, bytes, .. } = *self;
+        let (first, second) = if flags & Ct::OPENER_HIGH == 0 { (0, 1) } else { (1, 0) };
+        let sent = |from: usize| Sent { packets: packets[from], bytes: bytes[from], ..Sent::default() };
+        Ct {
+            expires,
+            refresh,
+            state,
+            flags,
+            nat_port,
+            nat_addr,
+            uplink,
+            identity,
+            policy,
+            low: sent(first),
+            service,
+            created,
+            high: sent(second),
+            reserved: [0; 8],
+        }
     }
 }
 

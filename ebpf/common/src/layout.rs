@@ -175,7 +175,8 @@ pub struct CtKey {
     pub padding: [u8; 3],
 }
 
-/// Value of `ct`. What every packet reads shares a cache line with the key; what it counts has its own.
+/// Value of `ct`. Behind the key in its element, what every packet reads shares a cache line with the key's end, and what
+/// each side's packets read and count has a line of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Ct {
@@ -197,16 +198,64 @@ pub struct Ct {
     pub identity: u32,
     /// Revision of the policy that let the flow; 0 is none.
     pub policy: u32,
+    /// The packets of the low side.
+    pub low: Sent,
     /// The service that the opener called; 0 is none.
     pub service: u32,
     /// The tick of the first packet.
     pub created: u32,
-    /// Packets from the opener, and to it. Counts of packets that two CPUs handle at once may get lost.
+    /// The packets of the high side.
+    pub high: Sent,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// What one side of a flow sends; part of [`Ct`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Sent {
+    /// Where the last of its packets went.
+    pub next: NextHop,
+    /// Packets. Counts of packets that two CPUs handle at once may get lost.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// Value of `ct` before a flow kept the next hops of both sides: maps with it are taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct EarlierCt {
+    /// As in [`Ct`].
+    pub expires: u32,
+    /// As in [`Ct`].
+    pub refresh: u32,
+    /// As in [`Ct`].
+    pub state: u8,
+    /// As in [`Ct`].
+    pub flags: u8,
+    /// As in [`Ct`].
+    pub nat_port: [u8; 2],
+    /// As in [`Ct`].
+    pub nat_addr: Address,
+    /// As in [`Ct`].
+    pub uplink: u32,
+    /// As in [`Ct`].
+    pub identity: u32,
+    /// As in [`Ct`].
+    pub policy: u32,
+    /// As in [`Ct`].
+    pub service: u32,
+    /// As in [`Ct`].
+    pub created: u32,
+    /// Packets from the opener, and to it.
     pub packets: [u64; 2],
     /// Bytes from the opener, and to it.
     pub bytes: [u64; 2],
-    /// Where packets of a pod of this node to elsewhere went last.
-    pub next: NextHop,
+    /// A next hop, which is not taken over.
+    pub next: [u8; 24],
 }
 
 impl Ct {
@@ -228,31 +277,69 @@ impl Ct {
     }
 }
 
-/// Where packets leave the node, as the host's rules, routes and neighbours said a moment ago; part of [`Ct`].
+/// Where packets of one side of a flow go, as maps, the host's rules, routes and neighbours said a moment ago; part of
+/// [`Sent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct NextHop {
-    /// The moment in which that was said (`ct::MOMENT_SHIFT`): it is good for no other.
-    pub at: u32,
-    /// [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], and [`NextHop::KEEP_SOURCE`]; 0 when nothing was said.
+    /// The moment and the epoch in which that was said ([`Epoch`]): it is good for no other.
+    pub at: u64,
+    /// [`NextHop::LOCAL`], [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], with [`NextHop::KEEP_SOURCE`] or
+    /// [`NextHop::SHAPED`]; 0 when nothing was said.
     pub kind: u8,
     /// Traffic class of the packet that it was said for: rules may ask for it.
     pub class: u8,
     /// Largest IP packet that the way takes; 0 when there is no limit.
     pub mtu: u16,
-    /// The first twelve bytes of a frame to the neighbour, then the interface in host order; or the outer destination.
+    /// Interface that the packets come by, in host order: by another one they may not come at all.
+    pub from: u32,
+    /// The first twelve bytes of a frame to the pod or neighbour, then the interface in host order; or the outer
+    /// destination.
     pub to: [u32; 4],
 }
 
 impl NextHop {
     /// Nothing is known.
-    pub const NONE: Self = Self { at: 0, kind: 0, class: 0, mtu: 0, to: [0; 4] };
+    pub const NONE: Self = Self { at: 0, kind: 0, class: 0, mtu: 0, from: 0, to: [0; 4] };
     /// To a neighbour.
     pub const DIRECT: u8 = 1;
     /// Into the tunnel.
     pub const TUNNEL: u8 = 2;
     /// The source is not to be translated.
     pub const KEEP_SOURCE: u8 = 4;
+    /// To a pod of this node.
+    pub const LOCAL: u8 = 8;
+    /// A queue limits the rate of the pod.
+    pub const SHAPED: u8 = 16;
+
+    /// To a pod of this node.
+    #[inline(always)]
+    pub const fn local(at: u64, from: u32, endpoint: &Endpoint) -> Self {
+        let shaped = if endpoint.flags & Endpoint::SHAPED == 0 { 0 } else { Self::SHAPED };
+        let [a, b, c] = endpoint.ethernet;
+        Self { at, kind: Self::LOCAL | shaped, class: 0, mtu: 0, from, to: [a, b, c, endpoint.ifindex] }
+    }
+}
+
+/// By what number kept next hops are compared; the value of `epoch`, which programs read without a lookup.
+///
+/// The number is that of the moment, a power of two of the clock's ticks, above that of the epoch, which moves whenever
+/// something changes that a next hop may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Epoch {
+    /// Moves with every change.
+    pub number: u32,
+    /// A moment is this power of two in ticks of the kernel (`jiffies`).
+    pub shift: u32,
+}
+
+impl Epoch {
+    /// What a next hop is compared by that is asked for at the tick `jiffies`.
+    #[inline(always)]
+    pub const fn at(self, jiffies: u64) -> u64 {
+        (jiffies >> (self.shift & 63)) << 32 | self.number as u64
+    }
 }
 
 /// Key of `nat`: what an answer to a translated packet looks like on the wire.
@@ -547,8 +634,11 @@ laid_out! {
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
     CtKey, 40, 4, high at 16, low_port at 32, high_port at 34, protocol at 36;
-    Ct, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, next at 80;
-    NextHop, 24, 4, kind at 4, class at 5, mtu at 6, to at 8;
+    Ct, 168, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, low at 40, service at 96, high at 104, reserved at 160;
+    Sent, 56, 8, packets at 32, bytes at 40, reserved at 48;
+    EarlierCt, 104, 8, state at 8, flags at 9, nat_port at 10, nat_addr at 12, uplink at 28, policy at 36, service at 40, packets at 48, bytes at 64, next at 80;
+    NextHop, 32, 8, kind at 8, class at 9, mtu at 10, from at 12, to at 16;
+    Epoch, 8, 4, shift at 4;
     NatKey, 40, 4, node at 16, remote_port at 32, node_port at 34, protocol at 36;
     Nat, 32, 4, pod_port at 16, expires at 20, reserved at 24;
     FragmentKey, 40, 4, dst at 16, id at 32, protocol at 36;

@@ -122,15 +122,26 @@ impl Hop for V6 {
 /// Delivers to a pod of this node; the packet's head is the one read before.
 #[inline(always)]
 pub(crate) fn deliver<F: Hop>(skb: Skb, head: Head, endpoint: &Endpoint) -> Result<Reason, Reason> {
-    forward::<F>(skb, head, endpoint.ethernet)?;
-    if endpoint.flags & Endpoint::SHAPED == 0 {
-        // SAFETY: a helper call; the kernel checks the interface.
-        unsafe { bpf_redirect_peer(endpoint.ifindex, 0) };
-        Ok(Reason::ForwardedLocal)
-    } else {
-        redirect(skb, endpoint.ifindex, REDIRECTED);
-        Ok(Reason::ForwardedShaped)
+    enter::<F>(skb, head, endpoint.ethernet, endpoint.ifindex, endpoint.flags & Endpoint::SHAPED != 0)
+}
+
+/// As [`deliver`], to the pod behind `ifindex`, whose rate a queue limits if it is `shaped`.
+#[inline(always)]
+pub(crate) fn enter<F: Hop>(
+    skb: Skb,
+    head: Head,
+    ethernet: [u32; 3],
+    ifindex: u32,
+    shaped: bool,
+) -> Result<Reason, Reason> {
+    forward::<F>(skb, head, ethernet)?;
+    if shaped {
+        redirect(skb, ifindex, REDIRECTED);
+        return Ok(Reason::ForwardedShaped);
     }
+    // SAFETY: a helper call; the kernel checks the interface.
+    unsafe { bpf_redirect_peer(ifindex, 0) };
+    Ok(Reason::ForwardedLocal)
 }
 
 /// Sends out of an interface, to a neighbour that is known.

@@ -12,13 +12,14 @@ use crate::call::reason;
 use crate::icmp::Errand;
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, host_port, lookup, remote, tunnel};
+use crate::{either, finish, host_port, kept, lookup, remote, tunnel};
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let bytes = skb.len();
-    finish(skb, either(run(skb)), Direction::FromPod, bytes)
+    let reason = kept::again(skb).unwrap_or_else(|| either(run(skb)));
+    finish(skb, reason, Direction::FromPod, bytes)
 }
 
 #[inline(always)]
@@ -210,9 +211,14 @@ fn own<F: Hop>(skb: Skb, head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) 
         let reason = tunnel::check(skb);
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
-    let mut next = NextHop::NONE;
+    let (at, from) = (lookup::moment(), skb.ifindex());
+    let endpoint = lookup::endpoint(&F::key(ip.dst));
+    let mut next = match endpoint {
+        Some(endpoint) => NextHop::local(at, from, endpoint),
+        None => NextHop { at, from, ..NextHop::NONE },
+    };
     match track::follow_to::<F>(skb, head, &ip, ports, &raw mut next) {
-        Course::Straight if next.kind != 0 => {
+        Course::Straight if endpoint.is_none() && next.kind != 0 => {
             if let Some(reason) = remote::again::<F>(skb, head, &ip, link, &next) {
                 return Ok(Step::Decided(reason));
             }
@@ -227,7 +233,7 @@ fn own<F: Hop>(skb: Skb, head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) 
     if F::is_link_local(ip.dst) {
         return Err(Reason::LinkLocal);
     }
-    if let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) {
+    if let Some(endpoint) = endpoint {
         ip.may_hop()?;
         return act::deliver::<F>(skb, head, endpoint).map(Step::Decided);
     }

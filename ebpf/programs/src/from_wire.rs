@@ -3,13 +3,14 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use rhumb_ebpf_common::layout::NextHop;
 use rhumb_ebpf_common::{Direction, Ports, Reason, UDP, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::call::{given_mut, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, lookup, masquerade, tunnel};
+use crate::{either, finish, kept, lookup, masquerade, tunnel};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -23,6 +24,9 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
     act::forget_mark(skb);
     if !skb.is_for_host() {
         return Err(Reason::OtherHost);
+    }
+    if let Some(decided) = kept::again(skb) {
+        return Ok(decided);
     }
     // A tagged frame belongs to another interface, stacked on this one.
     if skb.vlan_present() != 0 {
@@ -66,11 +70,13 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Option<Reason>, Reason> {
     if ip.protocol == UDP && tunnel::takes::<F>(head, &ip) {
         return Err(Reason::ToStack);
     }
+    let at = lookup::moment();
     let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) else { return Ok(None) };
     ip.may_hop()?;
+    let mut next = NextHop::local(at, skb.ifindex(), endpoint);
     // What the flow asks for is for the pod's own packets.
     let mut ports = Ports::NONE;
-    let _course = track::follow::<F>(skb, head, &ip, &mut ports);
+    let _course = track::follow_to::<F>(skb, head, &ip, &mut ports, &raw mut next);
     act::deliver::<F>(skb, head, endpoint).map(Some)
 }
 

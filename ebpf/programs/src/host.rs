@@ -82,7 +82,7 @@ fn known<F: Hop>(skb: Skb, ip: &Ip<F>, ports: &Ports) -> u32 {
     if !flow.note(from, ports.signal, now) {
         return OTHER;
     }
-    flow.count(from, skb.len());
+    flow.count(side, skb.len());
     from as u32
 }
 

@@ -9,18 +9,18 @@ use aya_ebpf::bindings::{
     bpf_tunnel_key as TunnelKey,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_skb_get_tunnel_key, bpf_skc_lookup_tcp,
+    bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_loop,
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_get_tunnel_key, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
-use rhumb_ebpf_common::ct::{MOMENT_SHIFT, TICK_SHIFT};
+use rhumb_ebpf_common::ct::{Side, TICK_SHIFT};
 use rhumb_ebpf_common::event::{Event, Limit, RING, WAKE, Watch};
 use rhumb_ebpf_common::layout::{
-    self, Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, FLOWS, FRAGMENTS, Fragment,
-    FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, NextHop, PREFIXES, PrefixKey,
-    Remote, UPLINKS, Uplink,
+    self, Address, COUNTERS, Churn, Config, Count, Ct, CtKey, ENTRIES, Endpoint, Epoch, FLOWS, FRAGMENTS,
+    Fragment, FragmentKey, HostPortKey, HostPortValue, Link, NO_PREALLOC, Nat, NatKey, NextHop, PREFIXES,
+    PrefixKey, Remote, UPLINKS, Uplink,
 };
 use rhumb_ebpf_common::nat::{Probe, probes};
 use rhumb_ebpf_common::{
@@ -65,8 +65,15 @@ static EVENT_LIMITS: PerCpuArray<Limit> = PerCpuArray::with_max_entries(Reason::
 #[unsafe(no_mangle)]
 static mut WATCH: Watch = Watch::NOBODY;
 
+/// Written by the user side alone, as above.
+#[unsafe(link_section = ".bss.epoch")]
+#[unsafe(no_mangle)]
+static mut EPOCH: Epoch = Epoch { number: 0, shift: 0 };
+
 /// `BPF_NOEXIST`.
 const IF_ABSENT: u64 = 1;
+/// `BPF_EXIST`.
+const IF_PRESENT: u64 = 2;
 /// `BPF_F_CURRENT_NETNS`.
 const OWN_NAMESPACE: u64 = u64::MAX;
 
@@ -91,34 +98,20 @@ pub(crate) fn host_port(key: &HostPortKey) -> Option<&'static HostPortValue> {
     unsafe { HOST_PORTS.get(key) }
 }
 
-/// What the clock says that flows live by.
-#[derive(Clone, Copy)]
-pub(crate) struct Time(u64);
-
-impl Time {
-    #[inline(always)]
-    pub(crate) fn now() -> Self {
-        // SAFETY: a helper call without arguments.
-        Self(unsafe { bpf_ktime_get_coarse_ns() })
-    }
-
-    /// The tick that it is.
-    #[inline(always)]
-    pub(crate) const fn tick(self) -> u32 {
-        (self.0 >> TICK_SHIFT) as u32
-    }
-
-    /// The moment that it is.
-    #[inline(always)]
-    pub(crate) const fn moment(self) -> u32 {
-        (self.0 >> MOMENT_SHIFT) as u32
-    }
-}
-
-/// The tick that it is now.
+/// The tick that it is now, by the clock that flows live by.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    Time::now().tick()
+    // SAFETY: a helper call without arguments.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+}
+
+/// What next hops are compared by that are asked for now; before they are.
+#[inline(always)]
+pub(crate) fn moment() -> u64 {
+    // SAFETY: an aligned value of a static that lives as long as the programs; volatile, as the user side writes it.
+    let epoch = unsafe { (&raw const EPOCH).read_volatile() };
+    // SAFETY: a helper call without arguments, of which the kernel makes one load.
+    epoch.at(unsafe { bpf_jiffies64() })
 }
 
 /// What is remembered of a flow.
@@ -153,6 +146,14 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     Some(unsafe { &mut *scratch })
 }
 
+/// Remembers a flow in the place of the one that had its key; when that is gone, as a new one.
+#[inline(always)]
+pub(crate) fn replace_ct(key: &CtKey, flow: &Ct) {
+    if CT_TABLE.insert(key, flow, IF_PRESENT).is_err() {
+        put_ct(key, flow);
+    }
+}
+
 /// Remembers a flow; when the table cannot take it, the flow does without.
 #[inline(always)]
 pub(crate) fn put_ct(key: &CtKey, flow: &Ct) {
@@ -172,20 +173,35 @@ fn churned(map: u32, count: impl FnOnce(&mut Churn)) {
     }
 }
 
-/// Remembers in a flow where its packets go.
+/// Remembers in a flow where the packets of a side go.
 #[inline(always)]
-pub(crate) fn put_next(flow: &mut Ct, next: &NextHop) {
-    let [low, high] = next.mtu.to_ne_bytes();
-    let said = u32::from_ne_bytes([next.kind, next.class, low, high]);
-    let [a, b, c, d] = next.to;
-    let words = (&raw mut flow.next).cast::<u32>();
-    // In this order, as another CPU may read meanwhile: first that nothing is known, last the moment.
-    for (index, word) in [0, said, a, b, c, d].into_iter().enumerate() {
-        // SAFETY: the six aligned words of a value in an element that stays, see `ct`.
-        unsafe { words.wrapping_add(index).write_volatile(word) };
+pub(crate) fn put_next(flow: &mut Ct, side: Side, next: &NextHop) {
+    let kept = &raw mut flow.sent_mut(side).next;
+    // SAFETY: the aligned fields of a value in an element that stays, see `ct`. In this order, as another CPU may read
+    // meanwhile: first that nothing is known, last the moment.
+    unsafe { (&raw mut (*kept).at).write_volatile(0) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*kept).kind).write_volatile(next.kind) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*kept).class).write_volatile(next.class) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*kept).mtu).write_volatile(next.mtu) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*kept).from).write_volatile(next.from) };
+    // SAFETY: as above.
+    for (index, word) in next.to.into_iter().enumerate() {
+        unsafe { (&raw mut (*kept).to).cast::<u32>().wrapping_add(index).write_volatile(word) };
     }
     // SAFETY: as above.
-    unsafe { words.write_volatile(Time::now().moment()) };
+    unsafe { (&raw mut (*kept).at).write_volatile(next.at) };
+}
+
+/// The next hop that a flow keeps for the packets of a side, if it is of `at` and for packets that come by `from`. Read
+/// in an order that goes with that of [`put_next`].
+#[inline(always)]
+pub(crate) fn next(flow: &Ct, side: Side, at: u64, from: u32) -> Option<&NextHop> {
+    let next = &flow.sent(side).next;
+    (next.at == at && next.from == from).then_some(next)
 }
 
 /// The mapping under which an answer would come.

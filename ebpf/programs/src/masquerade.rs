@@ -166,15 +166,15 @@ extern "C" fn answered(ctx: *mut __sk_buff, ends: *const Ends, signal: u32, node
         && !flow.is_expired(now)
         && flow.has(Ct::MASQUERADED)
     {
-        let from = flow.from(side.other());
+        let sender = side.other();
         // What begins another flow is not an answer, and the pod will say so.
-        let _answer = flow.note(from, signal, now);
-        flow.count(from, skb.len());
+        let _answer = flow.note(flow.from(sender), signal, now);
+        flow.count(sender, skb.len());
         return flow.expires;
     }
     let Some(Scratch { flow, .. }) = lookup::scratch() else { return 0 };
     *flow = Ct::answered(key.protocol, side, signal, now);
-    flow.count(From::Replier, skb.len());
+    flow.count(side.other(), skb.len());
     flow.translate(Ct::MASQUERADED, node.addr, node.port);
     flow.uplink = skb.ifindex();
     lookup::put_ct(&key, flow);

@@ -80,10 +80,16 @@ impl Skb {
         self.pkt_type() == PACKET_HOST
     }
 
+    /// Direct access to as much as there is without bringing anything together.
+    #[inline(always)]
+    pub(crate) fn linear(self) -> Head {
+        Head { data: self.data() as usize, end: self.data_end() as usize }
+    }
+
     /// Direct access to the first `need` bytes, which are brought together if they are not.
     #[inline(always)]
     pub(crate) fn head(self, need: usize) -> Result<Head, Reason> {
-        let head = Head { data: self.data() as usize, end: self.data_end() as usize };
+        let head = self.linear();
         if head.data + need <= head.end {
             return Ok(head);
         }
@@ -94,7 +100,7 @@ impl Skb {
         if unsafe { bpf_skb_pull_data(self.ctx, need as u32) } != 0 {
             return Err(Reason::RewriteFailed);
         }
-        Ok(Head { data: self.data() as usize, end: self.data_end() as usize })
+        Ok(self.linear())
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn onward<F: Hop>(skb: Skb, link: *const Link, ports: *const Ports) -
 #[inline(always)]
 fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     let ip = F::parse(&skb, skb.len())?;
+    let (at, from) = (lookup::moment(), skb.ifindex());
     let remote = lookup::remote(&F::key(ip.dst));
     if let Some(remote) = remote
         && remote.has(Remote::NODE)
@@ -34,7 +35,7 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
     {
         return Err(Reason::MetadataService);
     }
-    let mut next = NextHop { class: ip.traffic_class(), ..NextHop::NONE };
+    let mut next = NextHop { at, from, class: ip.traffic_class(), ..NextHop::NONE };
     let reason = match remote {
         Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote, &mut next),
         Some(remote) if remote.has(Remote::KEEP_SOURCE) => {
@@ -43,7 +44,8 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
         }
         _ => send::<F>(skb, act::REDIRECTED, &mut next),
     };
-    if matches!(reason, Reason::ForwardedRemote | Reason::ForwardedTunnel) {
+    let known = next.kind & (NextHop::DIRECT | NextHop::TUNNEL) != 0;
+    if known && matches!(reason, Reason::ForwardedRemote | Reason::ForwardedTunnel) {
         track::keep::<F>(&ip, ports, &next);
     }
     Ok(reason)
@@ -52,18 +54,28 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
 /// Sends a packet where one of its flow went in this moment; nothing when that is no way for it.
 #[inline(always)]
 pub(crate) fn again<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, link: &Link, next: &NextHop) -> Option<Reason> {
-    let segment = skb.gso_size();
-    let headers = if segment == 0 { 0 } else { lookup::headers::<F>(skb, ip) };
-    let is_too_big = mtu::exceeds(ip, segment, headers, u32::from(next.mtu));
-    if ip.may_hop().is_err() || is_too_big || ip.traffic_class() != next.class {
+    if ip.may_hop().is_err() || !takes::<F>(skb, ip, next.class, next.mtu) {
         return None;
     }
     if next.kind & NextHop::TUNNEL != 0 {
         return Some(tunnel::again::<F>(skb, head, link, &next.to));
     }
     let [a, b, c, ifindex] = next.to;
-    let mark = if next.kind & NextHop::KEEP_SOURCE == 0 { act::REDIRECTED } else { act::REDIRECTED_KEEP };
-    Some(either(act::send::<F>(skb, head, [a, b, c], ifindex, mark)))
+    Some(either(act::send::<F>(skb, head, [a, b, c], ifindex, mark(next.kind))))
+}
+
+/// Whether the next hop of another packet, of this traffic class and MTU, takes this one too.
+#[inline(always)]
+pub(crate) fn takes<F: Hop>(skb: Skb, ip: &Ip<F>, class: u8, mtu: u16) -> bool {
+    let segment = skb.gso_size();
+    let headers = if segment == 0 { 0 } else { lookup::headers::<F>(skb, ip) };
+    !mtu::exceeds(ip, segment, headers, u32::from(mtu)) && ip.traffic_class() == class
+}
+
+/// What later hooks of ours read of packets to a next hop.
+#[inline(always)]
+pub(crate) const fn mark(kind: u8) -> u32 {
+    if kind & NextHop::KEEP_SOURCE == 0 { act::REDIRECTED } else { act::REDIRECTED_KEEP }
 }
 
 /// Lets a packet to a node pass unless the pod encapsulated it itself.

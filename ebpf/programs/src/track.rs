@@ -8,7 +8,7 @@ use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
 use crate::call::{given, given_mut};
-use crate::lookup::{self, Scratch, Time};
+use crate::lookup::{self, Scratch};
 use crate::packet::{Head, Skb};
 
 /// How many ticks the later fragments of a datagram may take (RFC 8200: 60 s).
@@ -51,6 +51,10 @@ pub(crate) struct Word(u32);
 impl Word {
     /// What answers the packet is to go through the stack, as it did.
     const STACK: u32 = 1 << 8;
+    /// The high side sent it.
+    const HIGH: u32 = 1 << 9;
+    /// Its flow takes the place of another with the same key.
+    const AGAIN: u32 = 1 << 10;
 
     #[inline(always)]
     pub(crate) const fn new(signal: Signal) -> Self {
@@ -66,6 +70,17 @@ impl Word {
     const fn signal(self) -> Signal {
         Signal::of_number(self.0 as u8)
     }
+
+    #[inline(always)]
+    const fn first_from(self, side: Side, again: bool) -> Self {
+        let high = if matches!(side, Side::High) { Self::HIGH } else { 0 };
+        Self(self.0 | high | if again { Self::AGAIN } else { 0 })
+    }
+
+    #[inline(always)]
+    const fn side(self) -> Side {
+        if self.0 & Self::HIGH == 0 { Side::Low } else { Side::High }
+    }
 }
 
 /// Takes note of a packet in its flow; `ports` becomes those of the packet.
@@ -74,7 +89,8 @@ pub(crate) fn follow<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, ports: &mut Ports
     follow_to::<F>(skb, head, ip, ports, core::ptr::null_mut())
 }
 
-/// As [`follow`]; where packets of a [straight](Course::Straight) flow went in this moment, `next` becomes that.
+/// As [`follow`]; a [straight](Course::Straight) flow keeps the next hop in `next`. Where that says none, it becomes what
+/// the flow keeps of its moment and interface.
 #[inline(always)]
 pub(crate) fn follow_to<F: Hop>(
     skb: Skb,
@@ -168,54 +184,63 @@ pub(crate) fn note(skb: Skb, ends: &Ends, word: Word) -> Course {
 extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32, next: *mut NextHop) -> u32 {
     let (skb, word) = (Skb { ctx }, Word(word));
     let Some(ends) = given(ends) else { return Course::Straight as u32 };
-    let ((key, side), time) = (ends.key(), Time::now());
-    let now = time.tick();
-    if let Some(flow) = lookup::ct(&key)
+    let ((key, side), now) = (ends.key(), lookup::now());
+    let known = lookup::ct(&key);
+    let again = known.is_some();
+    if let Some(flow) = known
         && !flow.is_expired(now)
+        && flow.note(flow.from(side), word.signal(), now)
     {
-        let from = flow.from(side);
-        if flow.note(from, word.signal(), now) {
-            flow.count(from, skb.len());
-            if word.0 & Word::STACK != 0 {
-                flow.divert(side.other());
-            }
-            let course = if !flow.is_diverted(side) {
-                if let Some(next) = given_mut(next)
-                    && flow.next.at == time.moment()
-                {
-                    *next = flow.next;
-                }
-                Course::Straight
-            } else if flow.has(side.stack()) {
-                Course::Stack
-            } else {
-                Course::HostPort
-            };
-            return course as u32;
+        flow.count(side, skb.len());
+        if word.0 & Word::STACK != 0 {
+            flow.divert(side.other());
         }
+        let course = if !flow.is_diverted(side) {
+            if let Some(next) = given_mut(next) {
+                if next.kind != 0 {
+                    lookup::put_next(flow, side, next);
+                } else if let Some(kept) = lookup::next(flow, side, next.at, next.from) {
+                    *next = *kept;
+                }
+            }
+            Course::Straight
+        } else if flow.has(side.stack()) {
+            Course::Stack
+        } else {
+            Course::HostPort
+        };
+        return course as u32;
     }
-    begin(skb, &key, word, side, now);
+    begin(skb, &key, word.first_from(side, again), now, next);
     Course::Straight as u32
 }
 
 /// Remembers a flow by its first packet.
 #[inline(never)]
-fn begin(skb: Skb, key: &CtKey, word: Word, side: Side, now: u32) {
+fn begin(skb: Skb, key: &CtKey, word: Word, now: u32, next: *const NextHop) {
     let Some(Scratch { flow, .. }) = lookup::scratch() else { return };
+    let side = word.side();
     *flow = Ct::first(key.protocol, side, word.signal(), now);
-    flow.count(flow.from(side), skb.len());
+    flow.count(side, skb.len());
     if word.0 & Word::STACK != 0 {
         flow.divert(side.other());
     }
-    lookup::put_ct(key, flow);
+    if let Some(next) = given(next) {
+        flow.sent_mut(side).next = *next;
+    }
+    if word.0 & Word::AGAIN == 0 {
+        lookup::put_ct(key, flow);
+    } else {
+        lookup::replace_ct(key, flow);
+    }
 }
 
 /// Remembers in the flow of a packet where the packet goes.
 #[inline(never)]
 pub(crate) fn keep<F: Hop>(ip: &Ip<F>, ports: &Ports, next: &NextHop) {
-    let (key, _) = Ends::new::<F>(ip.src, ip.dst, ports).key();
+    let (key, side) = Ends::new::<F>(ip.src, ip.dst, ports).key();
     if let Some(flow) = lookup::ct(&key) {
-        lookup::put_next(flow, next);
+        lookup::put_next(flow, side, next);
     }
 }
 

@@ -82,6 +82,18 @@ impl Router {
         }
     }
 
+    /// Who pod A is.
+    pub(crate) fn link_a(&self) -> PodLink {
+        PodLink {
+            v4: Some(POD_A.0.parse().expect("an address")),
+            v6: Some(POD_A.1.parse().expect("an address")),
+            mac: MacAddr::new(MAC_A).expect("unicast"),
+            host_mac: MacAddr::new(HOST_A).expect("unicast"),
+            chained: false,
+            host_ports: false,
+        }
+    }
+
     /// Where pod B is.
     pub(crate) fn endpoint_b(&self) -> Endpoint {
         let [mac, host_mac] = [MAC_B, HOST_B].map(|mac| MacAddr::new(mac).expect("unicast"));

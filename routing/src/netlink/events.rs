@@ -106,9 +106,19 @@ impl Events {
     /// # Errors
     /// The socket is unusable; a new one has to be opened.
     pub async fn next(&mut self) -> Result<Notices, KernelError> {
+        self.next_after(|| ()).await
+    }
+
+    /// As [`Events::next`]; calls `at_once` for whatever is heard before it is looked at, also for changes that this
+    /// process made and for those that do not concern rhumb: packets may go another way after any of them.
+    ///
+    /// # Errors
+    /// As [`Events::next`].
+    pub async fn next_after(&mut self, mut at_once: impl FnMut()) -> Result<Notices, KernelError> {
         loop {
             let host = &self.host;
             let heard = self.listening.receive(|datagram| {
+                at_once();
                 objects(datagram, |header| !host.is_own_port(header.port_number))
                     .fold(Notices::default(), |notices, object| {
                         notices.and(Notices::of(&object, &host.watch))
@@ -117,7 +127,10 @@ impl Events {
             match heard.await {
                 Ok(Ok(notices)) if notices.is_empty() => {}
                 Ok(Ok(notices)) => return Ok(notices),
-                Ok(Err(Overflow)) => return Ok(Notices::ALL),
+                Ok(Err(Overflow)) => {
+                    at_once();
+                    return Ok(Notices::ALL);
+                }
                 Err(cause) => return Err(KernelError::Socket { place: Place::Host, cause }),
             }
         }

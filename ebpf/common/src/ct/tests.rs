@@ -43,6 +43,56 @@ fn a_connection_goes_from_opening_to_closed() {
 }
 
 #[test]
+fn settled_states_are_those_that_packets_leave_as_they_are() {
+    for state in 1..=STREAM {
+        let flow = Ct { state, ..Ct::default() };
+        let left = |from| step(state, from, Signal::DATA) == Some(state);
+        if flow.is_left_by(Signal::DATA) {
+            assert!(left(From::Opener) && left(From::Replier), "{}", state::text(state));
+        }
+        assert!(SIGNALS[1..].iter().all(|signal| !flow.is_left_by(*signal)), "{}", state::text(state));
+    }
+    for state in [ESTABLISHED, HALF_CLOSED_BY_OPENER, HALF_CLOSED_BY_REPLIER, CLOSED, STREAM] {
+        assert!(Ct { state, ..Ct::default() }.is_left_by(Signal::DATA), "{}", state::text(state));
+    }
+}
+
+#[test]
+fn a_flow_of_an_earlier_layout_is_the_same_flow() {
+    for flags in [Ct::MASQUERADED, Ct::MASQUERADED | Ct::OPENER_HIGH] {
+        let earlier = EarlierCt {
+            expires: 900,
+            refresh: 500,
+            state: ESTABLISHED,
+            flags,
+            nat_port: [1, 2],
+            nat_addr: [7; 4],
+            uplink: 3,
+            created: 5,
+            packets: [10, 20],
+            bytes: [100, 200],
+            ..EarlierCt::default()
+        };
+        let flow = earlier.carried();
+        let (opener, replier) = (flow.sent(flow.opener()), flow.sent(flow.opener().other()));
+        assert_eq!((opener.packets, opener.bytes, replier.packets, replier.bytes), (10, 100, 20, 200));
+        assert_eq!((flow.expires, flow.refresh, flow.state, flow.flags), (900, 500, ESTABLISHED, flags));
+        assert_eq!((flow.nat_port, flow.nat_addr, flow.uplink, flow.created), ([1, 2], [7; 4], 3, 5));
+        assert_eq!((flow.low.next.kind, flow.high.next.kind), (0, 0));
+    }
+}
+
+#[test]
+fn a_next_hop_is_of_one_moment_and_one_epoch() {
+    let at = |number, jiffies| crate::layout::Epoch { number, shift: 1 }.at(jiffies);
+    assert_eq!(at(7, 100), at(7, 101));
+    assert_ne!(at(7, 101), at(7, 102));
+    assert_ne!(at(7, 100), at(8, 100));
+    // Neither stands in for the other, nor do they add up to the same.
+    assert_ne!(at(8, 100), at(7, 102));
+}
+
+#[test]
 fn a_refused_connection_is_soon_forgotten() {
     let flow = after(TCP, &[ASK, (From::Replier, Signal::ABORT)]);
     assert_eq!((flow.state, flow.expires), (RESET_BY_REPLIER, 11));
@@ -225,7 +275,7 @@ proptest! {
                 prop_assert!(soon, "{}", state::text(flow.state));
                 break;
             }
-            flow.count(from, 100);
+            flow.count(if opener { Side::Low } else { Side::High }, 100);
             if !flow.note(from, signal, now) {
                 flow = Ct::first(TCP, Side::Low, signal, now);
             }
