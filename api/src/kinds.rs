@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{NamespaceStatus, NodeStatus, PodStatus, Service
 use crate::dir::{Fault, read_kind};
 use crate::kind::{FieldError, HasStatus, Kind, KindScope};
 use crate::{
-    BGPAdvertisement, BGPClusterConfig, BGPNodeOverride, BGPPeerConfig, ENIPool, EndpointSlice, Namespace,
-    Node, NodeConfig, NodeState, NodeStateStatus, Pod, PodPool, Secret, Service,
+    BGPAdvertisement, BGPClusterConfig, BGPClusterConfigStatus, BGPNodeOverride, BGPPeerConfig, ENIPool,
+    EndpointSlice, Namespace, Node, NodeConfig, NodeState, NodeStateStatus, Pod, PodPool, Secret, Service,
 };
 
 /// An object of any kind.
@@ -58,7 +58,7 @@ kinds! {
     }
     own {
         BGPAdvertisement,
-        BGPClusterConfig,
+        BGPClusterConfig => BGPClusterConfigStatus,
         BGPNodeOverride,
         BGPPeerConfig,
         ENIPool,

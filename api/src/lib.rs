@@ -26,11 +26,11 @@ mod store;
 pub use annotations::{ADDRESSES, AnnotationError, PodAddressing, STICKY_ADDRESSES, pod_addressing};
 pub use bgp::{
     AdvertisementType, Aggregation, BGPAdvertisement, BGPAdvertisementSpec, BGPClusterConfig,
-    BGPClusterConfigSpec, BGPNodeOverride, BGPNodeOverrideSpec, BGPPeerConfig, BGPPeerConfigSpec,
-    BgpAttributes, BgpBfd, BgpCommunity, BgpCommunityError, BgpFamily, BgpGracefulRestart, BgpInstance,
-    BgpPeer, BgpPeerAsn, BgpPolicy, BgpPolicyAction, BgpPolicyMatch, BgpPolicyRule, BgpPrefixRange,
-    BgpRouteKind, BgpRoutes, BgpSet, BgpTimers, GatewayPeers, InstanceOverride, MeshPeers, PeerOverride,
-    ReflectorPeers, SecretReference, ServiceAddress, ServiceRoutes,
+    BGPClusterConfigSpec, BGPClusterConfigStatus, BGPNodeOverride, BGPNodeOverrideSpec, BGPPeerConfig,
+    BGPPeerConfigSpec, BgpAttributes, BgpBfd, BgpCommunity, BgpCommunityError, BgpFamily, BgpGracefulRestart,
+    BgpInstance, BgpPeer, BgpPeerAsn, BgpPolicy, BgpPolicyAction, BgpPolicyMatch, BgpPolicyRule,
+    BgpPrefixRange, BgpRouteKind, BgpRoutes, BgpSet, BgpTimers, GatewayPeers, InstanceOverride, MeshPeers,
+    PeerOverride, ReflectorPeers, SecretReference, ServiceAddress, ServiceRoutes,
 };
 pub use dir::DirStore;
 pub use eni_pool::{ENIPool, ENIPoolSpec, EniMasquerade, EniMode, EniWarm, GroupChoice, SubnetChoice};

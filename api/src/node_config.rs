@@ -21,8 +21,9 @@ pub struct NodeConfig {
 own_kind!(NodeConfig, "nodeconfigs", spec: NodeConfigSpec);
 
 /// What the operator decided for a node.
+///
+/// A program writes it, and agents of an older version read it: fields that are not known are passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodeConfigSpec {
     /// Blocks from which the node's agent leases addresses; they do not overlap.
     #[serde(default, rename = "podCIDRs")]
@@ -34,7 +35,6 @@ pub struct NodeConfigSpec {
 
 /// A block of pod addresses that belongs to a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PodCidr {
     /// The pool that it was carved from.
     pub pool: PoolName,
@@ -60,7 +60,7 @@ fn is_false(value: &bool) -> bool {
 
 /// What the operator knows of the instance's interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct EniConfig {
     /// The instance.
     pub instance: InstanceId,
@@ -97,7 +97,7 @@ fn yes() -> bool {
 
 /// An attached interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct EniInterface {
     /// Its id.
     pub id: EniId,
@@ -135,7 +135,7 @@ pub struct EniInterface {
 
 /// Why a node has not the addresses that it should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct EniWaiting {
     /// For programs: one word, for example `SubnetExhausted`.
     pub code: String,

@@ -25,9 +25,10 @@ own_kind!(NodeState, "nodestates", status: NodeStateStatus, default);
 
 /// What a node's agent says about itself.
 ///
-/// Every field is always written, so that a status put in place of an older one leaves nothing of it.
+/// Every field is always written, so that a status put in place of an older one leaves nothing of it. Fields that are not
+/// known are passed over: agents and the operator of an older version read it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NodeStateStatus {
     /// Addresses of the node; the first of each family is its primary one.
     pub addresses: Vec<IpAddr>,
@@ -54,7 +55,7 @@ pub struct NodeStateStatus {
 
 /// The instance of EC2 that a node is, as its metadata service says (IMDSv2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct InstanceIdentity {
     /// The instance.
     pub id: InstanceId,
@@ -71,7 +72,7 @@ pub struct InstanceIdentity {
 
 /// The agent's answer to [`crate::PodCidr::releasing`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BlockWord {
     /// The block.
     pub cidr: Prefix,
@@ -81,7 +82,7 @@ pub struct BlockWord {
 
 /// How it stands with a BGP peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BgpPeerStatus {
     /// The instance.
     pub instance: String,
@@ -98,7 +99,7 @@ pub struct BgpPeerStatus {
 
 /// How many addresses of a pool's blocks on one node are in which state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolUsage {
     /// The pool.
     pub pool: PoolName,
@@ -122,7 +123,7 @@ pub struct PoolUsage {
 
 /// One condition, in the manner of Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// What it is about, for example [`READY`].
     #[serde(rename = "type")]
@@ -199,6 +200,24 @@ mod tests {
         state.status.addresses = addresses.to_vec();
         assert_eq!(state.primary(Family::V4), Some(addresses[0]));
         assert_eq!(state.primary(Family::V6), Some(addresses[2]));
+    }
+
+    #[test]
+    fn what_a_newer_agent_says_is_read_by_an_older_one() {
+        let state: NodeState = serde_json::from_value(serde_json::json!({
+            "apiVersion": "rhumb.io/v1alpha1", "kind": "NodeState", "metadata": {"name": "node-1"},
+            "status": {
+                "addresses": ["192.0.2.1"], "colours": ["green"],
+                "conditions": [{"type": "Ready", "status": "True", "since": "today"}],
+                "bgpPeers": [{
+                    "instance": "main", "peer": "main/tor", "address": "192.0.2.2", "session": "established",
+                    "mood": "good",
+                }],
+            },
+        }))
+        .expect("read");
+        assert!(state.is_true(READY) && state.primary(Family::V4).is_some());
+        assert_eq!(state.status.bgp_peers[0].peer, "main/tor");
     }
 
     #[test]

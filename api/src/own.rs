@@ -4,11 +4,12 @@
 /// The group of rhumb's own kinds.
 pub(crate) const GROUP: &str = "rhumb.io";
 
-/// Gives an own kind its identity and its outer form: `apiVersion`, `kind`, `metadata`, and one part more.
+/// Gives an own kind its identity and its outer form: `apiVersion`, `kind`, `metadata`, and one part more, or a `spec`
+/// of people's and a `status` beside.
 ///
 /// The derived form of serde would not know `apiVersion` and `kind`, which stand in every object but in no field.
 macro_rules! own_kind {
-    ($type:ident, $plural:literal, $part:ident : $part_type:ty $(, $default:ident)?) => {
+    ($type:ident, $plural:literal, $part:ident : $part_type:ty $(, $default:ident)? $(; $status:ident : $status_type:ty)?) => {
         impl k8s_openapi::Resource for $type {
             const API_VERSION: &'static str = "rhumb.io/v1alpha1";
             const GROUP: &'static str = $crate::own::GROUP;
@@ -38,6 +39,10 @@ macro_rules! own_kind {
                 kind: &'static str,
                 metadata: &'a k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
                 $part: &'a $part_type,
+                $(
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    $status: Option<&'a $status_type>,
+                )?
             }
 
             #[derive(serde::Deserialize)]
@@ -48,6 +53,10 @@ macro_rules! own_kind {
                 metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
                 $(#[serde($default)])?
                 $part: $part_type,
+                $(
+                    #[serde(default)]
+                    $status: $status_type,
+                )?
             }
 
             impl serde::Serialize for $type {
@@ -57,6 +66,8 @@ macro_rules! own_kind {
                         kind: <$type as k8s_openapi::Resource>::KIND,
                         metadata: &self.metadata,
                         $part: &self.$part,
+                        // One that says nothing is not there, as in a file that a person wrote.
+                        $($status: Some(&self.$status).filter(|status| **status != <$status_type>::default()),)?
                     };
                     written.serialize(serializer)
                 }
@@ -74,7 +85,7 @@ macro_rules! own_kind {
                     if read.kind != kind {
                         return Err(D::Error::invalid_value(Unexpected::Str(&read.kind), &kind));
                     }
-                    Ok(Self { metadata: read.metadata, $part: read.$part })
+                    Ok(Self { metadata: read.metadata, $part: read.$part $(, $status: read.$status)? })
                 }
             }
         };

@@ -5,6 +5,7 @@
 //!   Node, NodeState, NodeConfig, PodPool ─► Cluster ─► decide ─► NodeConfig of each node
 //!                                              ▲                       │
 //!                     end of a grace period ───┘   what was written comes back as a change
+//!   Node, BGPClusterConfig, BGPPeerConfig ─► bgp ─► status of each BGPClusterConfig
 //! ```
 
 use std::fs::File;
@@ -24,7 +25,7 @@ use crate::cluster::{Cluster, Seen, Work};
 use crate::leader;
 
 /// What could not be written is decided anew after this time.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the operator until SIGTERM or SIGINT.
 pub(crate) async fn run(args: Args) -> Result<()> {
@@ -49,6 +50,9 @@ async fn lead(args: Args) -> Result<()> {
     let mut ready = args.ready_fd;
     let mut cluster = Cluster::default();
     let mut seen = everything(&store);
+    // Ends with this function, as all tasks of a set do.
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(crate::bgp::run(store.clone()));
     let mut problems = Vec::new();
     let mut wake: Option<Duration> = None;
     loop {

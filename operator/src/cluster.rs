@@ -153,7 +153,11 @@ fn assigned(config: &NodeConfig) -> NodeInput {
     NodeInput { assigned: blocks.collect(), ..NodeInput::default() }
 }
 
-fn fold<K: Kind, V>(table: &mut Option<BTreeMap<ObjectKey, V>>, update: Update<K>, row: impl Fn(K) -> V) {
+pub(crate) fn fold<K: Kind, V>(
+    table: &mut Option<BTreeMap<ObjectKey, V>>,
+    update: Update<K>,
+    row: impl Fn(K) -> V,
+) {
     match update {
         Update::Snapshot(objects) => {
             *table = Some(objects.into_iter().map(|object| (object.key(), row(object))).collect());

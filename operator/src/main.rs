@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod bgp;
 mod cluster;
 mod leader;
 

@@ -31,8 +31,6 @@ pub(crate) struct Plan {
 /// What keeps something from being done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Problem {
-    /// A BGPClusterConfig chooses no node.
-    NoMatchingNode { config: String },
     /// A BGPClusterConfig chooses this node, which another one configures.
     ConflictingClusterConfig { config: String, in_force: String },
     /// A peer is left out: its BGPPeerConfig is not there.
@@ -45,7 +43,6 @@ impl Problem {
     /// The condition that it makes true.
     pub(crate) fn condition(&self) -> &'static str {
         match self {
-            Problem::NoMatchingNode { .. } => "BGPNoMatchingNode",
             Problem::ConflictingClusterConfig { .. } => "BGPConflictingClusterConfig",
             Problem::MissingPeerConfig { .. } => "BGPMissingPeerConfig",
             Problem::MissingAuthSecret { .. } => "BGPMissingAuthSecret",
@@ -56,7 +53,6 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::NoMatchingNode { config } => write!(f, "BGPClusterConfig {config} chooses no node"),
             Problem::ConflictingClusterConfig { config, in_force } => {
                 write!(f, "BGPClusterConfig {config} is not in force here: {in_force} comes first")
             }
@@ -93,9 +89,6 @@ fn choose<'a>(
     let labels = inputs.nodes.get(node).cloned().unwrap_or_default();
     let mut chosen: Option<(&String, &BGPClusterConfigSpec)> = None;
     for (name, spec) in &inputs.cluster_configs {
-        if !inputs.nodes.values().any(|labels| spec.node_selector.matches(labels)) {
-            problems.push(Problem::NoMatchingNode { config: name.clone() });
-        }
         if !spec.node_selector.matches(&labels) {
             continue;
         }

@@ -12,8 +12,7 @@ use rhumb_model::{Prefix, Revision};
 use super::plan::Plan;
 
 /// Conditions that the plan's problems make true.
-const PROBLEMS: [&str; 4] =
-    ["BGPNoMatchingNode", "BGPConflictingClusterConfig", "BGPMissingPeerConfig", "BGPMissingAuthSecret"];
+const PROBLEMS: [&str; 3] = ["BGPConflictingClusterConfig", "BGPMissingPeerConfig", "BGPMissingAuthSecret"];
 
 /// Condition that says whether the speaker does what is wanted.
 const SPEAKER: &str = "BGPSpeakerReady";

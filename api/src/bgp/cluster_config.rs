@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{asn, at, label, once};
 use crate::own::{named, own_kind};
-use crate::{FieldError, ObjectMeta, Selector};
+use crate::{Condition, FieldError, ObjectMeta, Selector};
 
 /// With whom the nodes that it chooses speak BGP.
 ///
@@ -20,9 +20,22 @@ pub struct BGPClusterConfig {
     pub metadata: ObjectMeta,
     /// What a person wants.
     pub spec: BGPClusterConfigSpec,
+    /// What the operator says of it.
+    pub status: BGPClusterConfigStatus,
 }
 
-own_kind!(BGPClusterConfig, "bgpclusterconfigs", spec: BGPClusterConfigSpec);
+own_kind!(BGPClusterConfig, "bgpclusterconfigs", spec: BGPClusterConfigSpec; status: BGPClusterConfigStatus);
+
+/// What the operator says of a [`BGPClusterConfig`]. How it stands on each node, the node's
+/// [`crate::NodeState`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BGPClusterConfigStatus {
+    /// On how many nodes it is in force.
+    pub nodes: u32,
+    /// Conditions, one per type.
+    pub conditions: Vec<Condition>,
+}
 
 /// With whom the nodes that it chooses speak BGP.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -182,7 +195,7 @@ impl<'de> Deserialize<'de> for BgpPeerAsn {
 impl BGPClusterConfig {
     /// An object with this name.
     pub fn new(name: impl Into<String>, spec: BGPClusterConfigSpec) -> Self {
-        Self { metadata: named(name), spec }
+        Self { metadata: named(name), spec, status: BGPClusterConfigStatus::default() }
     }
 
     pub(crate) fn check(&self) -> Result<(), FieldError> {

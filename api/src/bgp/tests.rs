@@ -259,3 +259,23 @@ fn a_field_that_is_not_known_is_refused() {
         assert!(error.to_string().contains("colour"), "{error}");
     }
 }
+
+#[test]
+fn a_status_stands_beside_what_people_wrote() {
+    let written = json!({
+        "apiVersion": "rhumb.io/v1alpha1", "kind": "BGPClusterConfig", "metadata": {"name": "racks"},
+        "spec": {"nodeSelector": {}, "instances": [{"name": "main", "asn": 65000, "multipath": 16, "peers": []}]},
+    });
+    let plain: BGPClusterConfig = serde_json::from_value(written.clone()).expect("valid");
+    assert_eq!(serde_json::to_value(&plain).expect("written"), written, "one that says nothing is not there");
+    let mut told = written;
+    told["status"] = json!({
+        "nodes": 3, "conditions": [{"type": "NoMatchingNode", "status": "False", "since": "today"}], "mood": "good",
+    });
+    let read: BGPClusterConfig =
+        serde_json::from_value(told).expect("what a newer operator says is passed over");
+    assert_eq!((read.status.nodes, read.status.conditions.len()), (3, 1));
+    let again: BGPClusterConfig =
+        serde_json::from_value(serde_json::to_value(&read).expect("written")).expect("valid");
+    assert_eq!(again, read);
+}

@@ -62,7 +62,7 @@ fn a_condition_is_true_when_the_plan_has_its_problem_and_names_all() {
     let message =
         "peer main/a is left out: no BGPPeerConfig tor; peer main/b is left out: no BGPPeerConfig tor";
     assert_eq!(told("BGPMissingPeerConfig"), (ConditionStatus::True, message.into()));
-    for kind in ["BGPNoMatchingNode", "BGPConflictingClusterConfig", "BGPMissingAuthSecret"] {
+    for kind in ["BGPConflictingClusterConfig", "BGPMissingAuthSecret"] {
         assert_eq!(told(kind), (ConditionStatus::False, String::new()));
     }
 }
@@ -71,7 +71,6 @@ fn a_condition_is_true_when_the_plan_has_its_problem_and_names_all() {
 fn every_problem_has_a_condition_that_is_published() {
     let peer = PeerKey("main/a".into());
     let problems = [
-        Problem::NoMatchingNode { config: "a".into() },
         Problem::ConflictingClusterConfig { config: "a".into(), in_force: "b".into() },
         Problem::MissingPeerConfig { peer: peer.clone(), config: "a".into() },
         Problem::MissingAuthSecret { peer, why: "absent".into() },
