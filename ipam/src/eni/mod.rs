@@ -28,6 +28,7 @@
 //! state, as long as EC2's views lag by less than [`LAG`]. The explorer in `protocol.rs` looks for the opposite.
 
 mod action;
+pub mod agent;
 mod effects;
 mod facts;
 mod memory;
