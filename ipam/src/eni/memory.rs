@@ -18,7 +18,7 @@ pub const LAG: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     view: View,
-    effects: Vec<(Timestamp, Effect)>,
+    pub(super) effects: Vec<(Timestamp, Effect)>,
     pub(super) flying: BTreeMap<Key, Action>,
     /// Keys of calls whose end nobody knows, until a look that began after this time.
     pub(super) unsure: BTreeMap<Key, Timestamp>,
@@ -26,7 +26,7 @@ pub struct Memory {
     /// Since which look each interface that nobody has is seen to be so.
     orphans: BTreeMap<EniId, Timestamp>,
     /// Since which look each block of a NodeConfig is missed on its interface.
-    absent: BTreeMap<(EniId, Prefix), Timestamp>,
+    pub(super) absent: BTreeMap<(EniId, Prefix), Timestamp>,
     /// Since when the agent's word for a block is known.
     acked: BTreeMap<(NodeName, Prefix, u64), Timestamp>,
     /// Since when each node has more than it wants.

@@ -10,7 +10,7 @@
 //!                                       ▲  start ◄── one at a time per key ┘
 //!                                       └─ finish ◄── what became of it
 //! ```
-//! The operator drives it so: after every change, and at [`Plan::wake_at`], it calls `plan(&inputs, &mut memory, now)`, writes each
+//! The operator drives it so: after every change, and at [`Plan::wake_at`], it calls [`plan()`], writes each
 //! [`NodePlan`] whose record differs from the NodeConfig that it read (and only over that version of it), then begins as many of
 //! the [`Planned`] as its pace allows, in their order. It tells the [`Memory`] of each before it calls
 //! ([`Memory::start`]) and afterwards ([`Memory::finish`]); an [`Action`] whose [`Action::key`] is under way is not
@@ -29,17 +29,29 @@
 
 mod action;
 pub mod agent;
+mod demand;
 mod effects;
 mod facts;
+mod fleet;
+mod grow;
 mod memory;
+mod obstacle;
+mod plan;
 mod policy;
+mod record;
+mod room;
+mod shape;
+mod sweep;
 mod tags;
+#[cfg(test)]
+mod testing;
 mod trouble;
 mod verdict;
 
 pub use action::{Action, Addresses, Fault, Key, Planned, Priority, Reply};
 pub use facts::{EniBlock, Inputs, NodeFacts, Record, Report, Reservation, ReservationKind, View, Word};
 pub use memory::{LAG, Memory};
+pub use plan::plan;
 pub use policy::{EniPolicy, Groups, Subnets, Unit, Warm};
 pub use tags::{TAG_CLUSTER, TAG_CREATED, TAG_INSTANCE, TAG_NODE, TAG_TOKEN};
 pub use verdict::{Code, NodePlan, Plan, Verdict};

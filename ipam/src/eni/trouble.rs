@@ -117,6 +117,10 @@ impl Trouble {
         self.short.get(&(subnet.clone(), unit)).is_some_and(|until| now < *until)
     }
 
+    pub(super) fn short_until(&self, subnet: &SubnetId, unit: Unit) -> Option<Timestamp> {
+        self.short.get(&(subnet.clone(), unit)).copied()
+    }
+
     pub(super) fn is_blind(&self, subnet: &SubnetId, now: Timestamp) -> bool {
         self.blind.get(subnet).is_some_and(|until| now < *until)
     }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The interfaces of one node, sorted by what may be done with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use rhumb_model::{AttachmentStatus, Eni, EniStatus, InstanceId, NodeName, Prefix};
+
+use super::tags::has_all;
+use super::{EniPolicy, Inputs, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE, View};
+
+/// The interfaces of one node.
+#[derive(Debug, Default)]
+pub(super) struct Fleet<'a> {
+    /// Attached, or on the way, and to carry pods: by card and index.
+    pub(super) pods: Vec<&'a Eni>,
+    /// The primary one, if it carries no pods.
+    pub(super) spare: Option<&'a Eni>,
+    /// Made for the node, and nobody's yet.
+    pub(super) loose: Vec<&'a Eni>,
+    /// Places that interfaces have, whoever made them.
+    pub(super) places: BTreeSet<(u8, u8)>,
+    /// The primary one.
+    pub(super) primary: Option<&'a Eni>,
+}
+
+/// The interfaces of every instance, and those that nobody has.
+#[derive(Debug, Default)]
+pub(super) struct Fleets<'a> {
+    by_instance: BTreeMap<&'a InstanceId, Vec<&'a Eni>>,
+    loose: BTreeMap<(&'a str, &'a str), Vec<&'a Eni>>,
+}
+
+impl<'a> Fleets<'a> {
+    pub(super) fn of(view: &'a View, cluster: &str) -> Self {
+        let mut fleets = Self::default();
+        for eni in view.enis.values() {
+            if let Some(attachment) = &eni.attachment {
+                if let Some(instance) = &attachment.instance {
+                    fleets.by_instance.entry(instance).or_default().push(eni);
+                }
+            } else if is_ours(eni, cluster)
+                && eni.status == EniStatus::Available
+                && let (Some(node), Some(instance)) = (eni.tags.get(TAG_NODE), eni.tags.get(TAG_INSTANCE))
+            {
+                fleets.loose.entry((node, instance)).or_default().push(eni);
+            }
+        }
+        fleets
+    }
+
+    pub(super) fn fleet(
+        &self,
+        name: &NodeName,
+        node: &NodeFacts,
+        policy: &EniPolicy,
+        inputs: &Inputs,
+    ) -> Fleet<'a> {
+        let mut fleet = Fleet::default();
+        let mut attached = self.by_instance.get(&node.instance.id).cloned().unwrap_or_default();
+        attached.sort_by_key(|eni| place(eni));
+        for eni in attached {
+            let at = place(eni);
+            fleet.places.insert(at);
+            let is_primary = at == (0, 0);
+            if is_primary {
+                fleet.primary = Some(eni);
+            }
+            let excluded = has_all(&eni.tags, &policy.exclude_tags) || eni.requester_managed;
+            if excluded || !(is_primary || is_ours(eni, &inputs.cluster)) || !is_coming_or_there(eni) {
+                continue;
+            }
+            if at.0 > 0 || at.1 >= policy.first_interface_index {
+                fleet.pods.push(eni);
+            } else if is_primary {
+                fleet.spare = Some(eni);
+            }
+        }
+        let loose = self.loose.get(&(name.as_str(), node.instance.id.as_str()));
+        fleet.loose =
+            loose.into_iter().flatten().copied().filter(|eni| eni.zone == node.instance.zone).collect();
+        fleet
+    }
+}
+
+/// Whether the cluster's operator made it: the tags say so, and nothing else does.
+pub(super) fn is_ours(eni: &Eni, cluster: &str) -> bool {
+    eni.tags.get(TAG_CLUSTER).is_some_and(|tag| tag == cluster)
+}
+
+fn place(eni: &Eni) -> (u8, u8) {
+    eni.attachment
+        .as_ref()
+        .map_or((u8::MAX, u8::MAX), |attachment| (attachment.card, attachment.device_index))
+}
+
+fn is_coming_or_there(eni: &Eni) -> bool {
+    let attachment = eni.attachment.as_ref().map(|attachment| attachment.status);
+    matches!(eni.status, EniStatus::InUse | EniStatus::Attaching)
+        && matches!(attachment, Some(AttachmentStatus::Attaching | AttachmentStatus::Attached))
+}
+
+/// The blocks of an interface that pods can have addresses of.
+pub(super) fn blocks(eni: &Eni) -> impl Iterator<Item = Prefix> + '_ {
+    let single = eni.addresses.iter().map(|addr| Prefix::host(IpAddr::V4(*addr)));
+    single.chain(eni.prefixes.iter().copied()).chain(eni.prefixes_v6.iter().copied())
+}
+
+/// How many IPv4 addresses a block has.
+pub(super) fn size_v4(block: Prefix) -> u32 {
+    match block.addr() {
+        IpAddr::V4(_) => u32::try_from(block.size()).unwrap_or(u32::MAX),
+        IpAddr::V6(_) => 0,
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a node does not get what it should have, in words for the person on call: what is so, and what would help.
+
+use rhumb_model::{InstanceState, Prefix, SubnetId, Timestamp};
+
+use super::room::Rooms;
+use super::shape::Shape;
+use super::{Code, EniPolicy, Memory, NodeFacts, Unit, Verdict};
+
+/// What stands in the way of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    Leaving,
+    State(InstanceState),
+    NoSubnet,
+    NoSecurityGroup,
+    NoIpv6,
+    NoPrefixes,
+    UnknownType,
+    InstanceFull,
+    Exhausted { subnets: Vec<SubnetId>, again: Option<Timestamp> },
+    Fragmented { subnets: Vec<SubnetId>, free: u32 },
+    Budget { again: Option<Timestamp> },
+    MaxAllocate { most: u32 },
+    KubeletLimit { most: u32 },
+    Backoff { until: Timestamp, last: String },
+    Lost { block: Prefix },
+}
+
+impl Obstacle {
+    /// What subnets lack: everything, or only whole blocks.
+    pub(super) fn subnets(
+        subnets: &[SubnetId],
+        unit: Unit,
+        memory: &Memory,
+        rooms: &Rooms,
+        now: Timestamp,
+    ) -> Self {
+        let single: u32 = subnets.iter().map(|subnet| rooms.free(subnet, Unit::Address)).sum();
+        let subnets = subnets.to_vec();
+        if unit == Unit::Prefix && single >= Unit::Prefix.size() {
+            return Self::Fragmented { subnets, free: single };
+        }
+        let cooling = subnets.iter().filter(|subnet| memory.is_cooling(subnet, unit, now));
+        let again = cooling.filter_map(|subnet| memory.trouble.short_until(subnet, unit)).min();
+        Self::Exhausted { subnets, again }
+    }
+
+    /// Whether it is about IPv4 addresses, and over when they are found elsewhere.
+    pub(super) fn is_of_addresses(&self) -> bool {
+        !matches!(self, Self::NoIpv6)
+    }
+
+    pub(super) fn verdict(
+        &self,
+        node: &NodeFacts,
+        policy: &EniPolicy,
+        shape: &Shape,
+        now: Timestamp,
+    ) -> Verdict {
+        let (pool, kind, zone) = (&node.pool, &node.instance.kind, &node.instance.zone);
+        let in_time = |at: &Option<Timestamp>| {
+            at.map_or_else(String::new, |at| format!(" It is tried again in {} s.", at.since(now).as_secs()))
+        };
+        let (code, text) = match self {
+            Self::Leaving => (
+                Code::Leaving,
+                "The node is drained or about to go: nothing is assigned or taken. Uncordon it to have it served again."
+                    .to_owned(),
+            ),
+            Self::State(state) => (
+                Code::InstanceState,
+                format!("Instance {} is {state:?} and takes no interfaces. Start it, or remove the Node object.", node.instance.id),
+            ),
+            Self::NoSubnet => (
+                Code::NoSubnet,
+                format!(
+                    "No subnet that ENIPool {pool} chooses is in zone {zone} and in the instance's VPC. Add one to \
+                     spec.subnets, or tag one of this zone."
+                ),
+            ),
+            Self::NoSecurityGroup => (
+                Code::NoSecurityGroup,
+                format!(
+                    "No security group is chosen by ENIPool {pool}. Name one in spec.securityGroups.ids, or tag one of \
+                     the VPC."
+                ),
+            ),
+            Self::NoIpv6 => (
+                Code::NoIpv6,
+                format!(
+                    "ENIPool {pool} wants IPv6, and the subnet has no IPv6 block. Associate a /64 with the subnet, choose \
+                     one that has it, or set spec.ipv6: false."
+                ),
+            ),
+            Self::NoPrefixes => (
+                Code::NoPrefixes,
+                format!(
+                    "Instances of type {kind} cannot have prefixes (they are not of the Nitro system). Use another type, \
+                     or an ENIPool with mode: addresses for these nodes."
+                ),
+            ),
+            Self::UnknownType => (
+                Code::UnknownType,
+                format!(
+                    "Nobody knows what type {kind} allows: it is taken for the smallest. Allow ec2:DescribeInstanceTypes, \
+                     or use a newer rhumb."
+                ),
+            ),
+            Self::InstanceFull => (
+                Code::InstanceFull,
+                format!(
+                    "All {} interfaces of {} slots that type {kind} allows are in use. Use a larger type{}{}.",
+                    shape.interfaces,
+                    shape.slots,
+                    if policy.unit == Some(Unit::Address) && shape.prefixes {
+                        ", or mode: prefixes, which holds 16 addresses in a slot"
+                    } else {
+                        ""
+                    },
+                    if policy.first_interface_index > 0 {
+                        ", or let the primary interface carry pods (firstInterfaceIndex: 0)"
+                    } else {
+                        ""
+                    },
+                ),
+            ),
+            Self::Exhausted { subnets, again } => (
+                Code::SubnetExhausted,
+                format!(
+                    "{} no addresses left.{} Add a subnet of zone {zone} to spec.subnets of ENIPool {pool}, or free \
+                     addresses (unused interfaces, load balancers).",
+                    have(subnets),
+                    in_time(again),
+                ),
+            ),
+            Self::Fragmented { subnets, free } => (
+                Code::SubnetFragmented,
+                format!(
+                    "{} {free} addresses left, but no whole /28 among them. Reserve a part for prefixes \
+                     (create-subnet-cidr-reservation --reservation-type prefix), add a subnet of zone {zone}, or set \
+                     allowAddressesInPrefixSubnets: true in ENIPool {pool}.",
+                    have(subnets),
+                ),
+            ),
+            Self::Budget { again } => (
+                Code::Budget,
+                format!(
+                    "{} interfaces were made for this node within the hour, which is all that ENIPool {pool} \
+                     allows.{} Look for why they are needed again and again, or raise spec.interfaceBudgetPerHour.",
+                    policy.interfaces_per_hour,
+                    in_time(again),
+                ),
+            ),
+            Self::MaxAllocate { most } => (
+                Code::MaxAllocate,
+                format!("Pods use all {most} addresses that ENIPool {pool} allows a node. Raise spec.maxAllocate, or add nodes."),
+            ),
+            Self::KubeletLimit { most } => (
+                Code::KubeletLimit,
+                format!("The kubelet takes no more than {most} pods, and they are there. Raise its maxPods, or add nodes."),
+            ),
+            Self::Backoff { until, last } => (
+                Code::Backoff,
+                format!(
+                    "{last}, several times in a row: nothing is tried for this node for {} s. Compare the instance's \
+                     interfaces with what EC2 shows.",
+                    until.since(now).as_secs(),
+                ),
+            ),
+            Self::Lost { block } => (
+                Code::BlockLost,
+                format!(
+                    "EC2 no longer holds {block}, which this node has: somebody else took it. Pods with an address of it \
+                     are cut off: delete them, and find out who changes this cluster's interfaces."
+                ),
+            ),
+        };
+        Verdict { code, text }
+    }
+}
+
+/// What stands in the way of every node alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum General {
+    Unreachable,
+    Quota { code: String },
+    Refused { call: &'static str, code: String },
+}
+
+impl General {
+    pub(super) fn verdict(&self) -> Verdict {
+        let (code, text) = match self {
+            Self::Unreachable => (
+                Code::Unreachable,
+                "EC2 does not answer the operator. Look at its log, at the endpoint's reachability and at the AWS health \
+                 page; calls go on when it answers."
+                    .to_owned(),
+            ),
+            Self::Quota { code } => (
+                Code::Quota,
+                format!(
+                    "EC2 answers {code}: a quota is used up and nobody gets more. Raise it (Service Quotas: network \
+                     interfaces per Region, Network Address Usage per VPC), delete unused interfaces, or use mode: \
+                     prefixes, which counts one unit for 16 addresses."
+                ),
+            ),
+            Self::Refused { call, code } => (
+                Code::Refused,
+                format!(
+                    "EC2 answers {code} to {call}. Allow ec2:{call} in the operator's IAM policy, or renew its credentials."
+                ),
+            ),
+        };
+        Verdict { code, text }
+    }
+}
+
+fn have(subnets: &[SubnetId]) -> String {
+    let names: Vec<&str> = subnets.iter().map(SubnetId::as_str).collect();
+    match names.as_slice() {
+        [one] => format!("Subnet {one} has"),
+        several => format!("Subnets {} have", several.join(", ")),
+    }
+}

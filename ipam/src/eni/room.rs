@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which addresses of a subnet nobody has, and which of them to take: adjacent ones, from the lowest /28 that is partly
+//! taken already, so that whole ones stay for prefixes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use rhumb_model::{Prefix, Subnet, SubnetId};
+
+use super::{Action, Addresses, Inputs, Memory, Reservation, ReservationKind, Unit, View};
+
+/// All subnets, by /28.
+#[derive(Debug, Default)]
+pub(super) struct Rooms(BTreeMap<SubnetId, Room>);
+
+#[derive(Debug)]
+struct Room {
+    /// First address of the subnet.
+    first: u32,
+    /// For each /28 the addresses that somebody has, by bits.
+    taken: Vec<u16>,
+    /// For each /28 whether a part of it is reserved, and for what.
+    reserved: Vec<Option<ReservationKind>>,
+    /// No /28 below is partly taken; none below is free.
+    partly_from: usize,
+    free_from: usize,
+}
+
+/// VPCs have no greater subnets.
+const GREATEST: u8 = 16;
+/// A /28.
+const BLOCK: u32 = 16;
+/// The subnet itself, the router, the resolver, one for the future; and the last one.
+const RESERVED_FIRST: u32 = 4;
+
+impl Rooms {
+    /// What is free by the view, is in no call that is under way, and is not on its way back.
+    pub(super) fn of(view: &View, memory: &Memory, inputs: &Inputs) -> Self {
+        let rooms = view.subnets.values().filter_map(|subnet| Some((subnet.id.clone(), Room::of(subnet)?)));
+        let mut rooms = Self(rooms.collect());
+        for Reservation { subnet, cidr, kind } in &view.reservations {
+            if let Some(room) = rooms.0.get_mut(subnet) {
+                room.reserve(*cidr, *kind);
+            }
+        }
+        for eni in view.enis.values() {
+            let Some(room) = rooms.0.get_mut(&eni.subnet) else { continue };
+            room.take(eni.primary, 1);
+            eni.addresses.iter().for_each(|addr| room.take(*addr, 1));
+            eni.prefixes.iter().for_each(|prefix| room.take_block(*prefix));
+        }
+        for action in memory.flying.values() {
+            rooms.claim(action);
+        }
+        // A block that EC2 is asked to take would be taken again and again if it were assigned meanwhile.
+        let records = inputs.nodes.values().flat_map(|node| &node.record.blocks);
+        for block in records.filter(|block| block.releasing.is_some()) {
+            rooms.0.values_mut().for_each(|room| room.take_block(block.cidr));
+        }
+        rooms
+    }
+
+    fn claim(&mut self, action: &Action) {
+        let (Action::Create { subnet, addresses, .. } | Action::Assign { subnet, addresses, .. }) = action
+        else {
+            return;
+        };
+        let Some(room) = self.0.get_mut(subnet) else { return };
+        if let Action::Create { primary: Some(primary), .. } = action {
+            room.take(*primary, 1);
+        }
+        if let Addresses::These(blocks) = addresses {
+            blocks.iter().for_each(|block| room.take_block(*block));
+        }
+    }
+
+    /// How many units the subnet could give.
+    pub(super) fn free(&self, subnet: &SubnetId, unit: Unit) -> u32 {
+        self.0.get(subnet).map_or(0, |room| room.free(unit))
+    }
+
+    /// Takes up to `units`; those that it says are no longer free.
+    pub(super) fn pick(&mut self, subnet: &SubnetId, unit: Unit, units: u32) -> Vec<Prefix> {
+        let Some(room) = self.0.get_mut(subnet) else { return Vec::new() };
+        match unit {
+            Unit::Address => room.pick_addresses(units),
+            Unit::Prefix => room.pick_prefixes(units),
+        }
+    }
+}
+
+impl Room {
+    fn of(subnet: &Subnet) -> Option<Self> {
+        let cidr = subnet.cidr.filter(|cidr| cidr.len() >= GREATEST)?;
+        let IpAddr::V4(first) = cidr.addr() else { return None };
+        let size = u32::try_from(cidr.size()).ok()?;
+        let blocks = usize::try_from(size.div_ceil(BLOCK)).ok()?;
+        let mut room = Self {
+            first: first.to_bits(),
+            taken: vec![0; blocks],
+            reserved: vec![None; blocks],
+            partly_from: 0,
+            free_from: 0,
+        };
+        room.take(first, RESERVED_FIRST);
+        room.take(Ipv4Addr::from_bits(room.first + size - 1), 1);
+        Some(room)
+    }
+
+    fn place(&self, addr: u32) -> Option<(usize, u32)> {
+        let offset = addr.checked_sub(self.first)?;
+        let block = usize::try_from(offset / BLOCK).ok().filter(|block| *block < self.taken.len())?;
+        Some((block, offset % BLOCK))
+    }
+
+    fn take(&mut self, addr: Ipv4Addr, count: u32) {
+        for addr in addr.to_bits()..=addr.to_bits().saturating_add(count - 1) {
+            if let Some((block, bit)) = self.place(addr) {
+                self.taken[block] |= 1 << bit;
+            }
+        }
+    }
+
+    fn take_block(&mut self, block: Prefix) {
+        if let (IpAddr::V4(addr), Ok(size)) = (block.addr(), u32::try_from(block.size())) {
+            self.take(addr, size);
+        }
+    }
+
+    fn reserve(&mut self, cidr: Prefix, kind: ReservationKind) {
+        let (IpAddr::V4(first), IpAddr::V4(last)) = (cidr.addr(), cidr.last()) else { return };
+        let blocks = self.place(first.to_bits()).zip(self.place(last.to_bits()));
+        if let Some(((first, _), (last, _))) = blocks {
+            self.reserved[first..=last].fill(Some(kind));
+        }
+    }
+
+    fn free(&self, unit: Unit) -> u32 {
+        let each = self.taken.iter().zip(&self.reserved).map(|(taken, reserved)| match (unit, reserved) {
+            (Unit::Address, None) => taken.count_zeros(),
+            (Unit::Prefix, None | Some(ReservationKind::Prefix)) => u32::from(*taken == 0),
+            (Unit::Address, Some(_)) | (Unit::Prefix, Some(ReservationKind::Explicit)) => 0,
+        });
+        each.sum()
+    }
+
+    fn pick_addresses(&mut self, count: u32) -> Vec<Prefix> {
+        let mut picked = Vec::new();
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let partly = |taken: u16| taken != 0 && taken != u16::MAX;
+        let mut place = self.partly_from;
+        while picked.len() < wanted && place < self.taken.len() {
+            if self.reserved[place].is_none() && partly(self.taken[place]) {
+                self.pick_in(place, wanted, &mut picked);
+            }
+            if self.reserved[place].is_none() && partly(self.taken[place]) {
+                break;
+            }
+            place += 1;
+        }
+        self.partly_from = place.min(self.taken.len());
+        while picked.len() < wanted {
+            let Some(place) = self.next_free(|reserved| reserved.is_none()) else { break };
+            self.pick_in(place, wanted, &mut picked);
+            // What is left of it is the next to be taken from.
+            self.partly_from = self.partly_from.min(place);
+        }
+        picked
+    }
+
+    fn pick_in(&mut self, place: usize, wanted: usize, picked: &mut Vec<Prefix>) {
+        for bit in 0..BLOCK {
+            if picked.len() < wanted && self.taken[place] & (1 << bit) == 0 {
+                self.taken[place] |= 1 << bit;
+                picked.push(Prefix::host(IpAddr::V4(self.addr(place, bit))));
+            }
+        }
+    }
+
+    fn pick_prefixes(&mut self, count: u32) -> Vec<Prefix> {
+        let mut picked = Vec::new();
+        for place in 0..self.taken.len() {
+            // What is reserved for prefixes is of no other use.
+            if self.reserved[place] == Some(ReservationKind::Prefix) && self.taken[place] == 0 {
+                self.pick_whole(place, count, &mut picked);
+            }
+        }
+        while picked.len() < usize::try_from(count).unwrap_or(usize::MAX) {
+            let Some(place) = self.next_free(|reserved| reserved.is_none()) else { break };
+            self.pick_whole(place, count, &mut picked);
+        }
+        picked
+    }
+
+    fn pick_whole(&mut self, place: usize, count: u32, picked: &mut Vec<Prefix>) {
+        if picked.len() < usize::try_from(count).unwrap_or(usize::MAX) {
+            self.taken[place] = u16::MAX;
+            picked.push(Prefix::containing(IpAddr::V4(self.addr(place, 0)), Unit::Prefix.len()));
+        }
+    }
+
+    /// The lowest /28 of which nobody has an address. Nothing is given back while a plan is made.
+    fn next_free(&mut self, allowed: fn(&Option<ReservationKind>) -> bool) -> Option<usize> {
+        let free = |place: &usize| self.taken[*place] == 0 && allowed(&self.reserved[*place]);
+        let place = (self.free_from..self.taken.len()).find(free);
+        self.free_from = place.unwrap_or(self.taken.len());
+        place
+    }
+
+    fn addr(&self, place: usize, bit: u32) -> Ipv4Addr {
+        let offset = u32::try_from(place).expect("a subnet has at most 4096 blocks") * BLOCK + bit;
+        Ipv4Addr::from_bits(self.first + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests;
