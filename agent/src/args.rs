@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/rhumb")]
     pub(crate) bpffs: PathBuf,
 
-    /// How many flows the datapath remembers, and how many of them masqueraded; about 320 bytes of memory for each,
+    /// How many flows the datapath remembers, and how many of them masqueraded; about 384 bytes of memory for each,
     /// taken at once. Another number than before keeps the flows that there are.
     #[arg(long, value_name = "N", default_value_t = rhumb_ebpf::Config::FLOWS,
         value_parser = clap::value_parser!(u32).range(1024..=1 << 24))]

@@ -32,13 +32,13 @@ pub struct Config {
     /// A directory of our own on a BPF file system, for example `/sys/fs/bpf/rhumb`; it is made when it is absent, and
     /// the file system mounted at its parent. No part of the name below the mount may contain a dot.
     pub bpffs: PathBuf,
-    /// How many flows are remembered, and how many of them masqueraded. The memory is taken at once: about 320 bytes for
+    /// How many flows are remembered, and how many of them masqueraded. The memory is taken at once: about 384 bytes for
     /// each.
     pub flows: u32,
 }
 
 impl Config {
-    /// How many flows are remembered unless somebody says otherwise: 41 MiB.
+    /// How many flows are remembered unless somebody says otherwise: 48 MiB.
     pub const FLOWS: u32 = FLOWS;
 
     /// A datapath in the directory `bpffs`, as large as it is by default.

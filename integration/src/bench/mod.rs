@@ -11,6 +11,6 @@ mod traffic;
 mod trial;
 mod twin;
 
-pub use path::path;
+pub use path::{Part, path};
 pub use pods::pods;
 pub use report::{Aim, Measure, Report, median, percentile};

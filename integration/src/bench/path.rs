@@ -20,7 +20,8 @@ const FAR: [&str; 2] = ["from_wire", "from_tunnel"];
 const PATIENCE: Duration = Duration::from_secs(5);
 const NOTE: &str = "Beside peers, run by run in turn; medians. 1 CPU: client and server share one, which shows the path's own \
                     cost; 2 CPUs: each has its own.\n\
-                    programs: mean of the kernel's clock under load, less that of a program that does nothing; raw. \
+                    programs: mean of the kernel's clock under load, less that of a program that does nothing in the same run, at the \
+                    same hook of the plain pods, which is told too (50 to 60 ns when the aims were set); raw. \
                     calibrated: raw x (exchanges a second of plain routing in this run / those of the machine when the \
                     aims were set: 119,700 on one node, 95,300 across nodes; IPv4, 1 CPU). Nanoseconds of two machines, or \
                     of one in two hours, are not to be compared as they are; aims in nanoseconds are judged by the calibrated \
@@ -43,13 +44,26 @@ struct Way<'a> {
     connections: Aim,
 }
 
-/// Packets between pods beside the same over plain veth pairs and kernel routing, and through VXLAN beside the kernel's.
+/// What of the bench is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Rates of traffic beside peers.
+    Rates,
+    /// What programs take under load, on direct ways.
+    Programs,
+    /// What programs take for packets in memory.
+    Trials,
+}
+
+/// Packets between pods beside the same over plain veth pairs and kernel routing, and through VXLAN beside the kernel's;
+/// all of it, or one part.
 ///
 /// # Errors
 /// When the lab does not start, or a connection breaks.
-pub fn path() -> Result<Report> {
+pub fn path(only: Option<Part>) -> Result<Report> {
     let mut report = Report::new("path", NOTE);
     let at_least = Aim::RatioAtLeast;
+    let wanted = |part| only.is_none_or(|only| only == part);
     in_lab("bpath", "direct", |lab, ours| {
         let twin = Twin::plain(lab)?;
         let way = |name, to, exchanges, connections| Way {
@@ -60,25 +74,40 @@ pub fn path() -> Result<Report> {
             exchanges,
             connections,
         };
-        let beside = compare_all(&mut report, &way("same node", 1, at_least(1.0), at_least(1.0)), ours)?;
-        let across = compare_all(&mut report, &way("across nodes", 2, at_least(0.95), at_least(0.9)), ours)?;
-        let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
-        let price = Price { nothing: &nothing, twin: &twin, lab, ours };
-        let most = |established, new, speed| Some(Most { established, new, speed });
-        let same = most(270.0, 500.0, beside / REFERENCE[0]);
-        price.add(&mut report, ("same node", 1), &["from_pod"], same)?;
-        // What one packet meets on its way: two programs where it starts, one where it arrives.
-        let way = ["from_pod", "to_wire", "from_wire"];
-        price.add(&mut report, ("across nodes", 2), &way, most(500.0, 1500.0, across / REFERENCE[1]))?;
-        Trials { node: lab.node(0), pods: ours }.direct(&mut report)
+        let same = way("same node", 1, at_least(1.0), at_least(1.0));
+        let across = way("across nodes", 2, at_least(0.95), at_least(0.9));
+        let rates = if wanted(Part::Rates) { compare_all } else { compare_exchanges };
+        if wanted(Part::Rates) || wanted(Part::Programs) {
+            let [beside, across] = [rates(&mut report, &same, ours)?, rates(&mut report, &across, ours)?];
+            if wanted(Part::Programs) {
+                let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
+                let price = Price { nothing: &nothing, twin: &twin, lab, ours };
+                let most = |established, new, speed| Some(Most { established, new, speed });
+                let same = most(270.0, 500.0, beside / REFERENCE[0]);
+                price.add(&mut report, ("same node", 1), &["from_pod"], same)?;
+                // What one packet meets on its way: two programs where it starts, one where it arrives.
+                let way = ["from_pod", "to_wire", "from_wire"];
+                let across = most(500.0, 1500.0, across / REFERENCE[1]);
+                price.add(&mut report, ("across nodes", 2), &way, across)?;
+            }
+        }
+        if wanted(Part::Trials) {
+            Trials { node: lab.node(0), pods: ours }.direct(&mut report)?;
+        }
+        Ok(())
     })?;
+    if only == Some(Part::Programs) {
+        return Ok(report);
+    }
     in_lab("btun", "tunnel", |lab, ours| {
         for (peer, rules, aim) in [("kernel VXLAN", false, 1.0), ("Flannel", true, 1.25)] {
             let twin = Twin::overlay(lab, rules)?;
             let (name, exchanges, connections) = ("VXLAN", at_least(aim), at_least(aim));
             let way = Way { name, to: 2, peer, twin: &twin, exchanges, connections };
-            compare_all(&mut report, &way, ours)?;
-            if !rules {
+            if wanted(Part::Rates) {
+                compare_all(&mut report, &way, ours)?;
+            }
+            if !rules && only.is_none() {
                 let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
                 let price = Price { nothing: &nothing, twin: &twin, lab, ours };
                 let way = ["from_pod", "to_tunnel", "to_wire", "from_wire", "from_tunnel"];
@@ -90,7 +119,9 @@ pub fn path() -> Result<Report> {
             .split_whitespace()
             .find_map(|word| word.split('/').next()?.parse().ok())
             .context("the other node has an IPv4 address")?;
-        Trials { node: lab.node(0), pods: ours }.tunnel(&mut report, peer.octets())?;
+        if wanted(Part::Trials) {
+            Trials { node: lab.node(0), pods: ours }.tunnel(&mut report, peer.octets())?;
+        }
         let tunnelled = lab.node(1).packets()?.iter().any(|(direction, ..)| direction == "from_tunnel");
         ensure!(tunnelled, "the nodes used another way than the tunnel");
         Ok(())
@@ -116,13 +147,27 @@ fn in_lab(name: &'static str, routing: &str, work: impl FnOnce(&Lab, &[Pod]) -> 
     lab.close()
 }
 
-/// Adds all kinds of traffic; the peer's exchanges a second on one CPU, which say how fast the machine is in this run.
-fn compare_all(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<f64> {
+/// Lets short connections not use up the ports of a second.
+fn widen_ports(way: &Way<'_>, ours: &[Pod]) -> Result<()> {
     for namespace in ours.iter().map(|pod| &pod.namespace).chain(&way.twin.pods) {
-        // Short connections use up the ports of a second otherwise.
         namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
     }
+    Ok(())
+}
+
+/// Adds exchanges alone; as [`compare_all`].
+fn compare_exchanges(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<f64> {
+    widen_ports(way, ours)?;
+    let measure = compare(way, Traffic::RequestResponse, Family::V4, Cpus::One, ours)?;
+    let speed = measure.peer.map(|(_, rate)| rate);
+    report.add(measure);
+    speed.context("exchanges were counted")
+}
+
+/// Adds all kinds of traffic; the peer's exchanges a second on one CPU, which say how fast the machine is in this run.
+fn compare_all(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<f64> {
+    widen_ports(way, ours)?;
     let mut speed = None;
     for traffic in Traffic::ALL {
         for family in Family::BOTH {
@@ -202,9 +247,12 @@ impl Price<'_> {
             [(Traffic::RequestResponse, "established"), (Traffic::ConnectRequestClose, "short connections")]
         {
             for family in Family::BOTH {
-                let samples = (0..RUNS)
-                    .map(|_| self.once(traffic, family, to, programs))
-                    .collect::<Result<Vec<_>>>()?;
+                let (mut samples, mut nothings) = (Vec::new(), Vec::new());
+                for _ in 0..RUNS {
+                    let (nothing, each) = self.once(traffic, family, to, programs)?;
+                    nothings.push(nothing);
+                    samples.push(each);
+                }
                 let sums: Vec<f64> = samples.iter().map(|each| each.iter().sum()).collect();
                 let whole = format!("programs, {name}, {what}, {family}");
                 report.add(match most {
@@ -215,6 +263,8 @@ impl Price<'_> {
                     }
                     None => Measure::alone(&whole, "ns", &sums, Aim::None),
                 });
+                let idle = format!("a program that does nothing, beside {name}, {what}, {family}");
+                report.add(Measure::alone(&idle, "ns", &nothings, Aim::None));
                 for (index, program) in programs.iter().enumerate().filter(|_| programs.len() > 1) {
                     let each: Vec<f64> = samples.iter().map(|sample| sample[index]).collect();
                     let name = format!("of them {program}, {name}, {what}, {family}");
@@ -225,8 +275,14 @@ impl Price<'_> {
         Ok(())
     }
 
-    /// The mean of each program.
-    fn once(&self, traffic: Traffic, family: Family, to: usize, programs: &[&str]) -> Result<Vec<f64>> {
+    /// What the program that does nothing takes, and what each of `programs` takes more, at the mean.
+    fn once(
+        &self,
+        traffic: Traffic,
+        family: Family,
+        to: usize,
+        programs: &[&str],
+    ) -> Result<(f64, Vec<f64>)> {
         let _clock = Clock::start()?;
         let far = &self.ours[to];
         let [v4, v6] = Twin::addresses(to);
@@ -243,12 +299,10 @@ impl Price<'_> {
             .collect::<Result<Vec<_>>>()?;
         let before = pins.iter().map(|pin| Runs::of(pin)).collect::<Result<Vec<_>>>()?;
         once(traffic, Cpus::One, &self.ours[0].namespace, &far.namespace, address)?;
-        pins.iter()
-            .zip(before)
-            .map(|(pin, before)| {
-                let mean = Runs::of(pin)?.mean_since(before);
-                Ok(mean.with_context(|| format!("no packet met {}", pin.display()))? - nothing)
-            })
-            .collect()
+        let each = pins.iter().zip(before).map(|(pin, before)| {
+            let mean = Runs::of(pin)?.mean_since(before);
+            Ok(mean.with_context(|| format!("no packet met {}", pin.display()))? - nothing)
+        });
+        Ok((nothing, each.collect::<Result<_>>()?))
     }
 }

@@ -13,6 +13,29 @@ use rhumb_integration::print::Paint;
 struct Arguments {
     /// Which bench.
     bench: Bench,
+    /// One part of `path`.
+    #[arg(long)]
+    only: Option<Only>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Only {
+    /// Rates of traffic.
+    Rates,
+    /// What programs take under load.
+    Programs,
+    /// What programs take for packets in memory.
+    Trials,
+}
+
+impl Only {
+    fn part(self) -> bench::Part {
+        match self {
+            Self::Rates => bench::Part::Rates,
+            Self::Programs => bench::Part::Programs,
+            Self::Trials => bench::Part::Trials,
+        }
+    }
 }
 
 #[derive(Clone, ValueEnum)]
@@ -24,9 +47,10 @@ enum Bench {
 }
 
 fn main() -> Result<()> {
-    let report = match Arguments::parse().bench {
+    let Arguments { bench, only } = Arguments::parse();
+    let report = match bench {
         Bench::Pods => bench::pods()?,
-        Bench::Path => bench::path()?,
+        Bench::Path => bench::path(only.map(Only::part))?,
     };
     report.tell(Paint::of_stdout(), &mut stdout().lock())
 }
