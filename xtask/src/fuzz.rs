@@ -15,6 +15,7 @@ const TARGETS: &[&str] = &[
     "bgp_feed",
     "bgp_message",
     "cni_stdin",
+    "ec2_form",
     "frame",
     "journal",
     "packet_parser",

@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -72,6 +72,15 @@ const ROUTER_SERVICES: &[(&str, &[&str])] = &[
 /// Debian's packages ask this program whether they may start a service; 101 is no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+const PYTHON: Packages = Packages {
+    part: Part::Lab,
+    names: &["python3-venv"],
+    why: "an environment for the peers of the EC2 double",
+};
+
+/// The client and the other double that the EC2 double is compared with, from PyPI.
+const EC2_PEERS: &[&str] = &["boto3==1.44.5", "moto[ec2,server]==5.2.5"];
+
 const MACHINE: Packages = Packages {
     part: Part::Machine,
     names: &["qemu-system-x86", "busybox-static"],
@@ -100,6 +109,7 @@ pub(crate) fn install(parts: &[Part]) -> anyhow::Result<()> {
     if parts.contains(&LAB.part) {
         work.packages(&LAB)?;
         work.routers()?;
+        work.ec2_peers()?;
     }
     if parts.contains(&MACHINE.part) {
         work.packages(&MACHINE)?;
@@ -178,6 +188,33 @@ impl Work {
         Ok(())
     }
 
+    /// A Python of their own, in the folder where the tests of the double look for it.
+    fn ec2_peers(&mut self) -> anyhow::Result<()> {
+        let folder = ec2_peers_folder()?;
+        let pip = folder.join("bin/pip");
+        let installed = output(Command::new(&pip).args(["freeze", "--quiet"])).unwrap_or_default();
+        let there = |peer: &&str| {
+            let (name, version) = peer.split_once("==").unwrap_or((peer, ""));
+            let name = name.split('[').next().unwrap_or(name);
+            installed.lines().any(|line| line == format!("{name}=={version}"))
+        };
+        if EC2_PEERS.iter().all(there) {
+            return Ok(());
+        }
+        println!(
+            "setup: {} in {} (the EC2 double is compared with them)",
+            EC2_PEERS.join(" "),
+            folder.display()
+        );
+        let has_venv = output(Command::new("python3").args(["-c", "import ensurepip"])).is_some();
+        if !has_venv {
+            self.packages(&PYTHON)?;
+        }
+        self.installed = true;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(EC2_PEERS))
+    }
+
     fn component(&mut self, name: &str, subcommand: &str, why: &str) -> anyhow::Result<()> {
         if output(Command::new("cargo").args([subcommand, "--version"])).is_some() {
             return Ok(());
@@ -236,6 +273,16 @@ impl Drop for Quiet {
             println!("setup: remove {POLICY} by hand, or no service starts on this machine: {error}");
         }
     }
+}
+
+/// `RHUMB_EC2_PEERS`, else in the user's cache.
+fn ec2_peers_folder() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("RHUMB_EC2_PEERS") {
+        return Ok(PathBuf::from(folder));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.context("HOME or RHUMB_EC2_PEERS, for the peers of the EC2 double")?.join("rhumb/ec2-peers"))
 }
 
 fn linker_is_there(version: Option<&str>) -> bool {

@@ -93,11 +93,14 @@ impl Action {
 
     /// Whether it neither names what it wants to know nor takes it in pages: EC2 has a smaller bucket for those.
     pub fn is_unbounded(&self) -> bool {
-        match self {
-            Self::DescribeInstances(question) => question.is_unbounded(),
-            Self::DescribeNetworkInterfaces(question) => question.is_unbounded(),
-            Self::DescribeSecurityGroups(question) => question.is_unbounded(),
-            _ => false,
+        if let Self::DescribeInstances(question) = self {
+            question.is_unbounded()
+        } else if let Self::DescribeNetworkInterfaces(question) = self {
+            question.is_unbounded()
+        } else if let Self::DescribeSecurityGroups(question) = self {
+            question.is_unbounded()
+        } else {
+            false
         }
     }
 
@@ -123,7 +126,15 @@ impl Action {
             Self::GetSubnetCidrReservations(subnet, _) => vec![subnet.to_string()],
             Self::DescribeInstances(question) => question.ids.iter().map(InstanceId::to_string).collect(),
             Self::DescribeNetworkInterfaces(question) => question.ids.iter().map(EniId::to_string).collect(),
-            _ => Vec::new(),
+            Self::RunInstances(_)
+            | Self::DescribeInstanceTypes(_)
+            | Self::DescribeSubnets(_)
+            | Self::DescribeVpcs(_)
+            | Self::DescribeSecurityGroups(_)
+            | Self::GetSecurityGroupsForVpc(..)
+            | Self::DescribeRouteTables(_)
+            | Self::DescribeAvailabilityZones
+            | Self::DescribeTags(_) => Vec::new(),
         }
     }
 }

@@ -10,6 +10,7 @@ use rhumb_model::{InstanceId, Timestamp, VpcId};
 use crate::answer::Answer;
 use crate::call::{Action, Call};
 use crate::faults::{Fault, Faults, Rule};
+use crate::imds::{self, Metadata};
 use crate::invariants::{Invariants, User, Violation};
 use crate::ledger::Ledger;
 use crate::random::Random;
@@ -30,6 +31,7 @@ pub struct Fake {
     random: Random,
     invariants: Invariants,
     ledger: Ledger,
+    metadata: Metadata,
 }
 
 /// What comes of a call.
@@ -94,6 +96,7 @@ impl Fake {
             throttle: Throttle::new(Limits::default()),
             invariants: Invariants::default(),
             ledger: Ledger::default(),
+            metadata: Metadata::default(),
             world: World::new(settings, now),
         }
     }
@@ -143,13 +146,12 @@ impl Fake {
             return Err(Refusal::throttled());
         }
         let answer = self.world.answer(call)?;
-        match &answer {
-            Answer::Interface(eni) => subjects.push(eni.id.to_string()),
-            Answer::Attached(id, _) => subjects.push(id.to_string()),
-            Answer::Launched(_, instances) => {
-                subjects.extend(instances.iter().map(|found| found.id.to_string()))
-            }
-            _ => {}
+        if let Answer::Interface(eni) = &answer {
+            subjects.push(eni.id.to_string());
+        } else if let Answer::Attached(id, _) = &answer {
+            subjects.push(id.to_string());
+        } else if let Answer::Launched(_, instances) = &answer {
+            subjects.extend(instances.iter().map(|found| found.id.to_string()));
         }
         Ok(answer)
     }
@@ -157,9 +159,10 @@ impl Fake {
     /// The ids that a call names, and the instance that has the interface it names.
     fn related(&self, action: &Action, subjects: &[String]) -> Vec<String> {
         let mut related = subjects.to_vec();
-        let eni = match action {
-            Action::DetachNetworkInterface(detach) => self.world.attached(&detach.attachment),
-            _ => subjects.iter().find_map(|id| self.world.interface(&id.parse().ok()?)),
+        let eni = if let Action::DetachNetworkInterface(detach) = action {
+            self.world.attached(&detach.attachment)
+        } else {
+            subjects.iter().find_map(|id| self.world.interface(&id.parse().ok()?))
         };
         if let Some(eni) = eni {
             related.push(eni.id.to_string());
@@ -208,6 +211,21 @@ impl Fake {
     /// What goes wrong.
     pub fn faults(&self) -> impl Iterator<Item = &Rule> {
         self.faults.rules()
+    }
+
+    /// How the metadata services lie.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Changes how the metadata services lie.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+
+    /// What the metadata service of an instance says of a path below `/latest/`; `None` is 404.
+    pub fn ask_metadata(&self, instance: &InstanceId, path: &str) -> Option<String> {
+        imds::value(&self.world, &self.metadata, instance, path)
     }
 
     /// The calls so far.

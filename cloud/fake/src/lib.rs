@@ -3,9 +3,11 @@
 
 mod answer;
 mod call;
+mod config;
 mod fake;
 mod faults;
 mod filter;
+mod imds;
 mod invariants;
 mod kinds;
 mod ledger;
@@ -19,8 +21,10 @@ mod throttle;
 
 pub use answer::*;
 pub use call::*;
+pub use config::{Config, NewGroup, NewInstance, NewRange, Things};
 pub use fake::{Fake, Outcome, Reply};
 pub use faults::{Fault, Rule};
+pub use imds::{Metadata, Window};
 pub use invariants::{Broken, User, Violation};
 pub use ledger::{Count, Entry, Ledger};
 pub use refusal::Refusal;

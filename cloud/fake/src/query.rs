@@ -8,4 +8,5 @@ mod xml;
 
 pub use form::{Form, FormError};
 pub use parse::parse;
+pub(crate) use reply::time;
 pub use reply::{failure, success};

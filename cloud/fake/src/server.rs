@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The double as servers: EC2, and the stream of hooks.
+//! The double as servers: EC2 and, one per instance, the metadata service, each on a port of its own.
 //!
 //! ```text
 //!   client ── EC2 Query ──► ec2 ──┐                       ┌──► hooks: newline JSON, to each who connects
-//!   test ── in process ───► Handle (clock + Fake) ─┴──► ticker: lets events happen in their time
+//!   test ──── JSON ───────► control ──► Handle (clock + Fake) ──┤
+//!   agent ─── IMDSv2 ─────► imds(instance) ─┘             └──► ticker: lets events happen in their time
 //! ```
 
 mod clock;
+mod control;
 mod ec2;
 mod hooks;
 mod http;
+mod imds;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rhumb_model::Timestamp;
+use rhumb_model::{InstanceId, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -121,6 +124,8 @@ impl Inner {
 pub struct Listen {
     /// For EC2.
     pub ec2: SocketAddr,
+    /// For the control endpoint.
+    pub control: SocketAddr,
     /// For the stream of hooks.
     pub hooks: SocketAddr,
 }
@@ -129,7 +134,7 @@ impl Listen {
     /// Any ports of the loopback address.
     pub fn loopback() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { ec2: any, hooks: any }
+        Self { ec2: any, control: any, hooks: any }
     }
 }
 
@@ -140,6 +145,7 @@ pub struct Servers {
     listen: Listen,
     _ticker: JoinSet<()>,
     _servers: JoinSet<()>,
+    imds: Arc<imds::Listeners>,
 }
 
 impl Servers {
@@ -148,14 +154,17 @@ impl Servers {
     /// # Errors
     /// When an address cannot be listened on.
     pub async fn start(handle: Handle, listen: Listen) -> io::Result<Self> {
-        let ec2 = TcpListener::bind(listen.ec2).await?;
+        let (ec2, control) = (TcpListener::bind(listen.ec2).await?, TcpListener::bind(listen.control).await?);
         let hooks = TcpListener::bind(listen.hooks).await?;
-        let listen = Listen { ec2: ec2.local_addr()?, hooks: hooks.local_addr()? };
+        let listen =
+            Listen { ec2: ec2.local_addr()?, control: control.local_addr()?, hooks: hooks.local_addr()? };
+        let imds = Arc::new(imds::Listeners::default());
         let (mut ticker, mut servers) = (JoinSet::new(), JoinSet::new());
         ticker.spawn(tick(handle.clone()));
         servers.spawn(ec2::serve(ec2, handle.clone()));
+        servers.spawn(control::serve(control, handle.clone(), Arc::clone(&imds)));
         servers.spawn(hooks::serve(hooks, handle.clone()));
-        Ok(Self { handle, listen, _ticker: ticker, _servers: servers })
+        Ok(Self { handle, listen, _ticker: ticker, _servers: servers, imds })
     }
 
     /// The double itself.
@@ -168,9 +177,22 @@ impl Servers {
         self.listen.ec2
     }
 
+    /// Where the control endpoint listens.
+    pub fn control(&self) -> SocketAddr {
+        self.listen.control
+    }
+
     /// Where the stream of hooks listens.
     pub fn hooks(&self) -> SocketAddr {
         self.listen.hooks
+    }
+
+    /// Starts the metadata service of an instance.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn imds(&self, instance: InstanceId, listen: SocketAddr) -> io::Result<SocketAddr> {
+        self.imds.start(self.handle.clone(), instance, listen).await
     }
 }
 

@@ -126,10 +126,12 @@ impl Throttle {
 
 /// Unbounded describes have a bucket beside that of the bounded ones.
 fn unbounded(action: &Action) -> &'static str {
-    match action {
-        Action::DescribeInstances(_) => "DescribeInstances (unbounded)",
-        Action::DescribeNetworkInterfaces(_) => "DescribeNetworkInterfaces (unbounded)",
-        _ => "DescribeSecurityGroups (unbounded)",
+    if matches!(action, Action::DescribeInstances(_)) {
+        "DescribeInstances (unbounded)"
+    } else if matches!(action, Action::DescribeNetworkInterfaces(_)) {
+        "DescribeNetworkInterfaces (unbounded)"
+    } else {
+        "DescribeSecurityGroups (unbounded)"
     }
 }
 

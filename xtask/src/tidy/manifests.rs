@@ -16,7 +16,10 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("aya-ebpf", &["rhumb-ebpf-programs"]),
     ("bgpkit-parser", &["rhumb-bgp"]),
     ("cargo_metadata", &["xtask"]),
-    ("clap", &["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-integration", "xtask"]),
+    (
+        "clap",
+        &["rhumb-agent", "rhumb-bgp", "rhumb-cloud-fake", "rhumb-operator", "rhumb-integration", "xtask"],
+    ),
     ("hyper", &["rhumb-agent", "rhumb-cloud-fake"]),
     ("hyper-util", &["rhumb-agent", "rhumb-cloud-fake"]),
     ("inotify", &["rhumb-api"]),

@@ -230,7 +230,7 @@ fn interface(xml: &mut Xml, world: &World, eni: &Eni) {
     xml.leaf("status", eni_status(eni.status));
     xml.leaf("interfaceType", "interface");
     addresses(xml, world, eni);
-    xml.part("attachment", |xml| attachment(xml, world, eni, true));
+    attachment(xml, world, eni, Whose::Told);
     tags(xml, &eni.tags);
 }
 
@@ -254,18 +254,26 @@ fn addresses(xml: &mut Xml, world: &World, eni: &Eni) {
 }
 
 /// Within an instance, an attachment does not say whose it is.
-fn attachment(xml: &mut Xml, world: &World, eni: &Eni, whose: bool) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Told,
+    Clear,
+}
+
+fn attachment(xml: &mut Xml, world: &World, eni: &Eni, whose: Whose) {
     let Some(found) = &eni.attachment else { return };
-    xml.leaf("attachmentId", &found.id);
-    if whose {
-        xml.maybe("instanceId", found.instance.as_ref());
-        xml.leaf("instanceOwnerId", &world.settings().account);
-    }
-    xml.leaf("deviceIndex", found.device_index);
-    xml.leaf("networkCardIndex", found.card);
-    xml.leaf("status", attachment_status(found.status));
-    xml.leaf("attachTime", time(world.attached_at(&eni.id)));
-    xml.leaf("deleteOnTermination", found.delete_on_termination);
+    xml.part("attachment", |xml| {
+        xml.leaf("attachmentId", &found.id);
+        if whose == Whose::Told {
+            xml.maybe("instanceId", found.instance.as_ref());
+            xml.leaf("instanceOwnerId", &world.settings().account);
+        }
+        xml.leaf("deviceIndex", found.device_index);
+        xml.leaf("networkCardIndex", found.card);
+        xml.leaf("status", attachment_status(found.status));
+        xml.leaf("attachTime", time(world.attached_at(&eni.id)));
+        xml.leaf("deleteOnTermination", found.delete_on_termination);
+    });
 }
 
 fn instance(xml: &mut Xml, world: &World, found: &Instance) {
@@ -293,7 +301,7 @@ fn instance(xml: &mut Xml, world: &World, found: &Instance) {
         xml.leaf("status", eni_status(eni.status));
         xml.leaf("interfaceType", "interface");
         addresses(xml, world, eni);
-        xml.part("attachment", |xml| attachment(xml, world, eni, false));
+        attachment(xml, world, eni, Whose::Clear);
     });
     tags(xml, &found.tags);
 }

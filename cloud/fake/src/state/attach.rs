@@ -57,7 +57,7 @@ impl World {
             let message = format!("Interface count {count} exceeds the limit for {}", host.kind);
             return Err(Refusal::new("AttachmentLimitExceeded", message));
         }
-        if !limits.prefixes && !(eni.prefixes.is_empty() && eni.prefixes_v6.is_empty()) {
+        if !(limits.prefixes || eni.prefixes.is_empty() && eni.prefixes_v6.is_empty()) {
             return Err(no_prefixes());
         }
         check_slots(Some(limits), eni.slots_v4(), eni.slots_v6())?;

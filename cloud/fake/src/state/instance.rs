@@ -20,7 +20,7 @@ impl World {
         };
         let (prefixes, slots) = (limits.prefixes, limits.clone());
         let wants = &launch.wants;
-        if !prefixes && !(wants.prefixes.is_empty() && wants.prefixes_v6.is_empty()) {
+        if !(prefixes || wants.prefixes.is_empty() && wants.prefixes_v6.is_empty()) {
             return Err(super::interface::no_prefixes());
         }
         let v4 = 1 + wants.addresses.len() + wants.prefixes.len();

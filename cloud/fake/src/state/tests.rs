@@ -65,10 +65,9 @@ impl Test {
 
     fn create(&mut self, wants: Wants) -> Result<Eni, Refusal> {
         let new = NewInterface { wants, ..NewInterface::new(self.subnet.clone()) };
-        match self.ask(Action::CreateNetworkInterface(new))? {
-            Answer::Interface(eni) => Ok(Eni::clone(&eni)),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Action::CreateNetworkInterface(new))?;
+        let Answer::Interface(eni) = answer else { panic!("{answer:?}") };
+        Ok(Eni::clone(&eni))
     }
 
     fn attach(
@@ -78,10 +77,9 @@ impl Test {
         device_index: u8,
     ) -> Result<AttachmentId, Refusal> {
         let attach = Attach { interface: eni.id.clone(), instance: instance.clone(), device_index, card: 0 };
-        match self.ask(Action::AttachNetworkInterface(attach))? {
-            Answer::Attached(id, 0) => Ok(id),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.ask(Action::AttachNetworkInterface(attach))?;
+        let Answer::Attached(id, 0) = answer else { panic!("{answer:?}") };
+        Ok(id)
     }
 
     fn now_is(&self, id: &EniId) -> Eni {
