@@ -28,9 +28,10 @@ pub use bgp::{
     AdvertisementType, Aggregation, BGPAdvertisement, BGPAdvertisementSpec, BGPClusterConfig,
     BGPClusterConfigSpec, BGPClusterConfigStatus, BGPNodeOverride, BGPNodeOverrideSpec, BGPPeerConfig,
     BGPPeerConfigSpec, BgpAttributes, BgpBfd, BgpCommunity, BgpCommunityError, BgpFamily, BgpGracefulRestart,
-    BgpInstance, BgpPeer, BgpPeerAsn, BgpPolicy, BgpPolicyAction, BgpPolicyMatch, BgpPolicyRule,
-    BgpPrefixRange, BgpRouteKind, BgpRoutes, BgpSet, BgpTimers, GatewayPeers, InstanceOverride, MeshPeers,
-    PeerOverride, ReflectorPeers, SecretReference, ServiceAddress, ServiceRoutes,
+    BgpInstance, BgpMonitoring, BgpPeer, BgpPeerAsn, BgpPolicy, BgpPolicyAction, BgpPolicyMatch,
+    BgpPolicyRule, BgpPrefixRange, BgpRouteKind, BgpRoutes, BgpSet, BgpTimers, BgpView, GatewayPeers,
+    InstanceOverride, MeshPeers, PeerOverride, ReflectorPeers, SecretReference, ServiceAddress,
+    ServiceRoutes,
 };
 pub use dir::DirStore;
 pub use eni_pool::{ENIPool, ENIPoolSpec, EniMasquerade, EniMode, EniWarm, GroupChoice, SubnetChoice};

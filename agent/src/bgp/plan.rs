@@ -14,8 +14,8 @@ mod routes;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use rhumb_api::{BGPClusterConfigSpec, BgpInstance};
-use rhumb_bgp_feed::{Instance, PeerKey};
+use rhumb_api::{BGPClusterConfigSpec, BgpInstance, BgpMonitoring, BgpView};
+use rhumb_bgp_feed::{Instance, PeerKey, Station};
 use rhumb_model::{Family, NodeName};
 
 use super::inputs::Inputs;
@@ -119,7 +119,21 @@ fn instance(node: &NodeName, wanted: &BgpInstance, inputs: &Inputs) -> Instance 
         own: inputs.pod_cidrs.iter().map(|(_, prefix)| *prefix).collect(),
         peers: Vec::new(),
         routes: Vec::new(),
+        stations: stations(wanted),
     }
+}
+
+/// The stations of an instance, in the order of their addresses.
+fn stations(wanted: &BgpInstance) -> Vec<Station> {
+    let station = |wish: &BgpMonitoring| Station {
+        address: SocketAddr::new(wish.address, wish.port),
+        statistics: wish.statistics_seconds,
+        pre_policy: wish.views.contains(&BgpView::PrePolicy),
+        post_policy: wish.views.contains(&BgpView::PostPolicy),
+    };
+    let mut stations: Vec<Station> = wanted.monitoring.iter().map(station).collect();
+    stations.sort_unstable();
+    stations
 }
 
 /// The node's IPv4 address; for a node without one, a number made of its name (FNV-1a), which is the same after every

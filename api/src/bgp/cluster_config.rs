@@ -69,6 +69,43 @@ pub struct BgpInstance {
     /// Its peers, with names that differ.
     #[serde(default)]
     pub peers: Vec<BgpPeer>,
+    /// Stations that are told what peers tell (RFC 7854).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub monitoring: Vec<BgpMonitoring>,
+}
+
+/// A monitoring station (RFC 7854), to which every node of the object connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpMonitoring {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its TCP port.
+    pub port: u16,
+    /// Time between numbers of each peer, 10 to 86400 seconds; 0: none are sent.
+    #[serde(default = "statistics")]
+    pub statistics_seconds: u32,
+    /// Which routes it is told of, at least one kind.
+    #[serde(default = "views")]
+    pub views: Vec<BgpView>,
+}
+
+/// Which routes of peers a station is told of (RFC 7854 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BgpView {
+    /// As peers told them.
+    PrePolicy,
+    /// As they were accepted.
+    PostPolicy,
+}
+
+fn statistics() -> u32 {
+    60
+}
+
+fn views() -> Vec<BgpView> {
+    vec![BgpView::PrePolicy]
 }
 
 fn multipath() -> u8 {
@@ -239,6 +276,33 @@ impl BgpInstance {
                 once(&peer.name, self.peers[..i].iter().map(|other| other.name.as_str()))?;
                 peer.check(self)
             })?;
+        }
+        for (i, station) in self.monitoring.iter().enumerate() {
+            let is_there =
+                |other: &BgpMonitoring| (other.address, other.port) == (station.address, station.port);
+            at(&format!("monitoring[{i}]"), || match self.monitoring[..i].iter().any(is_there) {
+                true => Err(FieldError::new("address", "another entry has this address and port")),
+                false => station.check(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl BgpMonitoring {
+    fn check(&self) -> Result<(), FieldError> {
+        if self.address.is_unspecified() || self.address.is_multicast() {
+            return Err(FieldError::new("address", format!("{}: no station's address", self.address)));
+        }
+        if self.port == 0 {
+            return Err(FieldError::new("port", "0 is no port"));
+        }
+        if self.statistics_seconds != 0 && !(10..=86400).contains(&self.statistics_seconds) {
+            let why = format!("{}: want 0, or 10 to 86400", self.statistics_seconds);
+            return Err(FieldError::new("statisticsSeconds", why));
+        }
+        if self.views.is_empty() {
+            return Err(FieldError::new("views", "want prePolicy, postPolicy or both"));
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ pub use advertisement::{
     ServiceAddress, ServiceRoutes,
 };
 pub use cluster_config::{
-    BGPClusterConfig, BGPClusterConfigSpec, BGPClusterConfigStatus, BgpInstance, BgpPeer, BgpPeerAsn,
-    GatewayPeers, MeshPeers, ReflectorPeers,
+    BGPClusterConfig, BGPClusterConfigSpec, BGPClusterConfigStatus, BgpInstance, BgpMonitoring, BgpPeer,
+    BgpPeerAsn, BgpView, GatewayPeers, MeshPeers, ReflectorPeers,
 };
 pub use community::{BgpCommunity, BgpCommunityError};
 pub use node_override::{BGPNodeOverride, BGPNodeOverrideSpec, InstanceOverride, PeerOverride};

@@ -116,11 +116,14 @@ pub struct BgpGracefulRestart {
     pub enabled: bool,
     /// For how long peers keep our routes while the speaker restarts, 1 to 4095 seconds.
     pub restart_seconds: u16,
+    /// For how long they keep them as a last resort after that, and for how long at most we keep theirs if they ask
+    /// (RFC 9494), in seconds; 0 is not at all.
+    pub long_lived_stale_seconds: u32,
 }
 
 impl Default for BgpGracefulRestart {
     fn default() -> Self {
-        Self { enabled: true, restart_seconds: 120 }
+        Self { enabled: true, restart_seconds: 120, long_lived_stale_seconds: 0 }
     }
 }
 
@@ -139,6 +142,12 @@ pub struct BgpFamily {
     /// Whether learned routes are passed on with this node as their next hop.
     #[serde(default, skip_serializing_if = "is_false")]
     pub next_hop_self: bool,
+    /// How many paths to a destination, the best ones, the peer is told if it takes several (RFC 7911); 0 is all.
+    #[serde(default = "one")]
+    pub send_paths: u16,
+    /// Whether the peer may tell several paths to a destination (RFC 7911).
+    #[serde(default)]
+    pub receive_paths: bool,
     /// The BGPAdvertisement objects that the peer hears of, by their labels; all of them when nothing is said.
     #[serde(default)]
     pub advertisements: Selector,
@@ -277,6 +286,10 @@ impl SecretReference {
     }
 }
 
+fn one() -> u16 {
+    1
+}
+
 impl BgpGracefulRestart {
     fn check(&self) -> Result<(), FieldError> {
         if !(1..=4095).contains(&self.restart_seconds) {
@@ -284,6 +297,11 @@ impl BgpGracefulRestart {
                 "restartSeconds",
                 format!("{}: want 1 to 4095", self.restart_seconds),
             ));
+        }
+        let long = self.long_lived_stale_seconds;
+        if long > 0x00ff_ffff || (long > 0 && !self.enabled) {
+            let why = format!("{long}: want 0 to 16777215, and none without graceful restart");
+            return Err(FieldError::new("longLivedStaleSeconds", why));
         }
         Ok(())
     }

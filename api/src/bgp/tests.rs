@@ -53,6 +53,11 @@ fn cluster_config() -> Value {
 #[test]
 fn every_wrong_field_of_a_cluster_config_is_named() {
     let peer = |more: Value| more;
+    let monitoring = |more: Value| {
+        let mut station = json!({"address": "192.0.2.9", "port": 11019});
+        station.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!({"monitoring": [station]})
+    };
     check::<BGPClusterConfig>(
         &cluster_config(),
         &[
@@ -67,6 +72,14 @@ fn every_wrong_field_of_a_cluster_config_is_named() {
             ("/instances/0/clusterID", "spec.instances[0].clusterID", json!("0.0.0.0")),
             ("/instances/0/multipath", "spec.instances[0].multipath", json!(0)),
             ("/instances/0/multipath", "spec.instances[0].multipath", json!(65)),
+            ("/instances/0", "spec.instances[0].monitoring[0].port", monitoring(json!({"port": 0}))),
+            ("/instances/0", "spec.instances[0].monitoring[0].address", monitoring(json!({"address": "::"}))),
+            (
+                "/instances/0",
+                "spec.instances[0].monitoring[0].statisticsSeconds",
+                monitoring(json!({"statisticsSeconds": 9})),
+            ),
+            ("/instances/0", "spec.instances[0].monitoring[0].views", monitoring(json!({"views": []}))),
             ("/instances/0/peers/1/name", "spec.instances[0].peers[1].name", json!("tor")),
             ("/instances/0/peers/0", "spec.instances[0].peers[0]", peer(json!({"interface": "eth0"}))),
             ("/instances/0/peers/0", "spec.instances[0].peers[0]", peer(json!({"address": null}))),
@@ -114,10 +127,10 @@ fn every_wrong_field_of_a_peer_config_is_named() {
         "timers": {"holdSeconds": 3, "keepaliveSeconds": 1, "connectRetrySeconds": 1},
         "authSecret": {"namespace": "kube-system", "name": "tor", "key": "md5"},
         "multihop": 3,
-        "gracefulRestart": {"enabled": true, "restartSeconds": 4095},
+        "gracefulRestart": {"enabled": true, "restartSeconds": 4095, "longLivedStaleSeconds": 16_777_215},
         "families": [
             {"family": "ipv4", "maxPrefixes": 100, "extendedNextHop": true, "advertisements": {"matchLabels": {"a": "b"}}},
-            {"family": "ipv6", "nextHopSelf": true},
+            {"family": "ipv6", "nextHopSelf": true, "sendPaths": 2, "receivePaths": true},
         ],
         "import": {"rules": [
             {"name": "default", "match": {"prefixes": [{"prefix": "0.0.0.0/0"}]}, "action": "accept",
@@ -155,6 +168,12 @@ fn every_wrong_field_of_a_peer_config_is_named() {
             ("/multihop", "spec.multihop", json!(0)),
             ("", "spec.ttlSecurity", json!({"multihop": null, "ttlSecurity": 255})),
             ("/gracefulRestart/restartSeconds", "spec.gracefulRestart.restartSeconds", json!(4096)),
+            (
+                "/gracefulRestart/longLivedStaleSeconds",
+                "spec.gracefulRestart.longLivedStaleSeconds",
+                json!(16_777_216),
+            ),
+            ("/gracefulRestart/enabled", "spec.gracefulRestart.longLivedStaleSeconds", json!(false)),
             ("/families/1/family", "spec.families[1].family", json!("ipv4")),
             ("/families/0/maxPrefixes", "spec.families[0].maxPrefixes", json!(0)),
             ("/families/1", "spec.families[1].extendedNextHop", json!({"extendedNextHop": true})),

@@ -122,6 +122,17 @@ pub struct Event {
     pub key: SessionKey,
     /// What became of it.
     pub change: Change,
+    /// What the other end's BFD goes with.
+    pub fate: Fate,
+}
+
+/// Whether the other end's BFD fails together with its control plane (RFC 5880 §4.1, the C bit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It does: silence can be a restart of the control plane.
+    Shared,
+    /// It does not: silence is the path's.
+    Independent,
 }
 
 /// A session as it stands, for people to look at.
@@ -137,6 +148,8 @@ pub struct Report {
     pub remote_state: State,
     /// Why the other end's session is in its state, as it said.
     pub remote_diagnostic: Diagnostic,
+    /// What the other end's BFD goes with, as it said when it was last up.
+    pub remote_fate: Fate,
     /// Our name for the session.
     pub discriminator: u32,
     /// The other end's; 0 when it is not heard.

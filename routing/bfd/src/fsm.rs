@@ -31,7 +31,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use crate::config::{Change, Config};
+use crate::config::{Change, Config, Fate};
 use crate::packet::{Diagnostic, Packet, State};
 
 /// The least time between packets of a session that is not up (RFC 5880 §6.8.3).
@@ -81,6 +81,8 @@ pub struct Session {
     state: State,
     diagnostic: Diagnostic,
     remote: Remote,
+    /// The other end's C bit while it was up: what it is afterwards is another run's.
+    fate: Fate,
     poll: Poll,
     /// The interval to send at, and to expect packets at: those of the configuration, or before the other end has
     /// taken note the safer ones of before (§6.8.3).
@@ -119,6 +121,7 @@ impl Session {
             state: State::Down,
             diagnostic: Diagnostic::NONE,
             remote: UNHEARD,
+            fate: Fate::Shared,
             poll: Poll::Idle,
             transmit_in_force: config.desired_min_tx().max(SLOW),
             receive_in_force: config.required_min_rx(),
@@ -141,6 +144,12 @@ impl Session {
             multiplier: packet.detect_multiplier.get(),
             heard: self.remote.heard,
         };
+        if packet.state == State::Up {
+            self.fate = match packet.control_plane_independent {
+                true => Fate::Independent,
+                false => Fate::Shared,
+            };
+        }
         if packet.final_answer {
             self.answered();
         }
@@ -255,6 +264,11 @@ impl Session {
     /// What the other end says of itself: its name (0 when it is not heard), its state, its diagnostic.
     pub fn remote(&self) -> (u32, State, Diagnostic) {
         (self.remote.discriminator, self.remote.state, self.remote.diagnostic)
+    }
+
+    /// Whether the other end's BFD fails with its control plane, as it said when it was last up (RFC 5880 §4.1).
+    pub fn remote_fate(&self) -> Fate {
+        self.fate
     }
 
     /// Time between packets sent, before jitter; none when nothing is sent periodically (§6.8.7).

@@ -13,6 +13,6 @@ mod socket;
 mod table;
 mod thread;
 
-pub use config::{Change, Config, ConfigError, Event, Hops, Report, SessionKey};
+pub use config::{Change, Config, ConfigError, Event, Fate, Hops, Report, SessionKey};
 pub use packet::{Diagnostic, Packet, State};
 pub use thread::{Bfd, StartError};

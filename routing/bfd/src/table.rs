@@ -146,6 +146,7 @@ impl<W> Entry<W> {
             diagnostic: self.session.diagnostic(),
             remote_state: if remote_discriminator == 0 { State::Down } else { remote_state },
             remote_diagnostic,
+            remote_fate: self.session.remote_fate(),
             discriminator: self.session.discriminator().get(),
             remote_discriminator,
             transmit_interval: self.session.transmit_interval(),

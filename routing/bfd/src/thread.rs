@@ -310,7 +310,7 @@ fn announce(tell: &mut Box<dyn FnMut(Event) + Send>, entry: &Entry<Way>, change:
         Change::AdminDown => info!(peer = %entry.key, "BFD session held down by the other end"),
     }
     if entry.leaving.is_none() {
-        tell(Event { key: entry.key.clone(), change });
+        tell(Event { key: entry.key.clone(), change, fate: entry.session.remote_fate() });
     }
 }
 

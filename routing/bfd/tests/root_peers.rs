@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, MS, Speaker, until};
-use rhumb_bfd::{Change, Diagnostic, Hops, SessionKey, State};
+use rhumb_bfd::{Change, Diagnostic, Fate, Hops, SessionKey, State};
 
 /// The interval of both ends, and what one of three that are missing means.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -101,6 +101,8 @@ fn rises_falls_and_rises(lab: &Lab, speaker: &Speaker) {
                 (report.state, report.remote_state) == (State::Up, State::Up)
                     && report.transmit_interval == Some(INTERVAL)
                     && report.detection_time == Some(DETECTION)
+                    // Neither BIRD nor FRR, as it is set up here, sets the C bit.
+                    && report.remote_fate == Fate::Shared
             })
     });
 

@@ -95,6 +95,8 @@ fn peer(rib: &mut Rib, number: u8, asn: u32) -> PeerId {
         client: false,
         families: Family::BOTH.into(),
         extended_next_hop: BTreeSet::new(),
+        knows_long_lived: false,
+        send_paths: BTreeMap::new(),
         next_hop_self: BTreeSet::new(),
         max_prefixes: BTreeMap::new(),
     };

@@ -2,6 +2,7 @@
 //! A BGP-4 speaker: its codec, state machine, tables, policy and sessions.
 #![warn(missing_docs)]
 
+mod bmp;
 pub mod fsm;
 pub mod kernel;
 pub mod policy;

@@ -3,12 +3,19 @@
 
 mod lab;
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lab::{Lab, all, route, snapshot, tor, until};
+use rhumb_bgp::wire::{
+    AsPath, Asn, Attributes, Capabilities, Codec, Message, Negotiated, NextHop as WireNextHop, Nlri, Open,
+    RouterId,
+};
 use rhumb_bgp_feed::{
-    Answer, Changes, Peer, Question, RouteView, SessionState, Shutdown, Table, Timers, Ttl,
+    Answer, Bfd, BfdState, Changes, GracefulRestart, Peer, Question, RouteView, SessionState, Shutdown,
+    Table, Timers, Ttl,
 };
 
 /// BIRD's end of the session, with MD5 and both families.
@@ -386,4 +393,206 @@ fn a_link_without_numbers_carries_both_families_by_link_local_addresses() {
         let all = lab.ip("b", "route show table all proto 115");
         all.lines().any(|line| line.starts_with("10.100.1.0/24 via inet6 fe80:")).then_some(())
     });
+}
+
+/// BIRD that asks for its routes to be kept, shortly and then for long, and keeps ours.
+fn long_lived(stale_time: u32) -> String {
+    format!(
+        "{SESSION} graceful restart time 2; long lived graceful restart on; long lived stale time {stale_time};"
+    )
+}
+
+/// Ourselves with the same wish.
+fn wishing(restart_time: u16, long_lived_stale_time: u32) -> Peer {
+    let graceful_restart = Some(GracefulRestart { restart_time, long_lived_stale_time });
+    Peer { graceful_restart, ..tor() }
+}
+
+#[test]
+fn birds_routes_become_a_last_resort_after_its_restart_time_and_then_go() {
+    let lab = Lab::new();
+    let mut bird = lab.bird(&long_lived(4), ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(wishing(30, 3600)));
+    speaker.until("a session with all routes", |peer| {
+        is_up(peer) && peer.families.iter().all(|family| family.received == 2)
+    });
+    let learned = || lab.ip("b", "route show table all proto 115").contains("10.100.1.0/24 via 10.99.0.1");
+    until("BIRD's route in our kernel", || learned().then_some(()));
+    bird.child.kill();
+    let marked = || {
+        let heard = routes(&speaker, Table::In);
+        let is_marked = |route: &RouteView| route.communities.contains(&0xffff_0006);
+        assert!(heard.iter().all(|route| route.stale || !is_marked(route)));
+        (heard.len() == 4 && heard.iter().all(is_marked)).then_some(())
+    };
+    until("all of its routes are a last resort", marked);
+    assert!(learned(), "packets go on");
+    until("they go", || (routes(&speaker, Table::In).is_empty() && !learned()).then_some(()));
+}
+
+#[test]
+fn bird_keeps_our_routes_as_a_last_resort_as_long_as_we_ask() {
+    let lab = Lab::new();
+    let bird = lab.bird(&long_lived(3600), ROUTES);
+    let mut speaker = lab.speaker();
+    let _feeder = speaker.feed(snapshot(wishing(1, 3600)));
+    speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    bird.until("Long-lived graceful restart");
+    speaker.child.kill();
+    // BIRD names the community as two numbers.
+    until("our route is a last resort", || bird.routes().contains("(65535,6)").then_some(()));
+    assert!(bird.has("10.200.1.0/24") && bird.has("fd00:200:1::/64"));
+    let again = lab.speaker();
+    let _feeder = again.feed(snapshot(wishing(1, 3600)));
+    again.until("a session", is_up);
+    until("they are as any other", || (!bird.routes().contains("(65535,6)")).then_some(()));
+    assert!(bird.has("10.200.1.0/24"));
+}
+
+#[test]
+fn silence_of_birds_bfd_is_its_restart_or_a_path_that_failed() {
+    let lab = Lab::new();
+    let session = format!("{SESSION} bfd graceful;");
+    let rest = format!(
+        "{ROUTES}\nprotocol bfd {{ interface \"va\" {{ min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }}; }}"
+    );
+    let mut bird = lab.bird(&session, &rest);
+    let speaker = lab.speaker();
+    let bfd = Bfd { transmit_ms: 50, receive_ms: 50, multiplier: 3, multihop: false, hold: false };
+    let _feeder = speaker.feed(snapshot(Peer { bfd: Some(bfd), ..tor() }));
+    let whole = |peer: &rhumb_bgp_feed::PeerState| {
+        let is_told = |family: &rhumb_bgp_feed::FamilyState| (family.received, family.stale) == (2, 0);
+        is_up(peer) && peer.families.iter().all(is_told) && peer.bfd == Some(BfdState::Up)
+    };
+    speaker.until("a session with all routes, and BFD", whole);
+    let learned = || lab.ip("b", "route show table all proto 115").contains("10.100.1.0/24 via 10.99.0.1");
+    until("BIRD's route in our kernel", || learned().then_some(()));
+
+    bird.child.kill();
+    let away = speaker.until("BFD is silent", |peer| peer.bfd == Some(BfdState::Down));
+    assert!(away.restarting, "{away:?}");
+    assert!(learned(), "packets go on while BIRD restarts");
+    drop(bird);
+    let _again = lab.bird(&session, &rest);
+    speaker.until("BIRD is back", whole);
+    assert!(learned());
+
+    lab.ip("a", "link set va down");
+    let failed = speaker.until("BFD is silent once more", |peer| peer.session != SessionState::Established);
+    assert!(!failed.restarting && failed.families.is_empty(), "{failed:?}");
+    until("no routes are left", || routes(&speaker, Table::In).is_empty().then_some(()));
+}
+
+/// A peer of its own that tells one route and then keeps silent, for as long as it is held.
+fn teller(lab: &Lab, number: u8, path: &[u32]) -> std::net::TcpStream {
+    use std::io::Write;
+    let address = [10, 99, 0, number];
+    let mut stream = lab.connect("a", address.into(), [10, 99, 0, 2].into());
+    let offer = |asn: u32, address: [u8; 4]| Open {
+        asn: Asn(asn),
+        hold_time: 90,
+        router_id: RouterId::from(Ipv4Addr::from(address)),
+        capabilities: Capabilities { asn4: Some(Asn(asn)), ..Capabilities::default() },
+    };
+    let own = offer(65000 + u32::from(number), address);
+    let codec = Codec::new(&Negotiated::of(&own, &offer(65002, [10, 99, 0, 2])).expect("both speak IPv4"));
+    let as_path = AsPath::sequence(path.iter().copied().map(Asn));
+    let attributes = Arc::new(Attributes { as_path, ..Attributes::default() });
+    let nlri = Nlri::from("10.77.0.0/24".parse::<rhumb_model::Prefix>().expect("a prefix"));
+    let messages = [
+        Codec::opening().encode(&Message::Open(own)).expect("no errors"),
+        codec.encode(&Message::Keepalive).expect("no errors"),
+        codec.encode_update(&attributes, &WireNextHop::V4(address.into()), &[nlri]).expect("fits"),
+    ];
+    stream.write_all(&messages.concat().concat()).expect("said");
+    stream
+}
+
+#[test]
+fn bird_takes_several_paths_and_follows_each() {
+    let lab = Lab::new();
+    let mut wanted = snapshot(tor());
+    for number in [3, 4] {
+        lab.ip("a", &format!("addr add 10.99.0.{number}/24 dev va"));
+        let mut peer = Peer {
+            key: rhumb_bgp_feed::PeerKey(format!("teller{number}")),
+            address: rhumb_bgp_feed::PeerAddress::Ip([10, 99, 0, number].into()),
+            asn: rhumb_bgp_feed::PeerAsn::Number(65000 + u32::from(number)),
+            passive: true,
+            md5: None,
+            graceful_restart: None,
+            timers: Timers { hold_time: 90, keepalive: 30, connect_retry: 2 },
+            ..tor()
+        };
+        peer.families.truncate(1);
+        wanted.instances[0].peers.insert(0, peer);
+    }
+    wanted.instances[0].peers.sort_by(|one, other| one.key.cmp(&other.key));
+    let tor = wanted.instances[0].peers.iter_mut().find(|peer| peer.key.0 == "tor").expect("it is there");
+    tor.families[0].send_paths = 0;
+    let bird = lab.bird(&SESSION.replace("ipv4 { import all;", "ipv4 { add paths rx; import all;"), ROUTES);
+    let speaker = lab.speaker();
+    let _feeder = speaker.feed(wanted);
+    let paths = || {
+        let all = bird.say("show route all for 10.77.0.0/24 protocol tor");
+        let mut paths: Vec<String> = all
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("BGP.as_path: "))
+            .map(str::to_owned)
+            .collect();
+        paths.sort();
+        paths
+    };
+    let first = teller(&lab, 3, &[65003]);
+    until("one path at BIRD", || (paths() == ["65002 65003"]).then_some(()));
+    let _second = teller(&lab, 4, &[65004, 7]);
+    until("both paths at BIRD", || (paths() == ["65002 65003", "65002 65004 7"]).then_some(()));
+    // IPv6, for which several were not agreed on, goes as ever.
+    until("our IPv6 route at BIRD", || bird.has("fd00:200:1::/64").then_some(()));
+    drop(first);
+    until("the other path alone", || (paths() == ["65002 65004 7"]).then_some(()));
+}
+
+#[test]
+fn a_thousand_services_that_change_at_once_are_one_message_and_no_event() {
+    let lab = Lab::new();
+    let bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    let before = speaker.until("a session", is_up);
+    until("our route at BIRD", || bird.has("10.200.1.0/24").then_some(()));
+    let services = |communities: &[u32]| {
+        let address = |at: u32| format!("{}/32", Ipv4Addr::from(0x0ac9_0000 + at));
+        (0..1000).map(|at| route(&address(at), communities, &[])).collect::<Vec<_>>()
+    };
+    let mut sent = speaker.peer().expect("a peer").sent.update;
+    let mut count = |what: &str, is_there: &dyn Fn() -> bool| {
+        until(what, || is_there().then_some(()));
+        let now = speaker.peer().expect("a peer").sent.update;
+        assert_eq!(now - std::mem::replace(&mut sent, now), 1, "{what}");
+    };
+    let told = |number: usize| {
+        let said = bird.say("show route count protocol tor table master4");
+        said.contains(&format!("{number} of "))
+    };
+    feeder.change(|wanted| {
+        wanted.instances[0].routes.extend(services(&[]));
+        wanted.instances[0].routes.sort_by_key(|route| route.prefix);
+    });
+    count("a thousand more", &|| told(1001));
+    feeder.change(|wanted| {
+        wanted.instances[0].routes.retain(|route| route.prefix.len() != 32);
+        wanted.instances[0].routes.extend(services(&[65002 << 16 | 9]));
+        wanted.instances[0].routes.sort_by_key(|route| route.prefix);
+    });
+    count("a thousand with a community", &|| {
+        told(1001) && bird.say("show route all for 10.201.3.231/32").contains("(65002,9)")
+    });
+    feeder.change(|wanted| wanted.instances[0].routes.retain(|route| route.prefix.len() != 32));
+    count("a thousand less", &|| told(1));
+    let after = speaker.peer().expect("a peer");
+    assert_eq!((after.established_count, after.since), (1, before.since));
+    assert_eq!((after.sent.open, after.sent.notification, after.sent.route_refresh), (1, 0, 0));
 }

@@ -163,7 +163,7 @@ fn shown_open(open: &Open, text: &mut String) -> std::fmt::Result {
     let stale = |(family, offer): (&Family, &rhumb_bgp::wire::LongLived)| {
         format!("{family}:{}:{} s", flag(offer.forwarding, "F"), offer.stale_time)
     };
-    line("long-lived", joined(capabilities.long_lived.iter().map(stale)))?;
+    line("long-lived", joined(capabilities.long_lived.iter().flatten().map(stale)))?;
     let paths = |(family, offer): (&Family, &AddPath)| {
         format!("{family}:{}:{}", flag(offer.receive, "receive"), flag(offer.send, "send"))
     };

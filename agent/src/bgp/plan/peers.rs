@@ -182,6 +182,8 @@ fn settle(found: Found, peer: &BgpPeer, instance: &Instance, inputs: &Inputs) ->
         max_prefixes: family.max_prefixes,
         extended_next_hop: family.family == Family::V4 && family.extended_next_hop.unwrap_or(over_v6),
         next_hop_self: family.next_hop_self,
+        send_paths: family.send_paths,
+        receive_paths: family.receive_paths,
     });
     let peer = Peer {
         asn: found.asn,
@@ -202,10 +204,10 @@ fn settle(found: Found, peer: &BgpPeer, instance: &Instance, inputs: &Inputs) ->
             connect_retry: config.timers.connect_retry_seconds,
         },
         families: exchanged.collect(),
-        graceful_restart: config
-            .graceful_restart
-            .enabled
-            .then_some(GracefulRestart { restart_time: config.graceful_restart.restart_seconds }),
+        graceful_restart: config.graceful_restart.enabled.then_some(GracefulRestart {
+            restart_time: config.graceful_restart.restart_seconds,
+            long_lived_stale_time: config.graceful_restart.long_lived_stale_seconds,
+        }),
         import: import(&config.import, found.usual, inputs),
         export: export(&config.export, found.usual),
         route_reflector_client: found.client,
@@ -236,6 +238,8 @@ fn families(config: &BGPPeerConfigSpec) -> Vec<BgpFamily> {
         max_prefixes: None,
         extended_next_hop: None,
         next_hop_self: false,
+        send_paths: 1,
+        receive_paths: false,
         advertisements: Selector::default(),
     };
     Family::BOTH.map(usual).to_vec()

@@ -17,6 +17,7 @@ fn plan() -> Plan {
         own: Vec::new(),
         peers: Vec::new(),
         routes: Vec::new(),
+        stations: Vec::new(),
     };
     let missing =
         |peer: &str| Problem::MissingPeerConfig { peer: PeerKey(peer.into()), config: "tor".into() };

@@ -354,6 +354,24 @@ impl Pair {
     }
 }
 
+#[test]
+fn the_c_bit_that_counts_is_that_of_the_last_packet_of_an_end_that_was_up() {
+    let now = Instant::now();
+    let with = |state, control_plane_independent| Packet { control_plane_independent, ..said(state) };
+    let mut session = settled(now);
+    assert_eq!(session.remote_fate(), Fate::Shared, "nothing else was said");
+    session.receive(&with(State::Up, true), now);
+    assert_eq!(session.remote_fate(), Fate::Independent);
+    // Another run of the other end says so of itself, not of the one whose session ends.
+    let change = session.receive(&with(State::Down, false), now);
+    assert_eq!(change, Some(Change::Down(Diagnostic::NEIGHBOUR_SIGNALED_DOWN)));
+    assert_eq!(session.remote_fate(), Fate::Independent);
+    let mut session = settled(now);
+    session.receive(&with(State::Up, true), now);
+    assert!(session.tick(now + SLOW).is_some());
+    assert_eq!(session.remote_fate(), Fate::Independent, "silence does not change it");
+}
+
 proptest! {
     #[test]
     fn two_ends_on_a_good_line_come_up_and_notice_a_bad_one(steps in steps(), seed in any::<u32>()) {

@@ -3,9 +3,10 @@
 //! has not seen, and it is told the newest of it when it can hear again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rhumb_model::Prefix;
+use rhumb_model::{IfName, Prefix};
 use tokio::sync::watch;
 
 use crate::protocol::StateChange;
@@ -24,7 +25,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     peers: BTreeMap<PeerKey, PeerState>,
-    learned: BTreeMap<(String, Prefix), Learned>,
+    /// By instance and prefix. Of a full table most ways are the same few.
+    learned: BTreeMap<String, BTreeMap<Prefix, Arc<Way>>>,
     readers: BTreeMap<u64, Unseen>,
     next_reader: u64,
 }
@@ -33,7 +35,16 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Unseen {
     peers: BTreeSet<PeerKey>,
-    learned: BTreeSet<(String, Prefix)>,
+    learned: BTreeMap<String, BTreeSet<Prefix>>,
+}
+
+/// Where packets go, and who says so: what a [`Learned`] is without its prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// As in [`Learned`].
+    pub gateways: Vec<(IpAddr, Option<IfName>)>,
+    /// As in [`Learned`].
+    pub peers: Vec<PeerKey>,
 }
 
 impl Default for Board {
@@ -49,7 +60,9 @@ impl Board {
         if inner.peers.get(&state.key) != Some(&state) {
             let key = state.key.clone();
             inner.peers.insert(key.clone(), state);
-            inner.note(|unseen| unseen.peers.insert(key.clone()));
+            inner.note(|unseen| {
+                unseen.peers.insert(key.clone());
+            });
             self.changed.send_replace(());
         }
     }
@@ -58,18 +71,24 @@ impl Board {
     pub fn remove_peer(&self, key: &PeerKey) {
         let mut inner = self.lock();
         if inner.peers.remove(key).is_some() {
-            inner.note(|unseen| unseen.peers.insert(key.clone()));
+            inner.note(|unseen| {
+                unseen.peers.insert(key.clone());
+            });
             self.changed.send_replace(());
         }
     }
 
-    /// So a prefix is reached now.
-    pub fn put_learned(&self, learned: Learned) {
+    /// So a prefix is reached now. Prefixes that are reached alike share the way.
+    pub fn put_learned(&self, instance: &str, prefix: Prefix, way: &Arc<Way>) {
         let mut inner = self.lock();
-        let key = (learned.instance.clone(), learned.prefix);
-        if inner.learned.get(&key) != Some(&learned) {
-            inner.learned.insert(key.clone(), learned);
-            inner.note(|unseen| unseen.learned.insert(key.clone()));
+        let learned = match inner.learned.get_mut(instance) {
+            Some(learned) => learned,
+            None => inner.learned.entry(instance.to_owned()).or_default(),
+        };
+        let same = |known: &Arc<Way>| Arc::ptr_eq(known, way) || known == way;
+        if !learned.get(&prefix).is_some_and(same) {
+            learned.insert(prefix, way.clone());
+            inner.note(|unseen| unseen.note_learned(instance, prefix));
             self.changed.send_replace(());
         }
     }
@@ -77,9 +96,12 @@ impl Board {
     /// A prefix is not reached any more.
     pub fn remove_learned(&self, instance: &str, prefix: Prefix) {
         let mut inner = self.lock();
-        let key = (instance.to_owned(), prefix);
-        if inner.learned.remove(&key).is_some() {
-            inner.note(|unseen| unseen.learned.insert(key.clone()));
+        let Some(learned) = inner.learned.get_mut(instance) else { return };
+        if learned.remove(&prefix).is_some() {
+            if learned.is_empty() {
+                inner.learned.remove(instance);
+            }
+            inner.note(|unseen| unseen.note_learned(instance, prefix));
             self.changed.send_replace(());
         }
     }
@@ -96,7 +118,11 @@ impl Board {
         inner.next_reader += 1;
         let unseen = Unseen {
             peers: inner.peers.keys().cloned().collect(),
-            learned: inner.learned.keys().cloned().collect(),
+            learned: inner
+                .learned
+                .iter()
+                .map(|(instance, learned)| (instance.clone(), learned.keys().copied().collect()))
+                .collect(),
         };
         inner.readers.insert(number, unseen);
         Reader { board: self.clone(), number, changed: self.changed.subscribe() }
@@ -108,10 +134,29 @@ impl Board {
 }
 
 impl Inner {
-    fn note(&mut self, note: impl Fn(&mut Unseen) -> bool) {
+    fn note(&mut self, note: impl Fn(&mut Unseen)) {
         for unseen in self.readers.values_mut() {
             note(unseen);
         }
+    }
+}
+
+impl Unseen {
+    fn note_learned(&mut self, instance: &str, prefix: Prefix) {
+        match self.learned.get_mut(instance) {
+            Some(prefixes) => prefixes.insert(prefix),
+            None => self.learned.entry(instance.to_owned()).or_default().insert(prefix),
+        };
+    }
+
+    fn pop_learned(&mut self) -> Option<(String, Prefix)> {
+        let mut first = self.learned.first_entry()?;
+        let prefix = first.get_mut().pop_first();
+        let instance = first.key().clone();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        Some((instance, prefix?))
     }
 }
 
@@ -139,11 +184,15 @@ impl Reader {
             });
         }
         while changes.len() < BATCH
-            && let Some(key) = unseen.learned.pop_first()
+            && let Some((instance, prefix)) = unseen.pop_learned()
         {
-            changes.push(match learned.get(&key) {
-                Some(learned) => StateChange::Learned(learned.clone()),
-                None => StateChange::LearnedGone { instance: key.0, prefix: key.1 },
+            let way = learned.get(&instance).and_then(|learned| learned.get(&prefix));
+            changes.push(match way.map(Arc::as_ref) {
+                Some(Way { gateways, peers }) => {
+                    let (gateways, peers) = (gateways.clone(), peers.clone());
+                    StateChange::Learned(Learned { instance, prefix, gateways, peers })
+                }
+                None => StateChange::LearnedGone { instance, prefix },
             });
         }
         changes

@@ -163,7 +163,8 @@ impl Change {
 impl Instance {
     /// Whether all but peers and routes are the same.
     fn has_settings_of(&self, other: &Instance) -> bool {
-        let Self { name, asn, router_id, listen, cluster_id, multipath, own, peers: _, routes: _ } = self;
+        let Self { name, asn, router_id, listen, cluster_id, multipath, own, peers: _, routes: _, stations } =
+            self;
         *name == other.name
             && *asn == other.asn
             && *router_id == other.router_id
@@ -171,6 +172,7 @@ impl Instance {
             && *cluster_id == other.cluster_id
             && *multipath == other.multipath
             && *own == other.own
+            && *stations == other.stations
     }
 }
 

@@ -25,7 +25,7 @@ mod state;
 mod stream;
 
 pub use ask::ask;
-pub use board::Board;
+pub use board::{Board, Way};
 pub use delta::{ApplyError, Change, Delta};
 pub use peer::{
     Bfd, FamilyConfig, GracefulRestart, Peer, PeerAddress, PeerAsn, PeerKey, Shutdown, Timers, Ttl,
@@ -34,6 +34,6 @@ pub use policy::{Action, Changes, Match, Policy, PrefixRange, Rule};
 pub use question::{Answer, Explanation, PolicyView, Question, RouteView, Table};
 pub use route::{LocalRoute, NextHop, Recipients, RouteAttributes, RouteKind};
 pub use secret::Secret;
-pub use snapshot::{Instance, Snapshot};
+pub use snapshot::{Instance, Snapshot, Station};
 pub use state::{BfdState, FamilyState, Learned, MessageCounts, PeerState, SessionState};
 pub use stream::StreamError;

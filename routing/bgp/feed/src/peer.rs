@@ -139,6 +139,16 @@ pub struct FamilyConfig {
     pub extended_next_hop: bool,
     /// Whether learned routes are passed on with ourselves as their next hop.
     pub next_hop_self: bool,
+    /// How many paths to a destination the peer is told, the best ones, if it takes several (RFC 7911); 0 is all.
+    #[serde(default = "one")]
+    pub send_paths: u16,
+    /// Whether the peer may tell several paths to a destination.
+    #[serde(default)]
+    pub receive_paths: bool,
+}
+
+fn one() -> u16 {
+    1
 }
 
 /// Graceful restart (RFC 4724).
@@ -147,6 +157,10 @@ pub struct FamilyConfig {
 pub struct GracefulRestart {
     /// For how many seconds the peer is asked to keep our routes; at most 4095.
     pub restart_time: u16,
+    /// For how many seconds after that the peer is asked to keep them as a last resort, and for how many at most its own
+    /// are kept if it asks (RFC 9494); 0: none are, at most 2²⁴ - 1.
+    #[serde(default)]
+    pub long_lived_stale_time: u32,
 }
 
 /// BFD beside a session (RFC 5880, RFC 5882).

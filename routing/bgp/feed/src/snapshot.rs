@@ -39,4 +39,21 @@ pub struct Instance {
     pub peers: Vec<Peer>,
     /// What they are told, sorted by prefix, at most one of each.
     pub routes: Vec<LocalRoute>,
+    /// Stations that are told what peers tell (RFC 7854), sorted by address, which is unique.
+    #[serde(default)]
+    pub stations: Vec<Station>,
+}
+
+/// A monitoring station (RFC 7854).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Station {
+    /// Where it waits.
+    pub address: SocketAddr,
+    /// Time between numbers of each peer, in seconds; 0: none are sent.
+    pub statistics: u32,
+    /// Whether it is told routes as peers told them.
+    pub pre_policy: bool,
+    /// Whether it is told routes as they were accepted.
+    pub post_policy: bool,
 }

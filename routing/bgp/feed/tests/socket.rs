@@ -11,8 +11,8 @@ use rhumb_bgp_feed::frame::{Frames, encode};
 use rhumb_bgp_feed::protocol::{Down, Hello, PROTOCOL, Role, StateChange, Up, Welcome};
 use rhumb_bgp_feed::server::{Notice, Request, listen, serve};
 use rhumb_bgp_feed::{
-    Answer, Board, Instance, Learned, LocalRoute, MessageCounts, NextHop, PeerKey, PeerState, Question,
-    Recipients, RouteAttributes, RouteKind, SessionState, Snapshot, ask,
+    Answer, Board, Instance, LocalRoute, MessageCounts, NextHop, PeerKey, PeerState, Question, Recipients,
+    RouteAttributes, RouteKind, SessionState, Snapshot, Way, ask,
 };
 use rhumb_model::{Prefix, Revision, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,6 +147,7 @@ fn snapshot(revision: u64, blocks: std::ops::Range<u32>) -> Snapshot {
         own: Vec::new(),
         peers: Vec::new(),
         routes: blocks.map(route).collect(),
+        stations: Vec::new(),
     };
     Snapshot { revision: Revision(revision), instances: vec![instance] }
 }
@@ -296,13 +297,10 @@ async fn what_is_there_is_told_at_once_and_then_what_changes() {
 async fn a_large_snapshot_and_much_news_pass_each_other() {
     let (_folder, path) = socket();
     let mut speaker = Speaker::start(&path, accepts_all);
+    let way = Arc::new(Way { gateways: Vec::new(), peers: Vec::new() });
     for block in 0..20_000_u32 {
-        speaker.board.put_learned(Learned {
-            instance: "i".into(),
-            prefix: Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into()),
-            gateways: Vec::new(),
-            peers: Vec::new(),
-        });
+        let prefix = Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into());
+        speaker.board.put_learned("i", prefix, &way);
     }
     let mut agent = Agent::start(path);
     agent.want(snapshot(1, 0..20_000));
@@ -363,13 +361,10 @@ async fn a_feeder_that_does_not_read_keeps_nobody_from_asking() {
     let mut stream = UnixStream::connect(&path).await.expect("connected");
     let hello = Hello { protocol: PROTOCOL, software: "deaf".into(), role: Role::Feeder };
     stream.write_all(&encode(&hello).expect("short")).await.expect("written");
+    let way = Arc::new(Way { gateways: Vec::new(), peers: Vec::new() });
     for block in 0..50_000_u32 {
-        speaker.board.put_learned(Learned {
-            instance: "i".into(),
-            prefix: Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into()),
-            gateways: Vec::new(),
-            peers: Vec::new(),
-        });
+        let prefix = Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into());
+        speaker.board.put_learned("i", prefix, &way);
     }
     let asked = tokio::task::spawn_blocking(move || ask(&path, "rhumb", Question::Peers, PATIENCE));
     let answer = soon("the answer", asked).await.expect("no panic").expect("answered");

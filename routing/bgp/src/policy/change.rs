@@ -31,11 +31,13 @@ impl Changes {
 
     pub(super) fn new(changes: &feed::Changes) -> Self {
         let communities = |from: &[u32]| from.iter().copied().map(Community).collect();
+        let mut without_stale = changes.remove_communities.clone();
+        without_stale.retain(|one| *one != Community::LLGR_STALE.0);
         let larges = |from: &[[u32; 3]]| from.iter().copied().map(large).collect();
         Self {
             local_pref: changes.local_pref,
             med: changes.med,
-            remove: communities(&changes.remove_communities),
+            remove: communities(&without_stale),
             add: communities(&changes.add_communities),
             remove_large: larges(&changes.remove_large_communities),
             add_large: larges(&changes.add_large_communities),
@@ -53,7 +55,8 @@ impl Changes {
         Prepend { asn, times: self.prepend }
     }
 
-    /// Makes the changes, all but the path's.
+    /// Makes the changes, all but the path's. That a route is stale for long is no policy's to take back (RFC 9494
+    /// §4.3).
     pub(crate) fn apply(&self, attributes: &mut Attributes) {
         attributes.local_pref = self.local_pref.or(attributes.local_pref);
         attributes.med = self.med.or(attributes.med);

@@ -8,16 +8,20 @@
 //! ```
 //! A peer that reads slowly has no queue of messages: a prefix that changes ten times before the peer reads on is
 //! told once, as it is then.
+//!
+//! A peer that takes several paths to a destination (RFC 7911) is told the best few. Each has a number that is its own for
+//! as long as the peer is told of it, whatever becomes of its attributes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rhumb_model::{Family, Prefix};
 
 use super::Rib;
 use super::advertise::{Exporter, Out};
+use super::decision::{Contender, decide};
 use super::peer::PeerId;
-use super::table::{Dirty, SlotId, Table};
+use super::table::{Candidate, Dirty, Slot, SlotId, Table};
 use crate::wire::{Attributes, NextHop, Nlri};
 
 /// How many changed prefixes are compared at once: enough to find those of equal attributes, and done within a few
@@ -56,13 +60,15 @@ pub enum Outgoing {
 /// One peer's part of one family.
 #[derive(Debug, Default)]
 pub(super) struct AdjOut {
-    /// What the peer was told, by slot.
+    /// What the peer was told, by slot, where it is told one path.
     told: Vec<Option<Arc<Out>>>,
+    /// The same where it is told several.
+    several: Option<Several>,
     advertised: u32,
     dirty: Dirty,
     /// Slots to be told even if nothing changed.
     again: BTreeSet<SlotId>,
-    withdraw: Vec<SlotId>,
+    withdraw: Vec<Place>,
     groups: VecDeque<Group>,
     end_owed: bool,
     refresh: Refresh,
@@ -71,7 +77,34 @@ pub(super) struct AdjOut {
 #[derive(Debug)]
 struct Group {
     out: Arc<Out>,
-    slots: Vec<SlotId>,
+    places: Vec<Place>,
+}
+
+/// A path that is told: of which slot, from whom, and by which number. Where one is told, all but the slot is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    slot: SlotId,
+    from: PeerId,
+    path_id: u32,
+    number: u32,
+}
+
+impl Place {
+    fn only(slot: SlotId) -> Self {
+        Place { slot, from: PeerId::OWN, path_id: 0, number: 0 }
+    }
+
+    fn is_path(&self, from: PeerId, path_id: u32) -> bool {
+        (self.from, self.path_id) == (from, path_id)
+    }
+}
+
+/// Paths that a peer was told, by slot.
+#[derive(Debug)]
+struct Several {
+    /// How many at most of each slot.
+    most: usize,
+    told: BTreeMap<SlotId, Vec<(Place, Arc<Out>)>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +116,11 @@ enum Refresh {
 }
 
 impl AdjOut {
-    /// For a new session: everything is to be told, then the end.
-    pub(super) fn new(table: &Table) -> Self {
-        let mut adj_out = Self { end_owed: true, ..Self::default() };
+    /// For a new session: everything is to be told, then the end. `most` is how many paths of each destination are told to
+    /// a peer that takes several.
+    pub(super) fn new(table: &Table, most: Option<usize>) -> Self {
+        let several = most.map(|most| Several { most, told: BTreeMap::new() });
+        let mut adj_out = Self { end_owed: true, several, ..Self::default() };
         for id in table.ids().filter(|id| table.slot(*id).best.is_some()) {
             adj_out.dirty.insert(id);
         }
@@ -104,9 +139,21 @@ impl AdjOut {
         self.advertised
     }
 
-    /// What the peer was told of the slot.
+    /// What the peer was told of the slot first.
     pub(super) fn told(&self, id: SlotId) -> Option<&Arc<Out>> {
-        self.told.get(id as usize)?.as_ref()
+        self.paths_told(id).next().map(|(_, out)| out)
+    }
+
+    /// What the peer was told of the slot, with the number of each path.
+    pub(super) fn paths_told(&self, id: SlotId) -> impl Iterator<Item = (u32, &Arc<Out>)> {
+        let one = self.told.get(id as usize).and_then(Option::as_ref).map(|out| (0, out));
+        let several = self.several.as_ref().and_then(|several| several.told.get(&id));
+        one.into_iter().chain(several.into_iter().flatten().map(|(place, out)| (place.number, out)))
+    }
+
+    /// Whether other paths than the best concern the peer.
+    pub(super) fn tells_several(&self) -> bool {
+        self.several.is_some()
     }
 
     /// Whether no slot is waiting: none of its numbers is held but those that were told.
@@ -116,23 +163,36 @@ impl AdjOut {
 
     /// Tells everything once more.
     fn refresh(&mut self) {
-        for id in 0..SlotId::try_from(self.told.len()).expect("as many as slots") {
-            if self.told(id).is_some() {
-                self.again.insert(id);
-                self.dirty.insert(id);
-            }
+        let ids = 0..SlotId::try_from(self.told.len()).expect("as many as slots");
+        let one = ids.filter(|id| self.told[*id as usize].is_some());
+        let several = self.several.iter().flat_map(|several| several.told.keys().copied());
+        for id in one.chain(several).collect::<Vec<_>>() {
+            self.again.insert(id);
+            self.dirty.insert(id);
         }
         self.refresh = Refresh::Asked;
     }
 
-    fn set(&mut self, id: SlotId, out: Option<Arc<Out>>) {
-        if self.told.len() <= id as usize {
-            self.told.resize(id as usize + 1, None);
-        }
-        let told = &mut self.told[id as usize];
+    fn set(&mut self, place: Place, out: Option<Arc<Out>>) {
+        let id = place.slot;
         self.advertised += u32::from(out.is_some());
-        self.advertised -= u32::from(told.is_some());
-        *told = out;
+        if let Some(several) = &mut self.several {
+            let told = several.told.entry(id).or_default();
+            let before = told.len();
+            told.retain(|(known, _)| known.number != place.number);
+            self.advertised -= u32::from(told.len() != before);
+            told.extend(out.map(|out| (place, out)));
+            if told.is_empty() {
+                several.told.remove(&id);
+            }
+        } else {
+            if self.told.len() <= id as usize {
+                self.told.resize(id as usize + 1, None);
+            }
+            let told = &mut self.told[id as usize];
+            self.advertised -= u32::from(told.is_some());
+            *told = out;
+        }
         if !self.again.is_empty() {
             self.again.remove(&id);
         }
@@ -140,25 +200,25 @@ impl AdjOut {
 
     /// The next message of what was compared. What changed since waits for the next comparison.
     fn pop(&mut self, family: Family, table: &Table) -> Option<Outgoing> {
-        let nlri = |id: SlotId| Nlri::from(table.slot(id).prefix);
+        let nlri = |place: Place| Nlri { prefix: table.slot(place.slot).prefix, path_id: place.number };
         let mut gone = std::mem::take(&mut self.withdraw);
-        gone.retain(|id| !self.dirty.contains(*id));
+        gone.retain(|place| !self.dirty.contains(place.slot));
         if !gone.is_empty() {
-            for id in &gone {
-                self.set(*id, None);
+            for place in &gone {
+                self.set(*place, None);
             }
             return Some(Outgoing::Withdraw { family, nlri: gone.into_iter().map(nlri).collect() });
         }
-        while let Some(Group { out, mut slots }) = self.groups.pop_front() {
-            slots.retain(|id| !self.dirty.contains(*id));
-            if slots.is_empty() {
+        while let Some(Group { out, mut places }) = self.groups.pop_front() {
+            places.retain(|place| !self.dirty.contains(place.slot));
+            if places.is_empty() {
                 continue;
             }
-            for id in &slots {
-                self.set(*id, Some(out.clone()));
+            for place in &places {
+                self.set(*place, Some(out.clone()));
             }
             let (attributes, next_hop) = (out.attributes.clone(), out.next_hop);
-            let nlri = slots.into_iter().map(nlri).collect();
+            let nlri = places.into_iter().map(nlri).collect();
             return Some(Outgoing::Announce { family, attributes, next_hop, nlri });
         }
         None
@@ -210,28 +270,70 @@ impl Rib {
     fn compare(&mut self, peer: PeerId, family: Family, out: &mut AdjOut) {
         let Some(mut exporter) = Exporter::new(&self.settings, &self.peers, peer, family) else { return };
         let table = &self.tables[super::index(family)];
-        let mut slots: Vec<Vec<SlotId>> = Vec::new();
+        let mut places: Vec<Vec<Place>> = Vec::new();
+        let mut put = |number: usize, place: Place| {
+            if places.len() <= number {
+                places.resize_with(number + 1, Vec::new);
+            }
+            places[number].push(place);
+        };
         for _ in 0..BATCH {
             let Some(id) = out.dirty.pop() else { break };
             let slot = table.slot(id);
+            let again = out.again.contains(&id);
+            if let Some(several) = &out.several {
+                let told = several.told.get(&id).map(Vec::as_slice).unwrap_or_default();
+                let mut wanted: Vec<(&Candidate, usize)> = Vec::new();
+                for one in self.ranked(slot) {
+                    if wanted.len() == several.most {
+                        break;
+                    }
+                    let number = exporter.export(slot.prefix, one, &mut self.attributes).ok();
+                    wanted.extend(number.map(|number| (one, number)));
+                }
+                let is_wanted =
+                    |place: &Place| wanted.iter().any(|(one, _)| place.is_path(one.peer, one.path_id));
+                out.withdraw.extend(told.iter().map(|(place, _)| *place).filter(|place| !is_wanted(place)));
+                let mut used: BTreeSet<u32> = told.iter().map(|(place, _)| place.number).collect();
+                for (one, number) in wanted {
+                    match told.iter().find(|(place, _)| place.is_path(one.peer, one.path_id)) {
+                        Some((_, known)) if known.same(exporter.out(number)) && !again => {}
+                        Some((place, _)) => put(number, *place),
+                        None => {
+                            let fresh = (1..).find(|number| used.insert(*number)).expect("fewer paths");
+                            let place =
+                                Place { slot: id, from: one.peer, path_id: one.path_id, number: fresh };
+                            put(number, place);
+                        }
+                    }
+                }
+                continue;
+            }
             let wanted = slot
                 .best()
                 .and_then(|best| exporter.export(slot.prefix, best, &mut self.attributes).ok())
                 .map(|number| (number, exporter.out(number)));
             match (out.told(id), wanted) {
-                (Some(_), None) => out.withdraw.push(id),
-                (Some(told), Some((_, wanted))) if told.same(wanted) && !out.again.contains(&id) => {}
-                (Some(_) | None, Some((number, _))) => {
-                    if slots.len() <= number {
-                        slots.resize_with(number + 1, Vec::new);
-                    }
-                    slots[number].push(id);
-                }
+                (Some(_), None) => out.withdraw.push(Place::only(id)),
+                (Some(told), Some((_, wanted))) if told.same(wanted) && !again => {}
+                (Some(_) | None, Some((number, _))) => put(number, Place::only(id)),
                 (None, None) => {}
             }
         }
-        let groups = exporter.outs().into_iter().zip(slots).filter(|(_, slots)| !slots.is_empty());
-        out.groups.extend(groups.map(|(out, slots)| Group { out, slots }));
+        let groups = exporter.outs().into_iter().zip(places).filter(|(_, places)| !places.is_empty());
+        out.groups.extend(groups.map(|(out, places)| Group { out, places }));
+    }
+
+    /// The candidates of a slot that can be used, the best first, then the best of the others, and so on.
+    fn ranked<'a>(&self, slot: &'a Slot) -> Vec<&'a Candidate> {
+        let mut rest: Vec<Contender<'_>> = self.contenders(slot).collect();
+        let mut ranked = Vec::with_capacity(rest.len());
+        while !rest.is_empty() {
+            let left = decide(rest.iter().copied(), self.rules(), |_, _| {});
+            rest.retain(|one| left.iter().all(|ranked| ranked.index != one.index));
+            ranked.extend(left.iter().map(|one| &slot.candidates[one.index]));
+        }
+        ranked
     }
 
     /// Tells a peer everything of a family once more (RFC 2918 §4). Without a session nothing happens.

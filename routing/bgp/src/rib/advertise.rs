@@ -130,6 +130,9 @@ impl<'a> Exporter<'a> {
             if has(Community::NO_ADVERTISE) {
                 return Err(Withheld::Community(Community::NO_ADVERTISE));
             }
+            if has(Community::LLGR_STALE) && !self.info.knows_long_lived {
+                return Err(Withheld::LongLivedStale);
+            }
             let outside = [Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED];
             if let Some(named) = outside.into_iter().find(|one| self.info.is_external() && has(*one)) {
                 return Err(Withheld::Community(named));

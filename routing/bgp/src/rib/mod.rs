@@ -21,6 +21,7 @@ mod decision;
 mod hash;
 mod hops;
 mod local;
+mod monitor;
 mod path;
 mod peer;
 mod receive;
@@ -40,6 +41,7 @@ use crate::policy::Policy;
 use crate::wire::{Asn, Attributes, RouterId};
 use decision::{Contender, Rules, Source, decide};
 use hops::Hops;
+use monitor::Stations;
 use path::{Interned, Path};
 use peer::Peer;
 use receive::Import;
@@ -47,6 +49,7 @@ use table::{Slot, SlotId, Table};
 
 pub use adj_out::Outgoing;
 pub use decision::Step;
+pub(crate) use monitor::{Monitored, StationId};
 pub use path::{Forward, Hop};
 pub use peer::{Counts, Handling, Leave, OwnAddresses, PeerId, PeerInfo};
 pub use receive::TooManyPrefixes;
@@ -97,6 +100,7 @@ pub struct Rib {
     ready: BTreeSet<PeerId>,
     /// Whether End-of-RIB may be told.
     synced: bool,
+    stations: Stations,
     /// What was last made of a received path, during one call.
     import: Option<Import>,
 }
@@ -131,6 +135,7 @@ impl Rib {
             local: BTreeMap::new(),
             ready: BTreeSet::new(),
             synced: false,
+            stations: Stations::default(),
             import: None,
         }
     }
@@ -295,11 +300,9 @@ impl Rib {
         if is_empty {
             table.emptied(id);
         }
-        if same {
-            return;
-        }
         for (number, peer) in self.peers.iter_mut().enumerate() {
             if let Some(out) = peer.out.get_mut(&family)
+                && (!same || out.tells_several())
                 && out.mark(id)
             {
                 self.ready.insert(PeerId(u32::try_from(number).expect("as found by their insertion")));

@@ -11,7 +11,7 @@ use rhumb_bgp_feed::RouteKind;
 use super::PeerId;
 use super::hash::Seed;
 use super::hops::HopId;
-use crate::wire::{Attributes, NextHop};
+use crate::wire::{Attributes, Community, NextHop};
 
 /// What routes of one message, or of ours, have in common.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +41,20 @@ impl Path {
     /// The kind by which rules know the route.
     pub(super) fn kind(&self) -> RouteKind {
         self.local.as_ref().map_or(RouteKind::Learned, |local| local.kind)
+    }
+
+    /// The same, stale for long (RFC 9494 §4.2).
+    pub(super) fn long_stale(&self, interned: &mut Interned<Attributes>) -> Arc<Path> {
+        let mut attributes = Attributes::clone(&self.attributes);
+        attributes.communities.push(Community::LLGR_STALE);
+        let attributes = interned.get(attributes.canonical());
+        Arc::new(Path {
+            attributes,
+            next_hop: self.next_hop,
+            hop: self.hop,
+            discard: self.discard,
+            local: None,
+        })
     }
 
     /// The attributes with which `peer` is to be told, before its policy; `None` when it is not told.

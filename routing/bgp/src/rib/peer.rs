@@ -18,6 +18,8 @@ pub struct PeerId(pub(super) u32);
 impl PeerId {
     /// Stands for this node among the candidates of a prefix.
     pub(super) const OWN: PeerId = PeerId(u32::MAX);
+    /// The peer that is known first.
+    pub(super) const FIRST: PeerId = PeerId(0);
 }
 
 /// What the table has to know about an established session.
@@ -42,6 +44,10 @@ pub struct PeerInfo {
     pub families: BTreeSet<Family>,
     /// Families of which the peer takes IPv6 next hops for IPv4 destinations (RFC 8950).
     pub extended_next_hop: BTreeSet<Family>,
+    /// Whether the peer may be told of routes that are stale for long (RFC 9494 §4.3).
+    pub knows_long_lived: bool,
+    /// Families of which the peer takes several paths to a destination, and how many at most it is told (RFC 7911).
+    pub send_paths: BTreeMap<Family, usize>,
     /// Families of which the peer is told ourselves as the next hop of learned routes, too.
     pub next_hop_self: BTreeSet<Family>,
     /// With more routes than this, [`Rib::update`] says so.
@@ -131,6 +137,8 @@ pub(super) struct Peer {
     pub(super) out: BTreeMap<Family, AdjOut>,
     /// Routes of the peer by family.
     pub(super) received: BTreeMap<Family, u32>,
+    /// Families whose stale routes are kept as a last resort (RFC 9494 §4.2).
+    pub(super) long_lived: BTreeSet<Family>,
     pub(super) leave: Leave,
 }
 
@@ -143,6 +151,7 @@ impl Peer {
             info: None,
             out: BTreeMap::new(),
             received: BTreeMap::new(),
+            long_lived: BTreeSet::new(),
             leave: Leave::default(),
         }
     }

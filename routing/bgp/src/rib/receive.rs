@@ -77,7 +77,9 @@ impl Rib {
             if let Some(known) = known.map(|at| &mut slot.candidates[at])
                 && *known.received == *path
             {
-                known.stale = false;
+                if std::mem::take(&mut known.stale) {
+                    self.stations.note(peer, id, nlri.prefix, nlri.path_id);
+                }
                 continue;
             }
             let before = super::best_of(slot);
@@ -92,6 +94,7 @@ impl Rib {
                     slot.candidates.push(candidate);
                 }
             }
+            self.stations.note(peer, id, nlri.prefix, nlri.path_id);
             self.decide(family, id, before.as_ref());
         }
         *self.peers[peer.0 as usize].received.entry(family).or_default() += fresh;
@@ -124,8 +127,11 @@ impl Rib {
                         )),
                     };
                     let accepted = import.judge(&self.settings, prefix, &mut self.attributes);
-                    changed |= accepted != candidate.accepted;
-                    candidate.accepted = accepted;
+                    if accepted != candidate.accepted {
+                        changed = true;
+                        candidate.accepted = accepted;
+                        self.stations.note(peer, id, prefix, candidate.path_id);
+                    }
                 }
                 if changed {
                     self.decide(family, id, before.as_ref());

@@ -51,6 +51,8 @@ pub(super) fn info(number: u8, asn: u32) -> PeerInfo {
         client: false,
         families: Family::BOTH.into(),
         extended_next_hop: BTreeSet::new(),
+        knows_long_lived: true,
+        send_paths: BTreeMap::new(),
         next_hop_self: BTreeSet::new(),
         max_prefixes: BTreeMap::new(),
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sessions that come and go, and what is kept of a peer's routes meanwhile (RFC 4724 §4.2).
+//! Sessions that come and go, and what is kept of a peer's routes meanwhile (RFC 4724 §4.2, RFC 9494 §4.2).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rhumb_model::{Family, Prefix};
 
 use super::adj_out::AdjOut;
+use super::path::Path;
 use super::peer::{Counts, Handling, Leave, PeerId, PeerInfo};
 use super::receive::TooManyPrefixes;
 use super::table::Candidate;
 use super::{Rib, best_of, index};
+use crate::wire::Community;
 
 impl Rib {
     /// A session is established: the peer is to be told everything, and may tell. Routes of an earlier session that
@@ -19,17 +22,23 @@ impl Rib {
         let families = info.families.clone();
         let known = &mut self.peers[peer.0 as usize];
         known.out.clear();
+        self.stations.forget_peer(peer);
+        let known = &mut self.peers[peer.0 as usize];
         if known.info.as_ref().is_some_and(|before| !info.is_same_router(before)) {
             Family::BOTH.into_iter().for_each(|family| self.forget(peer, family, |_| true));
+            self.peers[peer.0 as usize].long_lived.clear();
         }
         self.peers[peer.0 as usize].info = Some(info);
         for family in Family::BOTH {
             if families.contains(&family) {
-                let out = AdjOut::new(self.table(family));
+                let most = self.peers[peer.0 as usize].info.as_ref();
+                let most = most.and_then(|info| info.send_paths.get(&family).copied());
+                let out = AdjOut::new(self.table(family), most);
                 self.peers[peer.0 as usize].out.insert(family, out);
                 self.mark_stale(peer, family);
             } else {
                 self.forget(peer, family, |_| true);
+                self.peers[peer.0 as usize].long_lived.remove(&family);
             }
         }
         // What is kept is judged by the session that is: our own addresses can be others now.
@@ -42,14 +51,21 @@ impl Rib {
     pub fn peer_down(&mut self, peer: PeerId, keep: &BTreeSet<Family>) {
         let Some(known) = self.peers.get_mut(peer.0 as usize) else { return };
         known.out.clear();
+        self.stations.forget_peer(peer);
         self.ready.remove(&peer);
         for family in Family::BOTH {
-            if keep.contains(&family) {
+            let is_long_lived = self.peers[peer.0 as usize].long_lived.contains(&family);
+            if !keep.contains(&family) {
+                self.forget(peer, family, |_| true);
+                self.peers[peer.0 as usize].long_lived.remove(&family);
+            } else if is_long_lived {
+                // All that was kept goes on being kept, for no longer than before (RFC 9494 §4.2).
+                self.mark_stale(peer, family);
+                self.keep_long(peer, family);
+            } else {
                 // Those that are stale already were not told again by the session that ended (RFC 4724 §4.2).
                 self.forget(peer, family, |one| one.stale);
                 self.mark_stale(peer, family);
-            } else {
-                self.forget(peer, family, |_| true);
             }
         }
         let known = &mut self.peers[peer.0 as usize];
@@ -61,7 +77,33 @@ impl Rib {
 
     /// Removes what the peer has not told again since its session went: at its End-of-RIB, or when its time is up.
     pub fn sweep_stale(&mut self, peer: PeerId, family: Family) {
+        self.peers[peer.0 as usize].long_lived.remove(&family);
         self.forget(peer, family, |one| one.stale);
+    }
+
+    /// Keeps the peer's stale routes of a family as a last resort from now on: with LLGR_STALE, after all others, told
+    /// only to peers that know what that is. Those with NO_LLGR go (RFC 9494 §4.2). [`Rib::sweep_stale`] ends it.
+    pub fn keep_long(&mut self, peer: PeerId, family: Family) {
+        self.peers[peer.0 as usize].long_lived.insert(family);
+        let no_longer =
+            |one: &Candidate| one.stale && one.received.attributes.has_community(Community::NO_LLGR);
+        self.forget(peer, family, no_longer);
+        // Routes of one message mostly follow each other, and stay routes of one path.
+        let mut last: Option<(Arc<Path>, Arc<Path>)> = None;
+        for id in self.table(family).ids() {
+            let slot = self.tables[index(family)].slot_mut(id);
+            for one in slot.candidates.iter_mut().filter(|one| one.peer == peer && one.stale) {
+                if one.received.attributes.has_community(Community::LLGR_STALE) {
+                    continue;
+                }
+                let (_, marked) = match &last {
+                    Some(last) if Arc::ptr_eq(&last.0, &one.received) => last,
+                    _ => last.insert((one.received.clone(), one.received.long_stale(&mut self.attributes))),
+                };
+                one.received = marked.clone();
+            }
+        }
+        self.import_again(peer);
     }
 
     /// The peer begins to tell all its routes once more (RFC 7313 §4): those that it does not tell until its end of the
@@ -147,6 +189,7 @@ impl Rib {
         let Some(at) = slot.position(peer, path_id) else { return };
         let before = best_of(slot);
         slot.candidates.remove(at);
+        self.stations.note(peer, id, prefix, path_id);
         if let Some(received) =
             self.peers.get_mut(peer.0 as usize).and_then(|peer| peer.received.get_mut(&family))
         {
@@ -163,6 +206,11 @@ impl Rib {
             let goes = |one: &Candidate| one.peer == peer && unwanted(one);
             if !slot.candidates.iter().any(goes) {
                 continue;
+            }
+            if !self.stations.is_empty() {
+                for one in slot.candidates.iter().filter(|one| goes(one)) {
+                    self.stations.note(peer, id, slot.prefix, one.path_id);
+                }
             }
             let (before, had) = (best_of(slot), slot.candidates.len());
             slot.candidates.retain(|one| !goes(one));

@@ -8,6 +8,7 @@ use super::sample::{
     addr, all, announce, changed, drain, info, local, path, prefix, quiet, said, settings, up, withdraw,
 };
 use super::*;
+use crate::wire::Community;
 
 mod model;
 
@@ -286,4 +287,150 @@ fn a_policy_that_comes_later_finds_what_was_received() {
     rib.set_policy(two, &all(), &none);
     assert_eq!(said(&mut rib, two), [format!("gone {A}")], "without a policy nothing is told");
     assert_eq!(changed(&mut rib), [format!("{A} 192.0.2.1")]);
+}
+
+/// Communities of the routes to a prefix, best first.
+fn communities(rib: &Rib, text: &str) -> Vec<Vec<Community>> {
+    let (candidates, _) = rib.explain("main", prefix(text));
+    candidates.iter().map(|view| view.communities.iter().copied().map(Community).collect()).collect()
+}
+
+#[test]
+fn a_route_that_is_stale_for_long_is_a_last_resort_for_those_who_know_such_routes() {
+    let mut rib = rib();
+    let (one, two) = (up(&mut rib, info(1, 65001)), up(&mut rib, info(2, 65002)));
+    let plain = up(&mut rib, PeerInfo { knows_long_lived: false, ..info(3, 65003) });
+    let never = Attributes { communities: vec![Community::NO_LLGR], ..path(&[65001]) };
+    rib.update(one, &announce(1, path(&[65001]), &[A, B])).expect("within limits");
+    rib.update(one, &announce(1, never, &["10.3.0.0/16"])).expect("within limits");
+    rib.update(two, &announce(2, path(&[65002, 7, 7]), &[B])).expect("within limits");
+    quiet(&mut rib);
+    rib.peer_down(one, &Family::BOTH.into());
+    assert_eq!(changed(&mut rib), [""; 0], "kept as they are");
+
+    rib.keep_long(one, Family::V4);
+    assert_eq!(communities(&rib, A), [[Community::LLGR_STALE]]);
+    assert_eq!(changed(&mut rib), ["10.3.0.0/16 -".to_owned(), format!("{B} 192.0.2.2")]);
+    assert_eq!(
+        said(&mut rib, two),
+        [format!("gone 10.3.0.0/16 {B}"), format!("{A} via 192.0.2.254 [65000 65001]"),],
+        "it is told again with the community"
+    );
+    assert_eq!(rib.told(two, prefix(A)).expect("told").0.communities, [Community::LLGR_STALE]);
+    assert_eq!(
+        said(&mut rib, plain),
+        [format!("gone 10.3.0.0/16 {A}"), format!("{B} via 192.0.2.254 [65000 65002 7 7]"),]
+    );
+    let (_, told) = rib.explain("main", prefix(A));
+    assert!(told.iter().any(|view| view.why.contains("stale for long")), "{told:?}");
+
+    rib.sweep_stale(one, Family::V4);
+    assert_eq!(changed(&mut rib), [format!("{A} -")]);
+    assert_eq!(said(&mut rib, two), [format!("gone {A}")]);
+    assert_eq!(rib.counts(one, Family::V4), Counts::default());
+}
+
+#[test]
+fn a_peer_that_comes_back_takes_the_mark_from_what_it_tells_again() {
+    let mut rib = rib();
+    let (one, two) = (up(&mut rib, info(1, 65001)), up(&mut rib, info(2, 65002)));
+    rib.update(one, &announce(1, path(&[65001]), &[A, B])).expect("within limits");
+    quiet(&mut rib);
+    rib.peer_down(one, &Family::BOTH.into());
+    rib.keep_long(one, Family::V4);
+    quiet(&mut rib);
+    rib.peer_up(one, info(1, 65001));
+    rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [format!("{A} via 192.0.2.254 [65000 65001]")]);
+    assert_eq!(communities(&rib, A), [Vec::<Community>::new()]);
+    // It goes once more before all was told: what it told now is kept like the rest.
+    rib.peer_down(one, &Family::BOTH.into());
+    for of in [A, B] {
+        assert_eq!(communities(&rib, of), [[Community::LLGR_STALE]]);
+    }
+    rib.peer_up(one, info(1, 65001));
+    rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+    rib.sweep_stale(one, Family::V4);
+    quiet(&mut rib);
+    rib.peer_down(one, &Family::BOTH.into());
+    assert_eq!(communities(&rib, A), [Vec::<Community>::new()], "a new time begins as any other");
+    assert!(communities(&rib, B).is_empty());
+}
+
+#[test]
+fn no_policy_takes_the_mark_of_a_stale_route_away() {
+    let mut rib = rib();
+    let (one, two) = (up(&mut rib, info(1, 65001)), up(&mut rib, info(2, 65002)));
+    let changes = rhumb_bgp_feed::Changes {
+        remove_communities: vec![Community::LLGR_STALE.0, 7],
+        ..rhumb_bgp_feed::Changes::default()
+    };
+    let remove = sample::accept(changes);
+    rib.set_policy(one, &remove, &all());
+    rib.set_policy(two, &all(), &remove);
+    let stale = Attributes { communities: vec![Community(7), Community::LLGR_STALE], ..path(&[65001]) };
+    rib.update(one, &announce(1, stale, &[A])).expect("within limits");
+    drain(&mut rib, two);
+    assert_eq!(rib.told(two, prefix(A)).expect("told").0.communities, [Community::LLGR_STALE]);
+}
+
+/// A peer that takes so many paths to an IPv4 destination.
+fn takes(number: u8, asn: u32, most: usize) -> PeerInfo {
+    PeerInfo { send_paths: BTreeMap::from([(Family::V4, most)]), ..info(number, asn) }
+}
+
+#[test]
+fn a_peer_that_takes_several_paths_is_told_the_best_few_under_numbers_that_stay() {
+    let mut rib = rib();
+    let all: Vec<PeerId> = (1..=3).map(|at| up(&mut rib, info(at, 65000 + u32::from(at)))).collect();
+    let (two, every) = (up(&mut rib, takes(8, 65008, 2)), up(&mut rib, takes(9, 65009, usize::MAX)));
+    quiet(&mut rib);
+    rib.update(all[0], &announce(1, path(&[65001, 7]), &[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [format!("{A} path 1 via 192.0.2.254 [65000 65001 7]")]);
+    // A better one comes: the first keeps its number.
+    rib.update(all[1], &announce(2, path(&[65002]), &[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [format!("{A} path 2 via 192.0.2.254 [65000 65002]")]);
+    // The third best is told only to those who take all.
+    rib.update(all[2], &announce(3, path(&[65003, 7, 7]), &[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [""; 0]);
+    assert_eq!(said(&mut rib, every).len(), 3);
+    // Attributes change: the same number.
+    rib.update(all[0], &announce(1, path(&[65001, 8]), &[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [format!("{A} path 1 via 192.0.2.254 [65000 65001 8]")]);
+    assert_eq!(rib.counts(two, Family::V4).advertised, 2);
+    // The best goes, the third moves up.
+    rib.update(all[1], &withdraw(&[A])).expect("within limits");
+    assert_eq!(
+        said(&mut rib, two),
+        [format!("gone {A} path 2"), format!("{A} path 3 via 192.0.2.254 [65000 65003 7 7]")]
+    );
+    drain(&mut rib, every);
+    rib.update(all[0], &withdraw(&[A])).expect("within limits");
+    rib.update(all[2], &withdraw(&[A])).expect("within limits");
+    assert_eq!(said(&mut rib, two), [format!("gone {A} path 1 {A} path 3")]);
+    assert_eq!(said(&mut rib, every).len(), 1);
+    assert_eq!(rib.counts(every, Family::V4).advertised, 0);
+}
+
+#[test]
+fn the_paths_of_a_peer_itself_and_those_of_policy_are_none_of_the_few() {
+    let mut rib = rib();
+    let (one, three) = (up(&mut rib, takes(1, 65001, 2)), up(&mut rib, info(3, 65003)));
+    rib.set_local([local(A)]);
+    rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+    rib.update(three, &announce(3, path(&[65003, 9]), &[A])).expect("within limits");
+    let told = said(&mut rib, one);
+    assert_eq!(
+        told[..2],
+        [
+            format!("{A} path 1 via 192.0.2.254 [65000]"),
+            format!("{A} path 2 via 192.0.2.254 [65000 65003 9]")
+        ]
+    );
+    // All of it once more, under the same numbers.
+    rib.refresh(one, Family::V4);
+    let again = said(&mut rib, one);
+    assert_eq!(again[1..3], told[..2], "{again:?}");
+    let views: Vec<_> = rib.routes_out("main", None, None).filter(|view| view.path_id > 0).collect();
+    assert_eq!(views.iter().map(|view| view.path_id).collect::<Vec<_>>(), [1, 2]);
 }

@@ -53,6 +53,8 @@ pub(super) enum Withheld {
     NotReflected,
     /// A well-known community says so (RFC 1997).
     Community(Community),
+    /// It is stale for long, and the peer does not know what that is (RFC 9494 §4.3).
+    LongLivedStale,
     /// It is not for this peer.
     NotRecipient,
     /// By a rule of the export policy.
@@ -92,6 +94,9 @@ impl fmt::Display for Said<'_, Withheld> {
             Withheld::Sender => f.write_str("it came from this peer"),
             Withheld::NotReflected => f.write_str("it is internal, and the peer is no client"),
             Withheld::Community(community) => write!(f, "it has the community {community}"),
+            Withheld::LongLivedStale => {
+                f.write_str("it is stale for long, and the peer does not know such routes")
+            }
             Withheld::NotRecipient => f.write_str("it is not for this peer"),
             Withheld::Rule(rule) => write!(f, "rejected by export rule {:?}", self.1.name(rule)),
             Withheld::NoRule => f.write_str("no export rule accepts it"),
@@ -157,13 +162,16 @@ impl Rib {
         let peers: Vec<usize> = peers.map(|(number, _)| number).collect();
         self.sorted(family).into_iter().flat_map(move |slot| {
             let of_family = |number: &usize| self.peers[*number].out.get(&slot.prefix.family());
-            let told = peers.iter().filter_map(|number| {
-                let id = self.table(slot.prefix.family()).find(slot.prefix)?;
-                let told = of_family(number)?.told(id)?;
-                let mut view = view(instance, slot, &told.attributes, Some(told.next_hop));
-                view.peer = Some(self.peers[*number].key.clone());
-                view.kind = slot.best().map_or(RouteKind::Learned, |best| best.received.kind());
-                Some(view)
+            let id = self.table(slot.prefix.family()).find(slot.prefix);
+            let told = peers.iter().flat_map(move |number| {
+                let paths = of_family(number).zip(id).map(|(out, id)| out.paths_told(id));
+                paths.into_iter().flatten().map(move |(path_id, told)| {
+                    let mut view = view(instance, slot, &told.attributes, Some(told.next_hop));
+                    view.path_id = path_id;
+                    view.peer = Some(self.peers[*number].key.clone());
+                    view.kind = slot.best().map_or(RouteKind::Learned, |best| best.received.kind());
+                    view
+                })
             });
             told.collect::<Vec<_>>()
         })
@@ -207,18 +215,22 @@ impl Rib {
     }
 
     /// The peers whose routes to a prefix are used, the best first.
-    pub fn tellers(&self, prefix: Prefix) -> Vec<PeerKey> {
+    pub fn tellers(&self, prefix: Prefix) -> Vec<PeerId> {
         let table = self.table(prefix.family());
         let Some(slot) = table.find(prefix).map(|id| table.slot(id)) else { return Vec::new() };
-        let used = self.used(slot);
-        let is_used = |one: &&Candidate| {
-            let hop = one.accepted.as_ref().ok().and_then(|path| path.hop);
-            hop.is_some_and(|hop| used.contains(&self.hops.hop(hop)))
-        };
-        let best = slot.best().map(|best| best.peer);
-        let others =
-            slot.candidates.iter().filter(is_used).map(|one| one.peer).filter(|peer| Some(*peer) != best);
-        best.into_iter().chain(others).filter_map(|peer| self.key(peer).cloned()).collect()
+        let Some(best) = slot.best() else { return Vec::new() };
+        let mut tellers = vec![best.peer];
+        if slot.candidates.len() > 1 {
+            let used = self.used(slot);
+            let is_used = |one: &&Candidate| {
+                let hop = one.accepted.as_ref().ok().and_then(|path| path.hop);
+                hop.is_some_and(|hop| used.contains(&self.hops.hop(hop)))
+            };
+            let others = slot.candidates.iter().filter(is_used).map(|one| one.peer);
+            tellers.extend(others.filter(|peer| *peer != best.peer));
+        }
+        tellers.retain(|peer| *peer != PeerId::OWN);
+        tellers
     }
 
     fn sorted(&self, family: Option<Family>) -> Vec<&Slot> {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::rib::Outgoing;
-use crate::wire::{Codec, Message, Negotiated, RefreshKind, RouteRefresh};
+use crate::wire::{Codec, Message, Negotiated, Notification, RefreshKind, RouteRefresh};
 
 /// Octets that are read at a time.
 const READ: usize = 1 << 16;
@@ -28,6 +28,8 @@ pub(super) struct Connection {
     output: BytesMut,
     /// What both OPENs have in common, once the peer's has come.
     pub(super) negotiated: Option<Negotiated>,
+    /// Our OPEN and the peer's, as they were on the wire.
+    pub(super) opens: [Bytes; 2],
     /// A batch of routes is in `output`.
     pub(super) has_batch: bool,
 }
@@ -40,6 +42,7 @@ impl Connection {
             input: BytesMut::new(),
             output: BytesMut::new(),
             negotiated: None,
+            opens: Default::default(),
             has_batch: false,
         }
     }
@@ -87,10 +90,30 @@ impl Connection {
         }
     }
 
+    /// The next whole message of what was read.
+    ///
+    /// # Errors
+    /// What the peer is to be told before the connection is closed.
+    pub(super) fn next(&mut self) -> Result<Option<Message>, Notification> {
+        // Before the OPENs little can be in the buffer.
+        let before = self.negotiated.is_none().then(|| self.input.clone());
+        let message = self.codec.decode(&mut self.input)?;
+        if let (Some(Message::Open(_)), Some(mut before)) = (&message, before) {
+            before.truncate(before.len() - self.input.len());
+            self.opens[1] = before.freeze();
+        }
+        Ok(message)
+    }
+
     /// Queues a message that is no route.
     pub(super) fn queue(&mut self, message: &Message) {
         match self.codec.encode(message) {
-            Ok(messages) => self.queue_encoded(&messages),
+            Ok(messages) => {
+                if let (Message::Open(_), [open]) = (message, messages.as_slice()) {
+                    self.opens[0] = open.clone();
+                }
+                self.queue_encoded(&messages);
+            }
             Err(error) => debug!(%error, "a message cannot be written"),
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn leave_out(capabilities: &mut Capabilities, codes: &BTreeSet<u8>) {
             64 => capabilities.graceful_restart = None,
             69 => capabilities.add_path.clear(),
             70 => capabilities.enhanced_route_refresh = false,
-            71 => capabilities.long_lived.clear(),
+            71 => capabilities.long_lived = None,
             73 => capabilities.fqdn = None,
             _ => {}
         }

@@ -26,6 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rhumb_bgp_feed::{MessageCounts, PeerAsn};
 use tokio::net::TcpStream;
 
@@ -104,6 +105,8 @@ pub(crate) struct Established {
     pub(crate) negotiated: Negotiated,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
+    /// Our OPEN and the peer's, as they were on the wire.
+    pub(crate) opens: [Bytes; 2],
 }
 
 /// Messages of a peer by the type octet less one, since the task's start.

@@ -286,8 +286,7 @@ impl Session {
         let now = Instant::now();
         let mut updates: Vec<Update> = Vec::new();
         while let Some(connection) = self.connection(lane) {
-            let Connection { codec, input, .. } = connection;
-            let event = match codec.decode(input) {
+            let event = match connection.next() {
                 Ok(Some(message)) => {
                     self.counters.count_received(&message);
                     match message {
@@ -432,8 +431,10 @@ impl Session {
             return;
         };
         let negotiated = connection.negotiated.clone().expect("a session is up after both OPENs");
+        let opens = connection.opens.clone();
         // First, so that nobody sees an established session of which nothing is known.
-        self.pending.push_back(Report::Up(Box::new(Established { number, negotiated, local, remote })));
+        let session = Established { number, negotiated, local, remote, opens };
+        self.pending.push_back(Report::Up(Box::new(session)));
         self.pending.push_back(Report::State(State::Established));
         self.told_state = State::Established;
     }

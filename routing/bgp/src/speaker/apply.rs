@@ -66,6 +66,7 @@ impl Speaker {
         for key in peers {
             self.remove_peer(&key);
         }
+        self.put_stations(name, &[]);
         if let Some(mut rib) = self.ribs.remove(name) {
             rib.set_local([]);
             for change in rib.changes() {
@@ -86,6 +87,7 @@ impl Speaker {
             rib
         });
         rib.set(settings::rib(instance, tracks));
+        self.put_stations(&instance.name, &instance.stations);
         let kept: BTreeSet<&PeerKey> = instance.peers.iter().map(|peer| &peer.key).collect();
         let gone: Vec<PeerKey> = self
             .peers
@@ -141,12 +143,13 @@ impl Speaker {
             can_take: false,
             has_news: false,
             ended: BTreeSet::new(),
-            kept: BTreeSet::new(),
-            kept_until: None,
+            kept: BTreeMap::new(),
             is_refused: false,
             established_count: 0,
             last_error: None,
             bfd: None,
+            last_end: None,
+            withdrawn_by_errors: 0,
             is_changed: true,
         };
         info!(peer = %config.key, address = %config.address, "peer added");

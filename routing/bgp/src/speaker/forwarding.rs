@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rhumb_bgp_feed::{Learned, PeerKey};
+use rhumb_bgp_feed::Way;
 use rhumb_model::Prefix;
 use rhumb_routing::kernel::KernelError;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +16,7 @@ use tracing::warn;
 use super::Speaker;
 use super::peer::Peer;
 use crate::kernel::{self, Order, State};
-use crate::rib::{Change, Forward, Hop, Rib};
+use crate::rib::{Change, Forward, Hop, PeerId, Rib};
 
 /// Orders that may wait for the kernel; with more, changes stay in the tables, where later ones replace them.
 const ORDERS: usize = 16;
@@ -102,9 +102,7 @@ impl Speaker {
                 None => None,
             };
             let changes = self.ribs.get_mut(&name).map(Rib::changes).unwrap_or_default();
-            for change in &changes {
-                self.tell_learned(&name, change);
-            }
+            self.tell_learned(&name, &changes);
             if let Some(permit) = permit
                 && !changes.is_empty()
             {
@@ -181,24 +179,31 @@ impl Speaker {
         }
     }
 
-    fn tell_learned(&self, instance: &str, change: &Change) {
-        match change.forward.as_deref() {
-            Some(Forward::Via(hops)) => self.board.put_learned(Learned {
-                instance: instance.to_owned(),
-                prefix: change.prefix,
-                gateways: hops.iter().map(|hop| self.gateway(hop)).collect(),
-                peers: self.tellers(instance, change.prefix),
-            }),
-            Some(Forward::Discard) | None => self.board.remove_learned(instance, change.prefix),
+    fn tell_learned(&self, instance: &str, changes: &[Change]) {
+        let Some(rib) = self.ribs.get(instance) else { return };
+        // Routes of one message mostly follow each other, and share their way.
+        let mut last: Option<(Arc<Forward>, Vec<PeerId>, Arc<Way>)> = None;
+        for Change { prefix, forward } in changes {
+            let Some((forward, Forward::Via(hops))) = forward.as_ref().map(|it| (it, &**it)) else {
+                self.board.remove_learned(instance, *prefix);
+                continue;
+            };
+            let tellers = rib.tellers(*prefix);
+            let way = match &last {
+                Some((of, by, way)) if Arc::ptr_eq(of, forward) && *by == tellers => way,
+                _ => {
+                    let gateways = hops.iter().map(|hop| self.gateway(hop)).collect();
+                    let peers = tellers.iter().filter_map(|peer| rib.key(*peer).cloned()).collect();
+                    let way = Arc::new(Way { gateways, peers });
+                    &last.insert((forward.clone(), tellers, way)).2
+                }
+            };
+            self.board.put_learned(instance, *prefix, way);
         }
     }
 
     fn gateway(&self, hop: &Hop) -> (IpAddr, Option<rhumb_model::IfName>) {
         (hop.address, hop.scope.and_then(|scope| self.links.name(scope).cloned()))
-    }
-
-    fn tellers(&self, instance: &str, prefix: Prefix) -> Vec<PeerKey> {
-        self.ribs.get(instance).map(|rib| rib.tellers(prefix)).unwrap_or_default()
     }
 
     /// What people are told of the kernel's routes.

@@ -22,6 +22,7 @@ mod reports;
 mod restart;
 mod settings;
 mod state_file;
+mod stations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -29,13 +30,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_bgp_feed::server::{self, Notice, Request};
 use rhumb_bgp_feed::{Board, PeerKey, Snapshot};
-use rhumb_model::Timestamp;
+use rhumb_model::{Family, Timestamp};
 use rhumb_routing::{Namespaces, Netlink};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::rib::{Change, Rib};
+use crate::bmp::Line;
+use crate::rib::{Change, Rib, StationId};
 use crate::session::{Heard, Report, TaskId, discover, with_causes};
 use addresses::Links;
 use drain::Drain;
@@ -44,6 +46,7 @@ use listeners::{Accepted, Listeners};
 use peer::Peer;
 use restart::LastRun;
 use state_file::{StateError, StateFile};
+use stations::Stations;
 
 /// Reports of all peers that may wait; with more, peers are read from more slowly.
 const REPORTS: usize = 64;
@@ -159,6 +162,8 @@ pub struct Speaker {
     hops_changed: bool,
     /// Links on which a router is to be found.
     unnumbered: watch::Sender<BTreeSet<u32>>,
+    stations: Stations,
+    station_lines: mpsc::Sender<(StationId, Line)>,
 }
 
 /// The ends of channels that the owner listens to.
@@ -168,6 +173,7 @@ struct Inputs {
     routers: mpsc::Receiver<Heard>,
     requests: mpsc::Receiver<Request>,
     bfd: mpsc::Receiver<rhumb_bfd::Event>,
+    stations: mpsc::Receiver<(StationId, Line)>,
 }
 
 /// Runs the speaker until `stop` says so. `ready` is called when everything is open.
@@ -214,6 +220,7 @@ impl Speaker {
         let (bfd_in, bfd) = mpsc::channel(BFD_EVENTS);
         let (routers_in, routers) = mpsc::channel(ACCEPTED);
         let (unnumbered, links) = watch::channel(BTreeSet::new());
+        let (station_lines, stations) = mpsc::channel(ACCEPTED);
         let netlink = Netlink::new(Namespaces::new())?;
         let state_error = |error: StateError| SpeakerError::State(Box::new(error));
         let state = options.state_dir.as_deref().map(StateFile::open).transpose().map_err(state_error)?;
@@ -258,8 +265,10 @@ impl Speaker {
             left: Vec::new(),
             hops_changed: false,
             unnumbered,
+            stations: Stations::default(),
+            station_lines,
         };
-        Ok((speaker, Inputs { reports, accepted, routers, requests, bfd }))
+        Ok((speaker, Inputs { reports, accepted, routers, requests, bfd, stations }))
     }
 
     /// Takes the configuration of before, or of the command line.
@@ -307,6 +316,7 @@ impl Speaker {
         let mut stop = std::pin::pin!(stop);
         loop {
             self.pump();
+            self.pump_stations();
             self.forward();
             let next = self.next_deadline().map(tokio::time::Instant::from_std);
             let (mut kernel_state, orders) = match &self.kernel {
@@ -326,6 +336,7 @@ impl Speaker {
                 Some(request) = inputs.requests.recv() => self.serve(request).await,
                 Some(accepted) = inputs.accepted.recv() => self.accept(accepted),
                 Some(heard) = inputs.routers.recv() => self.found(heard),
+                Some((station, line)) = inputs.stations.recv() => self.station_said(station, line),
                 Some((task, report)) = inputs.reports.recv() => {
                     self.report(task, report).await;
                     tokio::task::yield_now().await;
@@ -339,12 +350,12 @@ impl Speaker {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let kept = self.peers.values().filter_map(|peer| peer.kept_until);
+        let kept = self.peers.values().flat_map(|peer| peer.kept.values()).map(|kept| kept.until);
         let owes_sweep = self.kernel.as_ref().is_some_and(|kernel| kernel.owes_sweep);
         let settle =
             (!self.settled || (owes_sweep && Instant::now() < self.settle_by)).then_some(self.settle_by);
         let drain = self.drain.as_ref().and_then(Drain::next);
-        [self.save_at, self.publish_at, settle, drain, self.listen_again, self.bfd_by]
+        [self.save_at, self.publish_at, settle, drain, self.listen_again, self.bfd_by, self.stations.next()]
             .into_iter()
             .flatten()
             .chain(kept)
@@ -374,14 +385,22 @@ impl Speaker {
         self.drain_on(now);
     }
 
-    /// Removes the routes of peers that did not come back in time.
+    /// Routes of peers that did not come back in time go, or become a last resort.
     fn sweep(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
-            if peer.kept_until.is_some_and(|until| until <= now) {
-                peer.kept_until = None;
-                info!(peer = %peer.config.key, "the peer is not back in time: its routes go");
-                if let Some(rib) = self.ribs.get_mut(&peer.instance) {
-                    for family in std::mem::take(&mut peer.kept) {
+            let due: Vec<Family> =
+                peer.kept.iter().filter(|(_, kept)| kept.until <= now).map(|(family, _)| *family).collect();
+            let Some(rib) = self.ribs.get_mut(&peer.instance) else { continue };
+            for family in due {
+                let Some(kept) = peer.kept.remove(&family) else { continue };
+                match kept.next() {
+                    Some(next) => {
+                        info!(peer = %peer.config.key, %family, "the peer is not back in time: its routes are a last resort");
+                        rib.keep_long(peer.id, family);
+                        peer.kept.insert(family, next);
+                    }
+                    None => {
+                        info!(peer = %peer.config.key, %family, "the peer is not back in time: its routes go");
                         rib.sweep_stale(peer.id, family);
                     }
                 }
@@ -489,6 +508,7 @@ impl Speaker {
         if self.save_at.is_some() {
             self.save();
         }
+        self.close_stations();
         self.say_goodbye().await;
     }
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A peer as the speaker's owner sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rhumb_bgp_feed as feed;
 use rhumb_bgp_feed::{FamilyState, PeerState, SessionState};
@@ -12,6 +11,7 @@ use rhumb_model::{Family, Timestamp};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::restart::Kept;
 use crate::fsm::State;
 use crate::rib::{PeerId, Rib};
 use crate::session::{Command, Counters, Established, Settings, TaskId};
@@ -34,15 +34,17 @@ pub(crate) struct Peer {
     pub(crate) has_news: bool,
     /// Families whose end was heard in this session.
     pub(crate) ended: BTreeSet<Family>,
-    /// Families of which stale routes are kept.
-    pub(crate) kept: BTreeSet<Family>,
-    /// When what is stale goes.
-    pub(crate) kept_until: Option<Instant>,
+    /// Families of which stale routes are kept, and for how long.
+    pub(crate) kept: BTreeMap<Family, Kept>,
     /// It told too many routes, and its session is ending.
     pub(crate) is_refused: bool,
     pub(crate) established_count: u64,
     pub(crate) last_error: Option<String>,
     pub(crate) bfd: Option<super::bfd::Watched>,
+    /// How its last session ended.
+    pub(super) last_end: Option<super::stations::LastEnd>,
+    /// UPDATEs that were treated as withdrawals (RFC 7606).
+    pub(crate) withdrawn_by_errors: u32,
     /// What was published of it is not true any more.
     pub(crate) is_changed: bool,
 }
@@ -60,7 +62,7 @@ impl Peer {
         let session = self.session.as_ref();
         let families: BTreeSet<Family> = match session {
             Some(session) => session.negotiated.families.clone(),
-            None => self.kept.clone(),
+            None => self.kept.keys().copied().collect(),
         };
         PeerState {
             key: self.config.key.clone(),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What peers, listening sockets and BFD say, and what is told to peers in turn.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rhumb_bgp_feed::{PeerKey, Shutdown};
@@ -9,11 +8,12 @@ use tracing::{debug, info, warn};
 
 use super::listeners::Accepted;
 use super::peer::Peer;
+use super::stations::LastEnd;
 use super::{Speaker, bfd, now, restart, settings};
 use crate::fsm::{Cause, State};
 use crate::rib::Outgoing;
 use crate::session::{Command, Established, Report, TaskId, is_from};
-use crate::wire::{Cease, Notification, RefreshKind, RouteRefresh, Update};
+use crate::wire::{Cease, Disposition, Notification, Problem, RefreshKind, RouteRefresh, Update};
 
 /// Prefixes of a batch: some 64 KiB of messages.
 const BATCH: usize = 1 << 13;
@@ -21,8 +21,6 @@ const BATCH: usize = 1 << 13;
 const BATCH_GROUPS: usize = 512;
 /// How long tasks may take to end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long stale routes of a peer that is back wait for its End-of-RIB.
-const STALE_FOR: Duration = Duration::from_secs(360);
 
 impl Speaker {
     pub(super) async fn report(&mut self, task: TaskId, report: Report) {
@@ -66,14 +64,13 @@ impl Speaker {
         info!(peer = %key, remote = %session.remote, asn = %session.negotiated.peer_asn,
             hold_time = session.negotiated.hold_time, "session established");
         rib.peer_up(peer.id, settings::info(instance, &peer.config, &session, &self.links));
-        let lost = restart::lost(&session.negotiated);
-        for family in lost.intersection(&std::mem::take(&mut peer.kept)) {
+        let before = std::mem::take(&mut peer.kept);
+        let mut still = restart::keep_on(&session.negotiated, &before, Instant::now());
+        for family in before.keys().filter(|family| !still.contains_key(family)) {
             rib.sweep_stale(peer.id, *family);
         }
-        let expected = session.negotiated.families.difference(&lost).copied().collect::<BTreeSet<_>>();
-        let is_stale = expected.iter().any(|family| rib.counts(peer.id, *family).stale > 0);
-        peer.kept = if is_stale { expected } else { BTreeSet::new() };
-        peer.kept_until = is_stale.then(|| Instant::now() + STALE_FOR);
+        still.retain(|family, _| rib.counts(peer.id, *family).stale > 0);
+        peer.kept = still;
         peer.session = Some(session);
         peer.can_take = true;
         peer.has_news = true;
@@ -89,13 +86,13 @@ impl Speaker {
     fn down(&mut self, key: &PeerKey, cause: &Cause) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(session) = peer.session.take() else { return };
-        let kept = restart::kept(&session.negotiated, cause);
+        peer.last_end = Some(LastEnd(session.number, cause.clone()));
+        let longest = peer.config.graceful_restart.map_or(0, |restart| restart.long_lived_stale_time);
+        let kept = restart::keep(&session.negotiated, cause, &peer.kept, longest, Instant::now());
         warn!(peer = %key, ?cause, kept = kept.len(), "session over");
         if let Some(rib) = self.ribs.get_mut(&peer.instance) {
-            rib.peer_down(peer.id, &kept);
+            rib.peer_down(peer.id, &kept.keys().copied().collect());
         }
-        peer.kept_until =
-            (!kept.is_empty()).then(|| Instant::now() + restart::restart_time(&session.negotiated));
         peer.kept = kept;
         peer.can_take = false;
         peer.has_news = false;
@@ -111,6 +108,8 @@ impl Speaker {
         }
         let mut ended = false;
         for update in updates {
+            let is_withdrawn = |problem: &Problem| problem.disposition == Disposition::TreatAsWithdraw;
+            peer.withdrawn_by_errors += u32::from(update.problems.iter().any(is_withdrawn));
             for problem in &update.problems {
                 warn!(peer = %key, %problem, "an UPDATE with an error");
                 peer.last_error = Some(format!("an UPDATE with an error: {problem}"));
@@ -119,9 +118,6 @@ impl Speaker {
                 debug!(peer = %key, %family, "end of routes");
                 rib.sweep_stale(peer.id, family);
                 peer.kept.remove(&family);
-                if peer.kept.is_empty() {
-                    peer.kept_until = None;
-                }
                 peer.ended.insert(family);
                 ended = true;
                 continue;
@@ -213,8 +209,18 @@ impl Speaker {
                         self.start_peer(&key);
                     }
                 }
+                rhumb_bfd::Change::Down(diagnostic)
+                    if bfd::silence(event.fate, !peer.kept.is_empty()) == bfd::Silence::Restart =>
+                {
+                    info!(peer = %key, ?diagnostic, "BFD is down with the peer that restarts");
+                }
                 rhumb_bfd::Change::Down(diagnostic) => {
-                    warn!(peer = %key, ?diagnostic, "BFD is down");
+                    warn!(peer = %key, ?diagnostic, fate = ?event.fate, kept = peer.kept.len(), "BFD is down");
+                    if let Some(rib) = self.ribs.get_mut(&peer.instance) {
+                        for family in std::mem::take(&mut peer.kept).into_keys() {
+                            rib.sweep_stale(peer.id, family);
+                        }
+                    }
                     let text = Notification::cease(Cease::BfdDown);
                     peer.last_error = Some("BFD is down".to_owned());
                     let holds = peer.config.bfd.is_some_and(|bfd| bfd.hold);

@@ -1,31 +1,123 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What graceful restart means for a peer's routes and for ours (RFC 4724, RFC 8538), decided without clock and socket.
+//! What graceful restart means for a peer's routes and for ours (RFC 4724, RFC 8538, RFC 9494), decided without clock
+//! and socket.
+//!
+//! ```text
+//!                 ┌──── kept as they are ─────┐┌───── kept as a last resort ──────┐
+//!   session over ─┴─ the peer's restart time ─┴┴─ its stale time, ours at most ───┴─ routes go
+//!   the peer is back: End-of-RIB is waited for, no longer than before where routes are a last resort already
+//! ```
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use rhumb_bgp_feed as feed;
 use rhumb_bgp_feed::Snapshot;
 use rhumb_model::Family;
 
 use crate::fsm::Cause;
-use crate::wire::{Cease, GracefulRestart, Negotiated, Notification};
+use crate::wire::{Cease, GracefulRestart, LongLived, Negotiated, Notification};
+
+/// How long stale routes of a peer that is back wait for its End-of-RIB.
+const STALE_FOR: Duration = Duration::from_secs(360);
+
+/// For how long routes of a family stay although their session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// When what is stale goes, or becomes a last resort.
+    pub(crate) until: Instant,
+    /// How long it is a last resort then.
+    pub(crate) then: Option<Duration>,
+    /// It is one already (RFC 9494 §4.2).
+    pub(crate) is_last_resort: bool,
+}
+
+impl Kept {
+    /// What follows when the time is over; `None`: the routes go.
+    pub(crate) fn next(self) -> Option<Kept> {
+        let then = self.then?;
+        Some(Kept { until: self.until + then, then: None, is_last_resort: true })
+    }
+}
+
+/// What stays when a session is over, and for how long: the routes of families for which the peer said so, where the end
+/// was a failure and not a decision. `before` is what was still kept of earlier sessions, `longest` the longest time in
+/// seconds that we keep routes as a last resort.
+pub(crate) fn keep(
+    negotiated: &Negotiated,
+    cause: &Cause,
+    before: &BTreeMap<Family, Kept>,
+    longest: u32,
+    now: Instant,
+) -> BTreeMap<Family, Kept> {
+    let Some(restart) = &negotiated.graceful_restart else {
+        return BTreeMap::new();
+    };
+    let long = |family: &Family| {
+        let seconds = negotiated.long_lived.get(family)?.stale_time.min(longest);
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    };
+    let plain = kept(negotiated, cause);
+    let offered = if is_failure(restart, cause) { negotiated.families.clone() } else { BTreeSet::new() };
+    let mut all = BTreeMap::new();
+    for family in offered {
+        let then = long(&family);
+        let restart_time = match plain.contains(&family) {
+            true => Duration::from_secs(restart.restart_time.into()),
+            false => Duration::ZERO,
+        };
+        // The time does not begin anew before the peer has told everything again (RFC 9494 §4.2).
+        if let Some(before) = before.get(&family).filter(|before| before.is_last_resort && then.is_some()) {
+            all.insert(family, *before);
+        } else if plain.contains(&family) || then.is_some() {
+            all.insert(family, Kept { until: now + restart_time, then, is_last_resort: false });
+        }
+    }
+    all
+}
+
+/// What of the kept routes still waits for its End-of-RIB when the peer is back. What is not in it goes, because the peer
+/// has lost its own: the F bit is not set, or the family is not offered (RFC 4724 §4.2, RFC 9494 §4.2).
+pub(crate) fn keep_on(
+    negotiated: &Negotiated,
+    before: &BTreeMap<Family, Kept>,
+    now: Instant,
+) -> BTreeMap<Family, Kept> {
+    let plain = negotiated.graceful_restart.as_ref().map(|restart| &restart.families);
+    let is_preserved = |family: &Family, kept: &Kept| match kept.is_last_resort {
+        true => negotiated.long_lived.get(family).is_some_and(|offer| offer.forwarding),
+        false => plain.and_then(|families| families.get(family)) == Some(&true),
+    };
+    let wait = |kept: &Kept| match kept.is_last_resort {
+        true => *kept,
+        false => Kept { until: now + STALE_FOR, then: None, is_last_resort: false },
+    };
+    let preserved = before.iter().filter(|(family, kept)| is_preserved(family, kept));
+    preserved.map(|(family, kept)| (*family, wait(kept))).collect()
+}
 
 /// Families whose routes stay in use although the session is over: those for which the peer said so, where the end
 /// was a failure and not a decision (RFC 4724 §4.2, RFC 8538 §4).
-pub(crate) fn kept(negotiated: &Negotiated, cause: &Cause) -> BTreeSet<Family> {
+fn kept(negotiated: &Negotiated, cause: &Cause) -> BTreeSet<Family> {
     let Some(restart) = &negotiated.graceful_restart else {
         return BTreeSet::new();
     };
-    let is_kept = match cause {
+    if !is_failure(restart, cause) {
+        return BTreeSet::new();
+    }
+    let families = restart.families.keys().copied().collect();
+    negotiated.families.intersection(&families).copied().collect()
+}
+
+/// Whether a session that ended so was meant to go on (RFC 4724 §4.2, RFC 8538 §4).
+fn is_failure(restart: &GracefulRestart, cause: &Cause) -> bool {
+    match cause {
         Cause::ConnectionFailed => true,
         Cause::HoldTimerExpired => restart.notification,
         Cause::Received(text) => restart.notification && !text.is_hard_reset(),
         Cause::Sent(text) => restart.notification && !ends_for_good(text),
         Cause::Collision => false,
-    };
-    let families = if is_kept { restart.families.keys().copied().collect() } else { BTreeSet::new() };
-    negotiated.families.intersection(&families).copied().collect()
+    }
 }
 
 /// Whether a NOTIFICATION of ours means that the peer's routes are not wanted any more.
@@ -38,11 +130,6 @@ fn ends_for_good(text: &Notification) -> bool {
         || cease(Cease::BfdDown)
 }
 
-/// How long the routes of a peer are kept that does not come back.
-pub(crate) fn restart_time(negotiated: &Negotiated) -> Duration {
-    Duration::from_secs(negotiated.graceful_restart.as_ref().map_or(0, |restart| restart.restart_time).into())
-}
-
 /// How long a session of ours may wait for its BFD, which is half of the shortest time that peers with BFD keep our
 /// routes, and the longest time that any peer does; `None` where there are no such peers.
 pub(crate) fn times(saved: &Snapshot) -> (Option<Duration>, Option<Duration>) {
@@ -50,14 +137,6 @@ pub(crate) fn times(saved: &Snapshot) -> (Option<Duration>, Option<Duration>) {
     let time = |peer: &feed::Peer| Some(Duration::from_secs(peer.graceful_restart?.restart_time.into()));
     let first = peers().filter(|peer| peer.bfd.is_some()).filter_map(time).min();
     (first.map(|first| first / 2), peers().filter_map(time).max())
-}
-
-/// Families whose kept routes go at once when the peer is back, because it has lost its own (RFC 4724 §4.2: the F bit
-/// is not set, or the family is not offered).
-pub(crate) fn lost(negotiated: &Negotiated) -> BTreeSet<Family> {
-    let preserved = negotiated.graceful_restart.as_ref().map(|restart| &restart.families);
-    let is_lost = |family: &Family| preserved.and_then(|families| families.get(family)) != Some(&true);
-    Family::BOTH.into_iter().filter(is_lost).collect()
 }
 
 /// Whether a peer that is up is to be waited for before routes are chosen after a restart of ours: it does graceful
@@ -93,10 +172,20 @@ pub(crate) fn offer(restart_time: u16, families: &BTreeSet<Family>, last: LastRu
     }
 }
 
+/// Our capability of long-lived stale routes: that they are known, and for how long ours are to be kept, where they are
+/// (RFC 9494 §3.1).
+pub(crate) fn offer_long(
+    stale_time: u32,
+    families: &BTreeSet<Family>,
+    last: LastRun,
+) -> BTreeMap<Family, LongLived> {
+    let forwarding = last.restarted && last.forwarding;
+    let family = |family: &Family| (*family, LongLived { forwarding, stale_time });
+    if stale_time == 0 { BTreeMap::new() } else { families.iter().map(family).collect() }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::wire::{Asn, RouterId};
 
@@ -121,6 +210,7 @@ mod tests {
                 families: families.iter().copied().collect(),
             }),
             long_lived: BTreeMap::new(),
+            knows_long_lived: false,
         }
     }
 
@@ -164,9 +254,64 @@ mod tests {
 
     #[test]
     fn a_peer_that_comes_back_without_forwarding_has_lost_its_routes() {
+        let now = Instant::now();
         let session = negotiated(true, &[(Family::V4, true), (Family::V6, false)]);
-        assert_eq!(lost(&session), BTreeSet::from([Family::V6]));
-        assert_eq!(lost(&Negotiated { graceful_restart: None, ..session }), Family::BOTH.into());
+        let before = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), 0, now);
+        assert_eq!(before.len(), 2);
+        let still = keep_on(&session, &before, now);
+        let waits = Kept { until: now + STALE_FOR, then: None, is_last_resort: false };
+        assert_eq!(still, BTreeMap::from([(Family::V4, waits)]));
+        assert!(keep_on(&Negotiated { graceful_restart: None, ..session }, &before, now).is_empty());
+    }
+
+    fn long(session: Negotiated, forwarding: bool, stale_time: u32) -> Negotiated {
+        let long_lived = BTreeMap::from([(Family::V4, LongLived { forwarding, stale_time })]);
+        Negotiated { long_lived, knows_long_lived: true, ..session }
+    }
+
+    #[test]
+    fn routes_become_a_last_resort_for_the_shorter_of_both_times_and_then_go() {
+        let now = Instant::now();
+        let session = long(negotiated(false, &[(Family::V4, true), (Family::V6, true)]), true, 600);
+        for (longest, seconds) in [(3600, Some(600)), (60, Some(60)), (0, None)] {
+            let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), longest, now);
+            let first = kept[&Family::V4];
+            assert_eq!((first.until, first.is_last_resort), (now + Duration::from_secs(120), false));
+            let next = first.next().map(|next| (next.until - first.until, next.is_last_resort, next.next()));
+            assert_eq!(next, seconds.map(|seconds| (Duration::from_secs(seconds), true, None)));
+            assert_eq!(kept[&Family::V6].next(), None, "the peer did not ask for it");
+        }
+    }
+
+    #[test]
+    fn a_family_without_graceful_restart_is_a_last_resort_at_once() {
+        let now = Instant::now();
+        let session = long(negotiated(false, &[]), true, 600);
+        let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), 600, now);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), [&Family::V4]);
+        assert_eq!(kept[&Family::V4].until, now);
+        let ended = Cause::Received(Notification { code: 3, subcode: 1, data: Vec::new() });
+        assert!(keep(&session, &ended, &BTreeMap::new(), 600, now).is_empty());
+    }
+
+    #[test]
+    fn a_last_resort_lasts_no_longer_because_the_peer_came_and_went() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(200);
+        let session = long(negotiated(false, &[(Family::V4, false)]), true, 600);
+        let last_resort = Kept { until: now + Duration::from_secs(500), then: None, is_last_resort: true };
+        let before = BTreeMap::from([(Family::V4, last_resort)]);
+        assert_eq!(keep_on(&session, &before, later), before, "F of the other capability does not count");
+        assert_eq!(keep(&session, &Cause::ConnectionFailed, &before, 600, later), before);
+        assert!(keep_on(&long(session, false, 600), &before, later).is_empty());
+    }
+
+    #[test]
+    fn a_speaker_that_keeps_none_says_that_it_knows_them() {
+        let last = LastRun { restarted: true, forwarding: true };
+        assert!(offer_long(0, &Family::BOTH.into(), last).is_empty());
+        let offer = offer_long(90, &BTreeSet::from([Family::V6]), last);
+        assert_eq!(offer, BTreeMap::from([(Family::V6, LongLived { forwarding: true, stale_time: 90 })]));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use rhumb_bgp_feed::{PeerAddress, PeerAsn};
 use rhumb_model::Family;
 
 use super::addresses::Links;
-use super::restart::{LastRun, offer};
+use super::restart::{LastRun, offer, offer_long};
 use crate::fsm;
 use crate::rib::{self, PeerInfo};
 use crate::session::{Endpoint, Established, NOWHERE, Reach, Settings};
-use crate::wire::{Asn, Capabilities, Fqdn, Open, RouterId};
+use crate::wire::{AddPath, Asn, Capabilities, Fqdn, Open, RouterId};
 
 /// Longest wait in Idle after failures in a row.
 const IDLE_HOLD: Duration = Duration::from_secs(60);
@@ -87,12 +87,18 @@ fn capabilities(asn: Asn, peer: &feed::Peer, last: LastRun, host: &str) -> Capab
         asn4: Some(asn),
         extended_next_hop: extended.map(|family| family.family).collect(),
         graceful_restart: restart.map(|restart| offer(restart.restart_time, &families, last)),
-        long_lived: BTreeMap::new(),
-        add_path: BTreeMap::new(),
+        long_lived: restart.map(|restart| offer_long(restart.long_lived_stale_time, &families, last)),
+        add_path: peer.families.iter().filter_map(paths).collect(),
         fqdn: (!host.is_empty()).then(|| Fqdn { host: host.to_owned(), domain: String::new() }),
         families,
         unknown: Vec::new(),
     }
+}
+
+/// What is offered of several paths to a destination (RFC 7911 §4).
+fn paths(family: &feed::FamilyConfig) -> Option<(Family, AddPath)> {
+    let offer = AddPath { receive: family.receive_paths, send: family.send_paths != 1 };
+    (offer != AddPath::default()).then_some((family.family, offer))
 }
 
 /// What the table has to know of an established session.
@@ -119,6 +125,13 @@ pub(crate) fn info(
         client,
         families: negotiated.families.clone(),
         extended_next_hop: negotiated.extended_next_hop.clone(),
+        knows_long_lived: negotiated.knows_long_lived,
+        send_paths: peer
+            .families
+            .iter()
+            .filter(|family| negotiated.add_path_send.contains(&family.family))
+            .map(|family| (family.family, most_paths(family.send_paths)))
+            .collect(),
         next_hop_self,
         max_prefixes,
     }
@@ -141,6 +154,10 @@ fn limits(peer: &feed::Peer) -> BTreeMap<Family, u32> {
 /// Whether both allow as many routes.
 pub(crate) fn same_limits(old: &feed::Peer, new: &feed::Peer) -> bool {
     limits(old) == limits(new)
+}
+
+fn most_paths(send_paths: u16) -> usize {
+    if send_paths == 0 { usize::MAX } else { send_paths.into() }
 }
 
 /// What holds for an instance's table.
@@ -184,6 +201,7 @@ pub(crate) fn same_sessions(old: &feed::Snapshot, new: &feed::Snapshot) -> bool 
         let who = |it: &feed::Instance| (it.asn, it.router_id, it.cluster_id, it.multipath);
         (&old.name, who(old)) == (&new.name, who(new))
             && (&old.listen, &old.own, &old.peers) == (&new.listen, &new.own, &new.peers)
+            && old.stations == new.stations
     };
     old.instances.len() == new.instances.len() && old.instances.iter().zip(&new.instances).all(same)
 }

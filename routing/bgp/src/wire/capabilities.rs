@@ -29,8 +29,9 @@ pub struct Capabilities {
     pub extended_next_hop: BTreeSet<Family>,
     /// Graceful restart (RFC 4724, RFC 8538).
     pub graceful_restart: Option<GracefulRestart>,
-    /// Families whose stale routes are kept longer (RFC 9494 §3.1).
-    pub long_lived: BTreeMap<Family, LongLived>,
+    /// Families whose stale routes are kept longer; none of them: such routes are known, and none are asked to be kept
+    /// (RFC 9494 §3.1).
+    pub long_lived: Option<BTreeMap<Family, LongLived>>,
     /// Families with several paths to a destination (RFC 7911 §4).
     pub add_path: BTreeMap<Family, AddPath>,
     /// Name of the host, for operators' eyes (draft-walton-bgp-hostname-capability).

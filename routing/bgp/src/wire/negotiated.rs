@@ -38,6 +38,8 @@ pub struct Negotiated {
     pub graceful_restart: Option<GracefulRestart>,
     /// What the peer told about its long-lived stale routes, if both offered it with graceful restart (RFC 9494 §3.1).
     pub long_lived: BTreeMap<Family, LongLived>,
+    /// The peer knows long-lived stale routes, and may be told of some (RFC 9494 §4.3).
+    pub knows_long_lived: bool,
 }
 
 impl Negotiated {
@@ -74,7 +76,7 @@ impl Negotiated {
             ..peer
         });
         let long_lived = match &graceful_restart {
-            Some(_) if !own.long_lived.is_empty() => peer.long_lived.clone(),
+            Some(_) if own.long_lived.is_some() => peer.long_lived.clone().unwrap_or_default(),
             Some(_) | None => BTreeMap::new(),
         };
         Ok(Negotiated {
@@ -91,6 +93,8 @@ impl Negotiated {
             enhanced_route_refresh: common(|capabilities| capabilities.enhanced_route_refresh),
             graceful_restart,
             long_lived,
+            // Without graceful restart the capability is as if not there (RFC 9494 §3.1).
+            knows_long_lived: peer.long_lived.is_some() && peer.graceful_restart.is_some(),
             families,
         })
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::print_stderr, reason = "only tests use this")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -87,26 +88,90 @@ impl Lab {
              error forget time 5;\n{session}\n}}\n"
         );
         std::fs::write(&config, text).expect("written");
+        // That of one that was killed is there, and nobody behind it.
+        std::fs::remove_file(&control).ok();
         let mut command = self.command("a", "bird");
         command.arg("-f").arg("-c").arg(&config).arg("-s").arg(&control);
         let child = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()), "bird2");
-        let bird = Bird { _child: child, control };
+        let bird = Bird { child, control };
         until("BIRD listens", || bird.control.exists().then_some(()));
         bird
     }
 
     /// Starts the speaker with its state kept in the lab.
     pub(crate) fn speaker(&self) -> Speaker {
+        self.speaker_saying("debug")
+    }
+
+    /// The same with another level of words in its log.
+    pub(crate) fn speaker_saying(&self, level: &str) -> Speaker {
         let mut command = self.command("b", env!("CARGO_BIN_EXE_rhumb-bgp"));
         let (socket, log) = (self.path("bgp.sock"), self.path("speaker.log"));
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
         command.arg("--socket").arg(&socket).arg("--state-dir").arg(self.path("state"));
-        command.env("RUST_LOG", "debug").stderr(log).stdout(Stdio::null());
+        command.env("RUST_LOG", level).stderr(log).stdout(Stdio::null());
         // A socket of one that was killed is there, and nobody behind it.
         std::fs::remove_file(&socket).ok();
         let child = Process::start(&mut command, "rhumb-bgp");
         until("the speaker listens", || socket.exists().then_some(()));
         Speaker { child, socket }
+    }
+
+    /// What `work` gives inside of one of the namespaces.
+    fn inside<T: Send + 'static>(&self, end: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = format!("/run/netns/{}", self.name(end));
+        let thread = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).expect("a namespace");
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind)
+                .expect("entered");
+            work()
+        });
+        thread.join().expect("it does not panic")
+    }
+
+    /// A socket that listens in one of the namespaces.
+    pub(crate) fn listen(&self, end: &str, address: &str) -> TcpListener {
+        let address = address.to_owned();
+        self.inside(end, || TcpListener::bind(address).expect("bound"))
+    }
+
+    /// A connection from one of the namespaces to BGP's port of another.
+    pub(crate) fn connect(&self, end: &str, from: Ipv4Addr, to: Ipv4Addr) -> TcpStream {
+        use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, connect, socket};
+        self.inside(end, move || {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+                bind(&socket, &SocketAddrV4::new(from, 0)).expect("bound");
+                match connect(&socket, &SocketAddrV4::new(to, 179)) {
+                    Ok(()) => return TcpStream::from(socket),
+                    // The speaker takes a moment to listen.
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        })
+    }
+
+    /// Starts FRR's bgpd alone, without zebra.
+    pub(crate) fn frr(&self, config: &str) -> Frr {
+        let state = PathBuf::from("/var/run/frr").join(&self.prefix);
+        run(&["install", "-d", "-o", "frr", "-g", "frr", &state.display().to_string()]);
+        let file = self.path("bgpd.conf");
+        std::fs::write(&file, config).expect("written");
+        let mut command = self.command("a", "/usr/lib/frr/bgpd");
+        command.args(["-n", "-Z", "-N", &self.prefix, "-f"]).arg(&file);
+        let child = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()), "frr");
+        let frr = Frr { child, state };
+        until("FRR listens", || frr.state.join("bgpd.vty").exists().then_some(()));
+        frr
+    }
+
+    /// Starts a program in one of the namespaces.
+    pub(crate) fn start(&self, end: &str, program: &str, words: &[&str]) -> Process {
+        let mut command = self.command(end, program);
+        Process::start(command.args(words).stdout(Stdio::null()).stderr(Stdio::null()), program)
     }
 
     pub(crate) fn log(&self) -> String {
@@ -161,7 +226,7 @@ impl Drop for Process {
 }
 
 pub(crate) struct Bird {
-    _child: Process,
+    pub(crate) child: Process,
     control: PathBuf,
 }
 
@@ -186,6 +251,18 @@ impl Bird {
     /// Waits for a line of `birdc show protocols all tor`.
     pub(crate) fn until(&self, words: &str) {
         until(words, || self.say("show protocols all tor").contains(words).then_some(()));
+    }
+}
+
+pub(crate) struct Frr {
+    pub(crate) child: Process,
+    state: PathBuf,
+}
+
+impl Drop for Frr {
+    fn drop(&mut self) {
+        self.child.kill();
+        std::fs::remove_dir_all(&self.state).ok();
     }
 }
 
@@ -295,6 +372,8 @@ pub(crate) fn tor() -> Peer {
         max_prefixes: Some(100),
         extended_next_hop: false,
         next_hop_self: false,
+        send_paths: 1,
+        receive_paths: false,
     };
     Peer {
         key: PeerKey("tor".to_owned()),
@@ -309,7 +388,7 @@ pub(crate) fn tor() -> Peer {
         passive: false,
         timers: Timers { hold_time: 9, keepalive: 3, connect_retry: 2 },
         families: Family::BOTH.into_iter().map(family).collect(),
-        graceful_restart: Some(GracefulRestart { restart_time: 30 }),
+        graceful_restart: Some(GracefulRestart { restart_time: 30, long_lived_stale_time: 0 }),
         import: all(Changes::default()),
         export: all(Changes::default()),
         route_reflector_client: false,
@@ -349,6 +428,7 @@ pub(crate) fn snapshot(peer: Peer) -> Snapshot {
             route("10.200.1.0/24", &[65002 << 16 | 5], &[[65002, 5, 6]]),
             route("fd00:200:1::/64", &[], &[]),
         ],
+        stations: Vec::new(),
     };
     Snapshot { revision: Revision(1), instances: vec![instance] }
 }

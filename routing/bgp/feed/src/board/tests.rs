@@ -27,13 +27,12 @@ fn peer(key: &str, session: SessionState) -> PeerState {
     }
 }
 
-fn learned(block: u32) -> Learned {
-    Learned {
-        instance: "i".into(),
-        prefix: Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into()),
-        gateways: Vec::new(),
-        peers: Vec::new(),
-    }
+fn prefix(block: u32) -> Prefix {
+    Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + block).into())
+}
+
+fn way(peer: &str) -> Arc<Way> {
+    Arc::new(Way { gateways: Vec::new(), peers: vec![PeerKey(peer.into())] })
 }
 
 #[test]
@@ -70,10 +69,10 @@ fn what_a_reader_has_not_seen_does_not_grow_beyond_what_there_is() {
     let reader = board.reader();
     for _ in 0..3 {
         for block in 0..600 {
-            board.put_learned(learned(block));
+            board.put_learned("i", prefix(block), &way("a"));
         }
         for block in 0..600 {
-            board.remove_learned("i", learned(block).prefix);
+            board.remove_learned("i", prefix(block));
         }
     }
     let batches: Vec<usize> =
@@ -86,4 +85,25 @@ fn a_reader_that_is_gone_is_forgotten() {
     let board = Board::default();
     drop(board.reader());
     assert!(board.lock().readers.is_empty());
+}
+
+#[test]
+fn a_way_that_changes_is_told_with_its_prefix_and_an_equal_one_is_not() {
+    let board = Board::default();
+    let reader = board.reader();
+    board.put_learned("i", prefix(1), &way("a"));
+    board.put_learned("j", prefix(1), &way("a"));
+    assert_eq!(reader.take().len(), 2, "one of each instance");
+    board.put_learned("i", prefix(1), &way("a"));
+    assert_eq!(reader.take(), []);
+    board.put_learned("i", prefix(1), &way("b"));
+    let learned = Learned {
+        instance: "i".into(),
+        prefix: prefix(1),
+        gateways: Vec::new(),
+        peers: vec![PeerKey("b".into())],
+    };
+    assert_eq!(reader.take(), [StateChange::Learned(learned)]);
+    board.remove_learned("i", prefix(1));
+    assert_eq!(reader.take(), [StateChange::LearnedGone { instance: "i".into(), prefix: prefix(1) }]);
 }

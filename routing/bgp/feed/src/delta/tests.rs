@@ -55,6 +55,7 @@ fn instance() -> impl Strategy<Value = Instance> {
         own: Vec::new(),
         peers: peers.into_iter().map(|(key, port)| peer(key, port)).collect(),
         routes: routes.into_iter().map(|(block, med)| route(block, med)).collect(),
+        stations: Vec::new(),
     })
 }
 
@@ -95,6 +96,7 @@ fn one(routes: Vec<LocalRoute>, revision: u64) -> Snapshot {
         own: Vec::new(),
         peers: vec![peer(1, 179)],
         routes,
+        stations: Vec::new(),
     };
     Snapshot { revision: Revision(revision), instances: vec![instance] }
 }

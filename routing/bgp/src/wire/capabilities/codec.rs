@@ -4,6 +4,8 @@
 //! Values are read here, because a family that this speaker does not have must not hide those that it has, and because the
 //! flag N of graceful restart counts. They are written by bgpkit-parser where it knows the capability.
 
+use std::collections::BTreeMap;
+
 use bgpkit_parser::models::capabilities::{
     AddPathAddressFamily, AddPathCapability, AddPathSendReceive, BgpCapabilityType,
     BgpExtendedMessageCapability, ExtendedNextHopCapability, ExtendedNextHopEntry, FourOctetAsCapability,
@@ -94,13 +96,14 @@ impl Capabilities {
             }
             LONG_LIVED => {
                 let entry = |input: &mut &[u8]| Some((short(input)?, octet(input)?, word(input)?));
+                let mut families = BTreeMap::new();
                 for (afi, safi, rest) in all(value, entry)? {
                     let Some(family) = family::of(afi, safi) else { continue };
                     let [flags, time @ ..] = rest.to_be_bytes();
                     let stale_time = u32::from_be_bytes([0, time[0], time[1], time[2]]);
-                    self.long_lived
-                        .insert(family, LongLived { forwarding: flags & FORWARDING != 0, stale_time });
+                    families.insert(family, LongLived { forwarding: flags & FORWARDING != 0, stale_time });
                 }
+                self.long_lived = Some(families);
             }
             FQDN => {
                 let host = text(&mut value)?;
@@ -153,8 +156,8 @@ impl Capabilities {
         if self.enhanced_route_refresh {
             put(ENHANCED_ROUTE_REFRESH, CapabilityValue::Raw(Vec::new()));
         }
-        if !self.long_lived.is_empty() {
-            let octets = self.long_lived.iter().flat_map(|(family, offer)| {
+        if let Some(families) = &self.long_lived {
+            let octets = families.iter().flat_map(|(family, offer)| {
                 let [_, time @ ..] = offer.stale_time.min(0x00ff_ffff).to_be_bytes();
                 [&family::pair(*family)[..], &[flag(offer.forwarding, FORWARDING)], &time].concat()
             });

@@ -14,7 +14,7 @@ fn what_only_one_side_offers_is_not_on_the_session() {
         let restart = GracefulRestart { notification: true, restart_time: 7, ..GracefulRestart::default() };
         capabilities.graceful_restart = Some(restart);
         capabilities.long_lived =
-            BTreeMap::from([(Family::V4, LongLived { forwarding: false, stale_time: 9 })]);
+            Some(BTreeMap::from([(Family::V4, LongLived { forwarding: false, stale_time: 9 })]));
         open
     };
     let both = session(&all(open(65000)), &all(open(65001)));
@@ -81,4 +81,26 @@ fn the_smaller_hold_time_counts() {
     assert_eq!(session(&open(65000), &theirs).hold_time, 0);
     theirs.hold_time = 3;
     assert_eq!(session(&theirs, &open(65000)).hold_time, 3);
+}
+
+#[test]
+fn long_lived_stale_routes_need_graceful_restart_and_may_be_known_without_any_kept() {
+    let with = |long_lived: Option<BTreeMap<Family, LongLived>>, restart: bool| {
+        let mut open = open(65001);
+        open.capabilities.long_lived = long_lived;
+        open.capabilities.graceful_restart = restart.then(GracefulRestart::default);
+        open
+    };
+    let kept = || Some(BTreeMap::from([(Family::V4, LongLived { forwarding: true, stale_time: 9 })]));
+    for (theirs, knows, count) in [
+        (with(kept(), true), true, 1),
+        (with(Some(BTreeMap::new()), true), true, 0),
+        (with(kept(), false), false, 0),
+        (with(None, true), false, 0),
+    ] {
+        let mut ours = with(Some(BTreeMap::new()), true);
+        (ours.asn, ours.router_id) = (Asn(65000), RouterId(1));
+        let found = session(&ours, &theirs);
+        assert_eq!((found.knows_long_lived, found.long_lived.len()), (knows, count), "{theirs:?}");
+    }
 }

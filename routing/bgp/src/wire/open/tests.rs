@@ -34,7 +34,10 @@ fn everything() -> Open {
             restart_time: 4095,
             families: forwarding,
         }),
-        long_lived: BTreeMap::from([(Family::V6, LongLived { forwarding: true, stale_time: 0x00ff_fffe })]),
+        long_lived: Some(BTreeMap::from([(
+            Family::V6,
+            LongLived { forwarding: true, stale_time: 0x00ff_fffe },
+        )])),
         add_path: BTreeMap::from([
             (Family::V4, AddPath { receive: true, send: false }),
             (Family::V6, AddPath { receive: true, send: true }),
@@ -137,7 +140,7 @@ fn a_family_that_is_not_known_hides_none_that_is() {
     assert_eq!(found.graceful_restart, Some(restart));
     assert_eq!(found.add_path, BTreeMap::from([(Family::V4, AddPath { receive: true, send: false })]));
     assert_eq!(
-        found.long_lived,
+        found.long_lived.unwrap_or_default(),
         BTreeMap::from([(Family::V4, LongLived { forwarding: true, stale_time: 256 })])
     );
     assert_eq!(found.unknown, [(1, vec![0, 25, 0, 70])]);
