@@ -2,6 +2,7 @@
 //! The command line for people: asks the agent of this node and prints tables, or JSON with `-o json`.
 
 mod bgp;
+mod explain;
 mod follow;
 mod monitor;
 mod table;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use rhumb_model::NodeName;
 use serde_json::{Value, json};
 
 /// Name of the agent's socket in its directory.
@@ -55,9 +57,9 @@ enum Command {
     /// Pods of this node.
     #[command(subcommand)]
     Pod(List),
-    /// Addresses that are leased or rest.
+    /// Addresses that are leased or rest, and why a node has no more.
     #[command(subcommand)]
-    Ip(List),
+    Ip(Ip),
     /// Pod prefixes and the way to them.
     #[command(subcommand)]
     Route(Route),
@@ -77,6 +79,20 @@ enum Command {
 enum List {
     /// Lists them.
     List,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Ip {
+    /// Lists those of this node.
+    List,
+    /// Says why a node has no more addresses, and what would help; asks the cluster's objects, not the agent.
+    Explain {
+        /// The node.
+        node: NodeName,
+        /// Directory of YAML objects: the cluster's object store.
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -134,7 +150,7 @@ impl Command {
         match self {
             Command::Status => "status",
             Command::Pod(List::List) => "pods",
-            Command::Ip(List::List) => "ips",
+            Command::Ip(Ip::List | Ip::Explain { .. }) => "ips",
             Command::Route(Route::List) => "routes",
             Command::Route(Route::Changes { .. }) => "route_changes",
             Command::Route(Route::Probes) => "probes",
@@ -161,6 +177,8 @@ fn main() -> Result<()> {
     let text = if let Command::Bgp(command) = &args.command {
         let socket = args.bgp_socket.clone().unwrap_or_else(|| args.run_dir.join(rhumb_bgp_feed::SOCKET));
         bgp::run(&socket, command, args.output == Output::Json, out.is_terminal())?
+    } else if let Command::Ip(Ip::Explain { node, store }) = &args.command {
+        explain::run(store, node, args.output == Output::Json, out.is_terminal())?
     } else {
         let answer = ask(&args.run_dir, &args.command.question(args.output))?;
         match (args.output, &args.command, &answer) {

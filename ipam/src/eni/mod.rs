@@ -38,6 +38,8 @@ mod memory;
 mod obstacle;
 mod plan;
 mod policy;
+#[cfg(test)]
+mod protocol;
 mod record;
 mod room;
 mod shape;
