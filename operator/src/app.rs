@@ -16,13 +16,16 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
 use rhumb_api::{DirStore, NodeConfig, NodeState, ObjectKey, Store, StoreError, follow};
+use rhumb_cloud::Pacer;
+use rhumb_cloud_aws::{Aws, AwsSettings};
 use rhumb_ipam::CarvePolicy;
 use rhumb_model::{NodeName, Timestamp};
 use tracing::{info, warn};
 
-use crate::args::Args;
+use crate::args::{Args, Cloud};
 use crate::cluster::{Cluster, Seen, Work};
-use crate::leader;
+use crate::eni::figures::Figures;
+use crate::{eni, leader, metrics};
 
 /// What could not be written is decided anew after this time.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
@@ -46,6 +49,34 @@ async fn lead(args: Args) -> Result<()> {
     let _leadership = leading.await.context("wait for leadership")?.context("take the leader's lock")?;
     info!("leading");
     let store = DirStore::open(&args.store).await?;
+    let pacer = Pacer::new(f64::from(args.ec2_share) / 100.0);
+    let figures = Figures::default();
+    tokio::select! {
+        ended = carve_pools(&args, store.clone()) => ended,
+        () = interfaces(&args, store, pacer.clone(), figures.clone()) => Ok(()),
+        () = metrics::serve(args.metrics_address, || figures.text(&pacer)) => Ok(()),
+    }
+}
+
+/// Gives nodes their interfaces and addresses of the VPC, for ever, where there is a cloud.
+async fn interfaces(args: &Args, store: DirStore, pacer: Pacer, figures: Figures) {
+    match args.cloud {
+        Cloud::None => std::future::pending().await,
+        Cloud::Aws => {
+            let settings = AwsSettings {
+                endpoint: args.ec2_endpoint.clone(),
+                region: args.region.clone(),
+                credentials: None,
+                deadline: args.ec2_deadline,
+            };
+            let provider = Aws::new(&settings, pacer).await;
+            let (cluster, period, grace) = (args.cluster_name.clone(), args.ec2_period, args.grace);
+            eni::run::run(store, provider, eni::run::Settings { cluster, period, grace }, figures).await;
+        }
+    }
+}
+
+async fn carve_pools(args: &Args, store: DirStore) -> Result<()> {
     let policy = CarvePolicy { grace: args.grace, min_free: args.min_free };
     let mut ready = args.ready_fd;
     let mut cluster = Cluster::default();

@@ -5,7 +5,10 @@ mod app;
 mod args;
 mod bgp;
 mod cluster;
+mod eni;
+mod failpoint;
 mod leader;
+mod metrics;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A look at EC2 for the whole cluster: a handful of describes, however many nodes there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
+use rhumb_ipam::eni::{Reservation, ReservationKind, View};
+use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetId, Timestamp, VpcId};
+
+/// Describes keep pods waiting as much as what they are for.
+const PRIORITY: Priority = Priority::BelowMinimum;
+/// Reservations are asked for subnet by subnet, and people make them seldom.
+const RESERVATIONS: Duration = Duration::from_secs(600);
+
+/// What EC2 showed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Look {
+    pub(crate) view: View,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Of every type of these instances; `None`: nobody knows it.
+    pub(crate) limits: BTreeMap<String, Option<InstanceLimits>>,
+    pub(crate) vpcs: BTreeMap<VpcId, Vec<Prefix>>,
+    reserved_at: Timestamp,
+}
+
+/// For what EC2 is looked at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scope {
+    /// The instances of the nodes in question.
+    pub(crate) instances: BTreeSet<InstanceId>,
+    /// Whether reservations matter: some pool uses prefixes.
+    pub(crate) prefixes: bool,
+}
+
+impl Look {
+    /// Looks anew; `self` is the look before.
+    ///
+    /// # Errors
+    /// Of the first describe that failed: half a look is none.
+    pub(crate) async fn again<P: Provider>(&self, provider: &P, scope: &Scope) -> Result<Self, CloudError> {
+        let at = Timestamp::from(SystemTime::now());
+        let instances = self.find_instances(provider, scope).await?;
+        let vpcs: BTreeSet<VpcId> = instances.values().filter_map(|instance| instance.vpc.clone()).collect();
+        if vpcs.is_empty() {
+            return Ok(Self { view: View { at, ..View::default() }, instances, ..Self::default() });
+        }
+        let vpcs: Vec<VpcId> = vpcs.into_iter().collect();
+        let enis = EniFilter { vpcs: vpcs.clone(), ..EniFilter::default() };
+        let groups = Selection::Tags(BTreeMap::new(), vpcs.clone());
+        let (enis, subnets, groups, blocks) = tokio::try_join!(
+            provider.enis(PRIORITY, &enis),
+            provider.subnets(PRIORITY, &vpcs),
+            provider.security_groups(PRIORITY, &groups),
+            provider.vpcs(PRIORITY, &vpcs),
+        )?;
+        let limits = self.find_limits(provider, &instances).await?;
+        let mut look = Self {
+            view: View {
+                at,
+                enis: enis.into_iter().map(|eni| (eni.id.clone(), eni)).collect(),
+                subnets: subnets.into_iter().map(|subnet| (subnet.id.clone(), subnet)).collect(),
+                groups: groups.into_iter().map(|group| (group.id, group.tags)).collect(),
+                reservations: self.view.reservations.clone(),
+            },
+            instances,
+            limits,
+            vpcs: blocks.into_iter().map(|vpc| (vpc.id, [vpc.cidrs, vpc.cidrs_v6].concat())).collect(),
+            reserved_at: self.reserved_at,
+        };
+        if scope.prefixes && at.since(self.reserved_at) >= RESERVATIONS {
+            look.view.reservations = look.find_reservations(provider).await?;
+            look.reserved_at = at;
+        }
+        Ok(look)
+    }
+
+    /// By the VPCs that are known; by id where an instance is not in them, or none is known yet.
+    async fn find_instances<P: Provider>(
+        &self,
+        provider: &P,
+        scope: &Scope,
+    ) -> Result<BTreeMap<InstanceId, Instance>, CloudError> {
+        let mut found = BTreeMap::new();
+        if !self.vpcs.is_empty() {
+            let filter =
+                InstanceFilter { vpcs: self.vpcs.keys().cloned().collect(), ..InstanceFilter::default() };
+            let all = provider.instances(PRIORITY, &filter).await?;
+            found.extend(all.into_iter().map(|instance| (instance.id.clone(), instance)));
+        }
+        let missing: Vec<InstanceId> =
+            scope.instances.iter().filter(|id| !found.contains_key(*id)).cloned().collect();
+        if !missing.is_empty() {
+            let filter = InstanceFilter { ids: missing, ..InstanceFilter::default() };
+            let all = provider.instances(PRIORITY, &filter).await?;
+            found.extend(all.into_iter().map(|instance| (instance.id.clone(), instance)));
+        }
+        found.retain(|id, _| scope.instances.contains(id));
+        Ok(found)
+    }
+
+    async fn find_limits<P: Provider>(
+        &self,
+        provider: &P,
+        instances: &BTreeMap<InstanceId, Instance>,
+    ) -> Result<BTreeMap<String, Option<InstanceLimits>>, CloudError> {
+        let kinds: BTreeSet<&String> = instances.values().map(|instance| &instance.kind).collect();
+        let known = |kind: &String| {
+            limits::of(kind).or_else(|| self.limits.get(kind).and_then(Option::<InstanceLimits>::clone))
+        };
+        let mut limits: BTreeMap<String, Option<InstanceLimits>> =
+            kinds.into_iter().map(|kind| (kind.clone(), known(kind))).collect();
+        let strange: Vec<String> =
+            limits.iter().filter(|(_, known)| known.is_none()).map(|(kind, _)| kind.clone()).collect();
+        if !strange.is_empty() {
+            let told = provider.instance_limits(PRIORITY, &strange).await?;
+            limits.extend(told.into_iter().map(|(kind, told)| (kind, Some(told))));
+        }
+        Ok(limits)
+    }
+
+    async fn find_reservations<P: Provider>(&self, provider: &P) -> Result<Vec<Reservation>, CloudError> {
+        let zones: BTreeSet<_> = self.instances.values().map(|instance| &instance.zone).collect();
+        let subnets = self.view.subnets.values().filter(|subnet| zones.contains(&subnet.zone));
+        let subnets: Vec<SubnetId> = subnets.map(|subnet| subnet.id.clone()).collect();
+        let mut reservations = Vec::new();
+        for subnet in &subnets {
+            let found = provider.reservations(PRIORITY, subnet).await?;
+            reservations.extend(found.into_iter().map(|one| Reservation {
+                subnet: one.subnet,
+                cidr: one.cidr,
+                kind: match one.kind {
+                    rhumb_cloud::ReservationKind::Prefix => ReservationKind::Prefix,
+                    rhumb_cloud::ReservationKind::Explicit => ReservationKind::Explicit,
+                },
+            }));
+        }
+        Ok(reservations)
+    }
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The loop: takes changes, looks at EC2 once per period, writes what was planned, and has calls made in parallel.
+//!
+//! After a crash the next operator knows nothing but objects and EC2, which is enough: an interface carries its cluster,
+//! node and token as tags from the call that made it on, a block that is to go stands so in the NodeConfig before it is
+//! unassigned, and the same plan makes the same token.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll, select_all};
+use rhumb_api::{DirStore, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow};
+use rhumb_cloud::{CloudError, Provider};
+use rhumb_ipam::eni::{Fault, Inputs, Memory, Plan, Planned, Reply, plan};
+use rhumb_model::{NodeName, Timestamp};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::call;
+use super::facts;
+use super::figures::Figures;
+use super::look::Look;
+use super::objects::{Objects, Seen};
+use super::record::{Basis, written};
+use crate::failpoint;
+
+/// Calls under way or in line at a time. More would only grow old in the line.
+const MOST_CALLS: usize = 200;
+/// Changes that come together are planned for together.
+const GATHER: Duration = Duration::from_millis(20);
+/// After a look that failed, and after a NodeConfig that could not be written.
+const RETRY: Duration = Duration::from_secs(5);
+/// A look that a call asked for comes no sooner than this after the one before.
+const SOONEST: Duration = Duration::from_secs(5);
+
+/// How the loop runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The value of the tag by which interfaces of this cluster are known.
+    pub(crate) cluster: String,
+    /// EC2 is looked at so often.
+    pub(crate) period: Duration,
+    /// For how long a node that is gone keeps its NodeConfig.
+    pub(crate) grace: Duration,
+}
+
+type Ended = (Planned, Result<Reply, CloudError>);
+type Looking = Pin<Box<dyn Future<Output = Result<Look, CloudError>> + Send>>;
+
+struct Run<P> {
+    store: DirStore,
+    provider: Arc<P>,
+    settings: Settings,
+    figures: Figures,
+    objects: Objects,
+    memory: Memory,
+    look: Look,
+    looking: Option<Looking>,
+    look_at: Instant,
+    looked: Instant,
+    calls: JoinSet<Ended>,
+    gone: BTreeMap<NodeName, Timestamp>,
+    said: BTreeMap<NodeName, String>,
+}
+
+/// Runs until dropped, or until the store ends.
+pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Settings, figures: Figures) {
+    let now = Instant::now();
+    let mut run = Run {
+        provider: Arc::new(provider),
+        settings,
+        figures,
+        objects: Objects::default(),
+        memory: Memory::default(),
+        look: Look::default(),
+        looking: None,
+        look_at: now,
+        looked: now,
+        calls: JoinSet::new(),
+        gone: BTreeMap::new(),
+        said: BTreeMap::new(),
+        store,
+    };
+    let mut seen = everything(&run.store);
+    let mut wake = now;
+    loop {
+        tokio::select! {
+            change = seen.next() => match change {
+                Some(change) => run.objects.take(change),
+                None => return,
+            },
+            Some(ended) = run.calls.join_next() => match ended {
+                Ok(ended) => run.ended(ended),
+                Err(error) => warn!(%error, "a call ended without a result"),
+            },
+            look = look_result(&mut run.looking) => run.looked(look),
+            () = sleep_until(wake.min(run.look_at)) => {}
+        }
+        // Changes come in crowds; what came by now is planned for together.
+        sleep(GATHER).await;
+        while let Some(Some(change)) = futures::FutureExt::now_or_never(seen.next()) {
+            run.objects.take(change);
+        }
+        while let Some(ended) = run.calls.try_join_next() {
+            match ended {
+                Ok(ended) => run.ended(ended),
+                Err(error) => warn!(%error, "a call ended without a result"),
+            }
+        }
+        wake = run.step().await;
+    }
+}
+
+/// The look under way, when it is done; for ever when there is none.
+async fn look_result(looking: &mut Option<Looking>) -> Result<Look, CloudError> {
+    match looking {
+        Some(look) => {
+            let result = look.await;
+            *looking = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn everything(store: &DirStore) -> SelectAll<BoxStream<'static, Seen>> {
+    select_all([
+        follow(store).map(Seen::Nodes).boxed(),
+        follow(store).map(Seen::States).boxed(),
+        follow(store).map(Seen::Configs).boxed(),
+        follow(store).map(Seen::Pools).boxed(),
+        follow(store).map(Seen::Pods).boxed(),
+    ])
+}
+
+impl<P: Provider> Run<P> {
+    /// Looks if it is time, plans, writes, and has calls made. When to be called again at the latest.
+    async fn step(&mut self) -> Instant {
+        let later = Instant::now() + Duration::from_secs(3600);
+        if !self.objects.synced() {
+            return later;
+        }
+        let scope = facts::scope(&self.objects);
+        let unseen = scope.instances.iter().any(|id| !self.look.instances.contains_key(id));
+        if unseen && self.looking.is_none() {
+            self.look_soon();
+        }
+        if self.looking.is_none() && Instant::now() >= self.look_at {
+            self.look_at = Instant::now() + self.settings.period;
+            self.looked = Instant::now();
+            let (provider, before) = (Arc::clone(&self.provider), self.look.clone());
+            // Nobody to look for: nothing is asked.
+            if !scope.instances.is_empty() || !before.instances.is_empty() {
+                self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
+            }
+        }
+        if self.look.view.at == Timestamp(0) {
+            return later;
+        }
+        let now = Timestamp::from(SystemTime::now());
+        let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
+        let plan = plan(&inputs, &mut self.memory, now);
+        self.figures.note(&inputs, self.memory.view(), &plan);
+        self.say(&plan);
+        let whole = self.write(&inputs, &plan).await & self.forget(&inputs, now).await;
+        let wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(GATHER));
+        self.begin(plan.actions, now);
+        Instant::now() + if whole { wait } else { wait.min(RETRY) }
+    }
+
+    fn begin(&mut self, actions: Vec<Planned>, now: Timestamp) {
+        for planned in actions {
+            if self.calls.len() >= MOST_CALLS {
+                return;
+            }
+            self.memory.start(&planned.action, now);
+            debug!(call = planned.action.call(), node = ?planned.action.node(), "asking EC2");
+            let provider = Arc::clone(&self.provider);
+            self.calls.spawn(async move {
+                let result = call::make(provider.as_ref(), &planned).await;
+                (planned, result)
+            });
+        }
+    }
+
+    fn ended(&mut self, (planned, result): Ended) {
+        let now = Timestamp::from(SystemTime::now());
+        let action = &planned.action;
+        let outcome = match result {
+            Ok(reply) => {
+                info!(call = action.call(), node = ?action.node(), "EC2 did as asked");
+                Ok(reply)
+            }
+            Err(error) => {
+                let fault = call::fault(&error);
+                let help = error.help().unwrap_or_default();
+                warn!(node = ?action.node(), %error, help, "EC2 did not do as asked");
+                if matches!(fault, Fault::Unknown | Fault::Taken | Fault::Stale { .. }) {
+                    self.look_soon();
+                }
+                Err(fault)
+            }
+        };
+        self.memory.finish(action, &outcome, now);
+    }
+
+    fn looked(&mut self, look: Result<Look, CloudError>) {
+        match look {
+            Ok(look) => {
+                failpoint::pass("operator.eni.after.look");
+                self.look = look;
+                let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
+                self.memory.see(self.look.view.clone(), &inputs);
+            }
+            Err(error) => {
+                let help = error.help().unwrap_or_default();
+                warn!(%error, help, "EC2 could not be looked at");
+                self.look_at = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    fn look_soon(&mut self) {
+        self.look_at = self.look_at.min(self.looked + SOONEST);
+    }
+
+    /// Writes every NodeConfig that is to change; whether all of them are written.
+    async fn write(&mut self, inputs: &Inputs, plan: &Plan) -> bool {
+        let mut whole = true;
+        let mut changes = Vec::new();
+        for (name, planned) in &plan.nodes {
+            let (Some(facts), Some(pools)) = (inputs.nodes.get(name), &self.objects.pools) else { continue };
+            let Some(pool) = pools.values().find(|pool| pool.key().name == facts.pool.as_str()) else {
+                continue;
+            };
+            let vpc = facts.instance.vpc.as_ref().and_then(|vpc| self.look.vpcs.get(vpc));
+            let basis = Basis {
+                pool,
+                instance: &facts.instance,
+                vpc_cidrs: vpc.map_or(&[][..], Vec::as_slice),
+                view: self.memory.view(),
+            };
+            changes.extend(written(name, self.objects.config(name), planned, &basis));
+        }
+        for config in changes {
+            failpoint::pass("operator.eni.before.config");
+            let result = if config.metadata.resource_version.is_some() {
+                self.store.update(&config).await
+            } else {
+                self.store.create(&config).await
+            };
+            failpoint::pass("operator.eni.after.config");
+            match result {
+                // The next plan counts it at once, before the change comes back from the store.
+                Ok(config) => self.objects.take(Seen::Configs(Update::Put(config))),
+                // Somebody else wrote it: that version is on its way here.
+                Err(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. }) => whole = false,
+                Err(error) => {
+                    let node = config.key().name;
+                    warn!(node, error = &error as &dyn std::error::Error, "NodeConfig not written");
+                    whole = false;
+                }
+            }
+        }
+        whole
+    }
+
+    /// Deletes the NodeConfig of nodes that are gone for longer than the grace, with their instance.
+    async fn forget(&mut self, inputs: &Inputs, now: Timestamp) -> bool {
+        let objects = &self.objects;
+        let configs = objects.configs.iter().flat_map(BTreeMap::values);
+        let left: Vec<NodeName> = configs
+            .filter(|config| config.spec.eni.is_some())
+            .filter(|config| config.spec.pod_cidrs.iter().all(|block| block.interface.is_some()))
+            .filter_map(|config| NodeName::new(config.key().name).ok())
+            .filter(|name| !objects.has_node(name) && !inputs.nodes.contains_key(name))
+            .collect();
+        self.gone.retain(|name, _| left.contains(name));
+        let mut whole = true;
+        for name in left {
+            let since = *self.gone.entry(name.clone()).or_insert(now);
+            if now.since(since) < self.settings.grace {
+                whole = false;
+                continue;
+            }
+            let key = ObjectKey::from(&name);
+            let states = absent_is_fine(self.store.delete::<NodeState>(&key, None).await);
+            let configs = absent_is_fine(self.store.delete::<NodeConfig>(&key, None).await);
+            match states.and(configs) {
+                Ok(()) => info!(node = %name, "a node is gone: its interfaces are forgotten"),
+                Err(error) => {
+                    warn!(node = %name, error = &error as &dyn std::error::Error, "NodeConfig not deleted");
+                    whole = false;
+                }
+            }
+        }
+        whole
+    }
+
+    /// Says in the log, once, why a node has fewer addresses than it should.
+    fn say(&mut self, plan: &Plan) {
+        for (node, planned) in &plan.nodes {
+            let code = planned.verdict.as_ref().map(|verdict| verdict.code.to_string());
+            if self.said.get(node) == code.as_ref() {
+                continue;
+            }
+            match (&planned.verdict, code) {
+                (Some(verdict), Some(code)) => {
+                    warn!(%node, reason = code, text = verdict.text, "addresses missing");
+                    self.said.insert(node.clone(), code);
+                }
+                _ => {
+                    info!(%node, "addresses as they should be");
+                    self.said.remove(node);
+                }
+            }
+        }
+        self.said.retain(|node, _| plan.nodes.contains_key(node));
+    }
+}
+
+fn absent_is_fine(deleted: Result<(), StoreError>) -> Result<(), StoreError> {
+    match deleted {
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
