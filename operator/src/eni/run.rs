@@ -5,7 +5,7 @@
 //! node and token as tags from the call that made it on, a block that is to go stands so in the NodeConfig before it is
 //! unassigned, and the same plan makes the same token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use futures::stream::{BoxStream, SelectAll, select_all};
 use rhumb_api::{DirStore, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow};
 use rhumb_cloud::{CloudError, Provider};
 use rhumb_ipam::eni::{Fault, Inputs, Memory, Plan, Planned, Reply, plan};
-use rhumb_model::{NodeName, Timestamp};
+use rhumb_model::{InstanceId, NodeName, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
@@ -32,6 +32,8 @@ use crate::failpoint;
 const MOST_CALLS: usize = 200;
 /// Changes that come together are planned for together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Time alone asks for no plan sooner than this.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// After a look that failed, and after a NodeConfig that could not be written.
 const RETRY: Duration = Duration::from_secs(5);
 /// A look that a call asked for comes no sooner than this after the one before.
@@ -62,6 +64,8 @@ struct Run<P> {
     looking: Option<Looking>,
     look_at: Instant,
     looked: Instant,
+    /// For which instances EC2 was looked at last.
+    asked: BTreeSet<InstanceId>,
     calls: JoinSet<Ended>,
     gone: BTreeMap<NodeName, Timestamp>,
     said: BTreeMap<NodeName, String>,
@@ -80,6 +84,7 @@ pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Set
         looking: None,
         look_at: now,
         looked: now,
+        asked: BTreeSet::new(),
         calls: JoinSet::new(),
         gone: BTreeMap::new(),
         said: BTreeMap::new(),
@@ -98,7 +103,7 @@ pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Set
                 Err(error) => warn!(%error, "a call ended without a result"),
             },
             look = look_result(&mut run.looking) => run.looked(look),
-            () = sleep_until(wake.min(run.look_at)) => {}
+            () = sleep_until(wake) => {}
         }
         // Changes come in crowds; what came by now is planned for together.
         sleep(GATHER).await;
@@ -145,21 +150,23 @@ impl<P: Provider> Run<P> {
             return later;
         }
         let scope = facts::scope(&self.objects);
-        let unseen = scope.instances.iter().any(|id| !self.look.instances.contains_key(id));
-        if unseen && self.looking.is_none() {
+        // A node that is new is looked for at once; one that EC2 did not show, with the others.
+        if !scope.instances.is_subset(&self.asked) {
             self.look_soon();
         }
         if self.looking.is_none() && Instant::now() >= self.look_at {
             self.look_at = Instant::now() + self.settings.period;
             self.looked = Instant::now();
+            self.asked.clone_from(&scope.instances);
             let (provider, before) = (Arc::clone(&self.provider), self.look.clone());
             // Nobody to look for: nothing is asked.
             if !scope.instances.is_empty() || !before.instances.is_empty() {
                 self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
             }
         }
+        let next_look = if self.looking.is_some() { later } else { self.look_at };
         if self.look.view.at == Timestamp(0) {
-            return later;
+            return next_look;
         }
         let now = Timestamp::from(SystemTime::now());
         let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
@@ -167,9 +174,9 @@ impl<P: Provider> Run<P> {
         self.figures.note(&inputs, self.memory.view(), &plan);
         self.say(&plan);
         let whole = self.write(&inputs, &plan).await & self.forget(&inputs, now).await;
-        let wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(GATHER));
+        let wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
         self.begin(plan.actions, now);
-        Instant::now() + if whole { wait } else { wait.min(RETRY) }
+        next_look.min(Instant::now() + if whole { wait } else { wait.min(RETRY) })
     }
 
     fn begin(&mut self, actions: Vec<Planned>, now: Timestamp) {
@@ -225,7 +232,8 @@ impl<P: Provider> Run<P> {
     }
 
     fn look_soon(&mut self) {
-        self.look_at = self.look_at.min(self.looked + SOONEST);
+        let first = self.asked.is_empty();
+        self.look_at = self.look_at.min(if first { self.looked } else { self.looked + SOONEST });
     }
 
     /// Writes every NodeConfig that is to change; whether all of them are written.

@@ -33,10 +33,13 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("rhumb-cloud", &["rhumb-model"]),
-    // The only crate that names the SDK, linked by the operator alone.
-    ("rhumb-cloud-aws", &["rhumb-model", "rhumb-cloud"]),
+    // The only crate that names the SDK, linked by the operator alone. Both have the double in their tests.
+    ("rhumb-cloud-aws", &["rhumb-model", "rhumb-cloud", "rhumb-cloud-fake"]),
     ("rhumb-cloud-fake", &["rhumb-model", "rhumb-cloud"]),
-    ("rhumb-operator", &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-aws"]),
+    (
+        "rhumb-operator",
+        &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-aws", "rhumb-cloud-fake"],
+    ),
     // It starts the programs as a user would, and links none of them.
     ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-cloud-fake"]),
     ("xtask", &[]),
