@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::kernel::{
     Address, Bucket, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter,
-    NewTunnel, NextHop, PROTOCOL, Pair, Peer, Place, Route, Shaped, Tunnel,
+    NewTunnel, NextHop, PROTOCOL, Pair, Peer, Place, PolicyRule, Route, Shaped, Tunnel,
 };
 
 /// A kernel in memory; clones share it.
@@ -41,6 +41,10 @@ pub struct FakeNamespace {
     pub addresses: BTreeSet<Address>,
     /// Routes of the main table.
     pub routes: BTreeSet<Route>,
+    /// Routes of other tables, with the number of the table.
+    pub tables: BTreeSet<(u32, Route)>,
+    /// Rules, and who put each.
+    pub rules: BTreeMap<PolicyRule, u8>,
     /// What is at the root of links.
     pub roots: BTreeMap<IfName, FakeRoot>,
     /// What links have for filters to be part of.
@@ -273,6 +277,7 @@ impl FakeNamespace {
         self.filters.retain(|(ifname, _), _| ifname != name);
         self.addresses.retain(|address| address.ifname != *name);
         self.routes.retain(|route| !is_through(route, name));
+        self.tables.retain(|(_, route)| !is_through(route, name));
     }
 
     fn has(&self, place: &Place, name: &IfName) -> Result<(), KernelError> {
@@ -330,6 +335,43 @@ impl FakeNamespace {
                 let found = self.routes.iter().find(same).cloned();
                 let found = found.ok_or_else(|| refused(Errno::SRCH))?;
                 self.routes.remove(&found);
+                Ok(())
+            }
+            Change::AddTableRoute(table, route) => {
+                let resolved = self.resolved(place, route)?;
+                let same = |(of, there): &(u32, Route)| {
+                    (*of, there.dst, there.metric) == (*table, route.dst, route.metric)
+                };
+                if self.tables.iter().any(same) {
+                    return Err(refused(Errno::EXIST));
+                }
+                self.tables.insert((*table, resolved));
+                Ok(())
+            }
+            Change::ReplaceTableRoute(table, route) => {
+                let resolved = self.resolved(place, route)?;
+                self.tables.retain(|(of, there)| {
+                    (*of, there.dst, there.metric) != (*table, route.dst, route.metric)
+                });
+                self.tables.insert((*table, resolved));
+                Ok(())
+            }
+            Change::RemoveTableRoute(table, route) => {
+                let resolved = self.resolved(place, route)?;
+                self.tables.remove(&(*table, resolved)).then_some(()).ok_or(refused(Errno::SRCH))
+            }
+            Change::AddRule(rule) => {
+                if self.rules.contains_key(rule) {
+                    return Err(refused(Errno::EXIST));
+                }
+                self.rules.insert(*rule, PROTOCOL);
+                Ok(())
+            }
+            Change::RemoveRule(rule) => {
+                if self.rules.get(rule) != Some(&PROTOCOL) {
+                    return Err(refused(Errno::NOENT));
+                }
+                self.rules.remove(rule);
                 Ok(())
             }
             Change::PutBucket(ifname, bucket) => {
@@ -429,6 +471,27 @@ impl Kernel for FakeKernel {
         self.call(|state| {
             let routes = state.namespaces[&HOST].routes.iter();
             Ok(routes.filter(|route| route.protocol == PROTOCOL).cloned().collect())
+        })
+    }
+
+    async fn table_routes(&self) -> Result<Vec<(u32, Route)>, KernelError> {
+        self.call(|state| {
+            let routes = state.namespaces[&HOST].tables.iter();
+            Ok(routes.filter(|(_, route)| route.protocol == PROTOCOL).cloned().collect())
+        })
+    }
+
+    async fn rules(&self) -> Result<Vec<PolicyRule>, KernelError> {
+        self.call(|state| {
+            let rules = state.namespaces[&HOST].rules.iter();
+            Ok(rules.filter(|(_, protocol)| **protocol == PROTOCOL).map(|(rule, _)| *rule).collect())
+        })
+    }
+
+    async fn host_addresses(&self) -> Result<Vec<Address>, KernelError> {
+        self.call(|state| {
+            let addresses = state.namespaces[&HOST].addresses.iter();
+            Ok(addresses.filter(|address| address.global).cloned().collect())
         })
     }
 

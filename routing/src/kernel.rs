@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use rhumb_model::{AttachmentKey, IfName, MacAddr, Prefix};
+use rhumb_model::{AttachmentKey, Family, IfName, MacAddr, Prefix};
 
 /// Number by which routes and addresses of rhumb are known (`RTA_PROTOCOL`, `IFA_PROTO`).
 pub const PROTOCOL: u8 = 0x72;
@@ -179,6 +179,39 @@ pub enum NextHop {
     Other,
 }
 
+/// A rule of rhumb that chooses the table in which the kernel looks for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyRule {
+    /// Which packets it is asked for.
+    pub family: Family,
+    /// Its turn: the lowest is asked first.
+    pub priority: u32,
+    /// Packets from here; `None` is from anywhere.
+    pub from: Option<Prefix>,
+    /// Packets whose firewall mark is the first number where the second has ones.
+    pub mark: Option<(u32, u32)>,
+    /// The table.
+    pub table: u32,
+    /// Routes of the table that are no longer than this many bits do not count.
+    pub suppress: Option<u8>,
+}
+
+impl fmt::Display for PolicyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.priority)?;
+        match (self.from, self.family) {
+            (Some(from), _) => write!(f, " from {from}")?,
+            (None, Family::V4) => f.write_str(" from 0.0.0.0/0")?,
+            (None, Family::V6) => f.write_str(" from ::/0")?,
+        }
+        if let Some((mark, mask)) = self.mark {
+            write!(f, " fwmark {mark:#x}/{mask:#x}")?;
+        }
+        write!(f, " lookup {}", self.table)?;
+        self.suppress.map_or(Ok(()), |length| write!(f, " suppress_prefixlength {length}"))
+    }
+}
+
 /// A token bucket at the root of a link, as the kernel counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
@@ -271,6 +304,16 @@ pub enum Change {
     ReplaceRoute(Route),
     /// Removes a route; absent is an error.
     RemoveRoute(Route),
+    /// As `AddRoute`, in a table of the host other than the main one.
+    AddTableRoute(u32, Route),
+    /// As `ReplaceRoute`, in a table of the host other than the main one.
+    ReplaceTableRoute(u32, Route),
+    /// As `RemoveRoute`, in a table of the host other than the main one.
+    RemoveTableRoute(u32, Route),
+    /// Adds a rule; one that does the same, whoever put it, is an error.
+    AddRule(PolicyRule),
+    /// Removes a rule of rhumb; absent is an error.
+    RemoveRule(PolicyRule),
     /// Makes or changes our token bucket; another queueing discipline at the root is an error.
     PutBucket(IfName, Bucket),
     /// Removes our token bucket; absent is an error.
@@ -401,6 +444,15 @@ pub trait Kernel {
 
     /// Routes of rhumb on the host.
     fn host_routes(&self) -> impl Future<Output = Result<Vec<Route>, KernelError>>;
+
+    /// Routes of rhumb on the host in all tables but the main one, with the number of the table.
+    fn table_routes(&self) -> impl Future<Output = Result<Vec<(u32, Route)>, KernelError>>;
+
+    /// Rules of rhumb.
+    fn rules(&self) -> impl Future<Output = Result<Vec<PolicyRule>, KernelError>>;
+
+    /// Addresses of the host that are valid beyond their link, whoever put them.
+    fn host_addresses(&self) -> impl Future<Output = Result<Vec<Address>, KernelError>>;
 
     /// Token buckets of rhumb on the host.
     fn host_buckets(&self) -> impl Future<Output = Result<Vec<Shaped>, KernelError>>;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::message::Message;
 use super::socket::{Refused, Socket};
-use super::{Break, Host, Talk, address, find, link, qdisc, route};
+use super::{Break, Host, Talk, address, find, link, qdisc, route, rule};
 use crate::kernel::{Change, KernelError, NextHop, PROTOCOL, Pair, Place, Route};
 use crate::namespaces::{enter, in_own_thread};
 
@@ -113,6 +113,15 @@ fn request(known: &mut Indices<'_>, change: &Change) -> Talk<Result<Message, Ker
             told(known, route)?.map(|told| route::put(&told, NLM_F_CREATE | NLM_F_REPLACE))
         }
         Change::RemoveRoute(route) => told(known, route)?.map(|told| route::remove(&told)),
+        Change::AddTableRoute(table, route) => told(known, route)?
+            .map(|told| route::in_table(route::put(&told, NLM_F_CREATE | NLM_F_EXCL), *table)),
+        Change::ReplaceTableRoute(table, route) => told(known, route)?
+            .map(|told| route::in_table(route::put(&told, NLM_F_CREATE | NLM_F_REPLACE), *table)),
+        Change::RemoveTableRoute(table, route) => {
+            told(known, route)?.map(|told| route::in_table(route::remove(&told), *table))
+        }
+        Change::AddRule(rule) => Ok(rule::add(rule)),
+        Change::RemoveRule(rule) => Ok(rule::remove(rule)),
         Change::PutBucket(ifname, bucket) => known.of(ifname)?.map(|ifindex| qdisc::put(ifindex, bucket)),
         Change::RemoveBucket(ifname) => known.of(ifname)?.map(qdisc::remove),
     })

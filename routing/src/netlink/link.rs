@@ -131,6 +131,17 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Link> {
     Some(Link { ifindex: message.header.index, name: name?, alias, mac, mtu, up, peer })
 }
 
+/// Reads a link and the address that its hardware came with; where it has none, the address that it has.
+pub(crate) fn read_hardware(message: &RouteNetlinkMessage) -> Option<(MacAddr, Link)> {
+    let link = read(message)?;
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let permanent = message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::PermAddress(octets) = attribute else { return None };
+        octets.as_slice().try_into().ok().and_then(|octets| MacAddr::new(octets).ok())
+    });
+    Some((permanent.or(link.mac)?, link))
+}
+
 /// The index of a link that was deleted. A message about one protocol family's part of a link says less: a link
 /// that leaves a bridge is told of as deleted, too.
 pub(crate) fn read_deleted(message: &RouteNetlinkMessage) -> Option<u32> {

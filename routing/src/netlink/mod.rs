@@ -22,6 +22,7 @@ mod neighbour;
 pub(crate) mod pods;
 mod qdisc;
 mod route;
+mod rule;
 mod socket;
 mod tunnel;
 
@@ -33,14 +34,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
-use rhumb_model::{AttachmentKey, Family, IfName};
+use rhumb_model::{AttachmentKey, Family, IfName, MacAddr};
 use tokio::sync::oneshot;
 
 pub use events::{Events, Notices};
 
 use crate::kernel::{
     Address, ByPod, Change, FilterFound, Hook, HostLinks, Kernel, KernelError, Link, NewFilter, NewTunnel,
-    NextHop, PROTOCOL, Pair, Place, Route, Shaped, Tunnel,
+    NextHop, PROTOCOL, Pair, Place, PolicyRule, Route, Shaped, Tunnel,
 };
 use crate::namespaces::{Namespaces, in_own_thread};
 use socket::{Refused, Socket};
@@ -222,6 +223,11 @@ impl Netlink {
         .await
     }
 
+    /// All links of the host with the Ethernet address that their hardware came with, else the one that they have.
+    pub(crate) async fn links_by_hardware(&self) -> Result<Vec<(MacAddr, Link)>, KernelError> {
+        self.on_host(|socket| Ok(socket.dump(&link::get_all(), link::read_hardware)??)).await
+    }
+
     /// The link of the host of this name.
     pub(crate) async fn link(&self, name: &IfName) -> Result<Option<Link>, KernelError> {
         let name = name.clone();
@@ -400,6 +406,47 @@ impl Kernel for Netlink {
         .await
     }
 
+    async fn table_routes(&self) -> Result<Vec<(u32, Route)>, KernelError> {
+        self.on_host(|socket| {
+            let names = names(socket)?;
+            let mut routes = Vec::new();
+            for family in Family::BOTH {
+                // Kernels without IPv6 answer with an error; then there are none.
+                let told = socket.dump(&route::get_everywhere(family, PROTOCOL), route::read_with_table)?;
+                let ours = |(table, told): &(u32, route::Told)| {
+                    *table != route::MAIN && told.protocol == PROTOCOL
+                };
+                routes.extend(told.unwrap_or_default().into_iter().filter(ours));
+            }
+            let named = |(table, told): (u32, route::Told)| {
+                (table, named_route(&told, |ifindex| names.get(&ifindex).cloned()))
+            };
+            Ok(routes.into_iter().map(named).collect())
+        })
+        .await
+    }
+
+    async fn rules(&self) -> Result<Vec<PolicyRule>, KernelError> {
+        self.on_host(|socket| {
+            let mut rules = Vec::new();
+            for family in Family::BOTH {
+                rules.extend(socket.dump(&foreign::get_rules(family), rule::read)?.unwrap_or_default());
+            }
+            Ok(rules)
+        })
+        .await
+    }
+
+    async fn host_addresses(&self) -> Result<Vec<Address>, KernelError> {
+        self.on_host(|socket| {
+            let names = names(socket)?;
+            let told = addresses(socket, 0)?.into_iter().filter(|told| told.global);
+            let named = told.filter_map(|told| Some(named_address(&told, names.get(&told.ifindex)?)));
+            Ok(named.collect())
+        })
+        .await
+    }
+
     async fn host_buckets(&self) -> Result<Vec<Shaped>, KernelError> {
         self.on_host(|socket| {
             let told = socket.dump(&qdisc::get_all(), qdisc::read)??;
@@ -502,6 +549,7 @@ mod tests {
             drop((link::read(&object), link::read_deleted(&object), link::read_namespace_number(&object)));
             drop((route::read(&object), route::default_carriers(&object), tunnel::read(&object)));
             drop((foreign::read_route(&object), foreign::read_rule(&object), neighbour::read(&object)));
+            drop((rule::read(&object), route::read_with_table(&object), link::read_hardware(&object)));
             assert!(address::read(&object).is_none() || qdisc::read(&object).is_none());
             assert!(link::read(&object).is_none() || filter::read_program(&object).is_none());
             assert!(qdisc::read(&object).is_none() || filter::read_classifier(&object).is_none());

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
@@ -13,7 +14,10 @@ use rtnetlink::RouteMessageBuilder;
 use super::message::{Message, request};
 use crate::kernel::PROTOCOL;
 
-/// A route of the main table as the kernel tells it.
+/// Number of the main table.
+pub(crate) const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// A route as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) dst: Prefix,
@@ -119,12 +123,38 @@ pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// Asks for the routes of one family and one protocol in all tables.
+pub(crate) fn get_everywhere(family: Family, protocol: u8) -> Message {
+    let mut message = get(family, protocol);
+    if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::GetRoute(about)) = &mut message.payload {
+        about.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    }
+    message
+}
+
+/// Makes a request about a route of the main table one about a route of this table.
+pub(crate) fn in_table(mut message: Message, table: u32) -> Message {
+    if let NetlinkPayload::InnerMessage(
+        RouteNetlinkMessage::NewRoute(about) | RouteNetlinkMessage::DelRoute(about),
+    ) = &mut message.payload
+    {
+        about.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        about.attributes.push(RouteAttribute::Table(table));
+    }
+    message
+}
+
 /// Reads a route of the main table; `None` for other tables.
+pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
+    read_with_table(message).filter(|(table, _)| *table == MAIN).map(|(_, told)| told)
+}
+
+/// Reads a route of whatever table, with the number of that.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "attributes that nobody here asks for are many, and more come"
 )]
-pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
+pub(crate) fn read_with_table(message: &RouteNetlinkMessage) -> Option<(u32, Told)> {
     let (RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) = message else {
         return None;
     };
@@ -172,5 +202,5 @@ pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Told> {
     };
     // A destination that was not understood is not the default one.
     let whole = told.dst.len() == header.destination_prefix_length;
-    (whole && table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(told)
+    whole.then_some((table, told))
 }
