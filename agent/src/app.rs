@@ -19,18 +19,21 @@ use rhumb_ebpf::{Datapath, Epoch};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
 use rhumb_routing::Filters;
+use rhumb_routing::eni::Outside;
 use rhumb_routing::plan::HoldDown;
 use rhumb_routing::{
-    Events, HostRoutes, Links, Namespaces, Netlink, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
+    Events, HostAddresses, HostRoutes, Interfaces, Links, Namespaces, Netlink, PodAddresses, PodRoutes,
+    Qdiscs, Rules, Sysctls, TableRoutes, Tunnels,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::{self, Args, Tunnel};
+use crate::args::{self, Args, EniMasquerade, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::Programs;
+use crate::eni::EniSettings;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::masquerade::{self, Followed, Masquerade};
@@ -101,6 +104,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             hold_down: HoldDown(args.route_hold_down),
             metadata_service: args.metadata_service,
             tunnel_port: (args.tunnel == Tunnel::Auto).then_some(args.tunnel_port),
+            eni: EniSettings {
+                outside: match args.eni_masquerade {
+                    EniMasquerade::Node => Outside::Node,
+                    EniMasquerade::Interface => Outside::Interface,
+                },
+                base: args.eni_tables,
+            },
         },
         ledger,
         masquerade.clone(),
@@ -264,6 +274,10 @@ fn open_kernel(args: &Args, datapath: &Datapath, host: &Netlink) -> Result<(Kern
         filters: Reconciler::new(Filters::new(host.clone(), loaded)),
         attachments: Reconciler::new(targets.attachments),
         pods: Reconciler::new(targets.endpoints),
+        interfaces: Reconciler::new(Interfaces::new(host.clone())),
+        host_addresses: Reconciler::new(HostAddresses::new(host.clone())),
+        table_routes: Reconciler::new(TableRoutes::new(host.clone())),
+        rules: Reconciler::new(Rules::new(host.clone())),
         tunnel_links: Reconciler::new(targets.tunnel_links),
         ipcache: Reconciler::new(targets.ipcache),
         masquerade: Reconciler::new(targets.uplinks),

@@ -16,6 +16,13 @@ pub(crate) enum Tunnel {
     Off,
 }
 
+/// With whose address packets of pods with addresses of a cloud's network leave that network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EniMasquerade {
+    Node,
+    Interface,
+}
+
 /// Whether pods reach the cloud's metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum MetadataService {
@@ -102,6 +109,17 @@ pub(crate) struct Args {
     /// own credentials to whoever asks. The node and hostNetwork pods always do.
     #[arg(long, value_enum, default_value = "allow")]
     pub(crate) metadata_service: MetadataService,
+
+    /// With whose address packets of pods that have addresses of a VPC leave the VPC, where their ENIPool lets the node
+    /// translate: that of the node's first interface, by which they leave then, or of the pod's own interface.
+    #[arg(long, value_enum, default_value = "node")]
+    pub(crate) eni_masquerade: EniMasquerade,
+
+    /// Number of the routing table of the node's first network interface (ENI); those of the others follow it, and the one
+    /// before it is for routes to pods. Only nodes with such interfaces have these tables.
+    #[arg(long, value_name = "TABLE", default_value_t = rhumb_routing::eni::TABLE,
+        value_parser = clap::value_parser!(u32).range(256..=u32::MAX - 65_536))]
+    pub(crate) eni_tables: u32,
 
     /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;
     /// doubled up to eight times when the way keeps going. May have a fraction.

@@ -13,12 +13,13 @@ use rhumb_model::{AttachmentKey, Family, IfName, Prefix};
 use rhumb_routing::host::Uplink;
 use rhumb_routing::plan::{self, Plan};
 use rhumb_routing::{
-    Direction, HostRoute, LinkSpec, PodAddress, PodNextHop, PodRoute, QdiscKey, Sysctl, TokenBucket,
-    TunnelSpec,
+    Direction, HostAddress, HostRoute, InterfaceSpec, LinkSpec, PodAddress, PodNextHop, PodRoute, PolicyRule,
+    QdiscKey, Sysctl, TableKey, TableRoute, TokenBucket, TunnelSpec, eni,
 };
 use rhumb_routing::{Filter, FilterKey, Hook as FilterHook};
 
 use crate::endpoint::{Endpoint, Origin};
+use crate::eni::Around;
 
 /// Desired state, one map per target.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -38,6 +39,11 @@ pub(crate) struct Desired {
     /// What pods' packets leave with; the last to be put, as everything that keeps a source comes before.
     pub(crate) masquerade: BTreeMap<IfIndex, Masquerade>,
     pub(crate) pods: BTreeMap<EndpointAddr, PodEntry>,
+    /// Of interfaces of a cloud: the links, their addresses, the routes of their tables, the rules that lead there.
+    pub(crate) interfaces: BTreeMap<IfName, InterfaceSpec>,
+    pub(crate) host_addresses: BTreeMap<HostAddress, ()>,
+    pub(crate) table_routes: BTreeMap<TableKey, TableRoute>,
+    pub(crate) rules: BTreeMap<PolicyRule, ()>,
     pub(crate) host_ports: BTreeMap<HostPort, HostPortBackend>,
 }
 
@@ -76,6 +82,8 @@ pub(crate) struct Shared<'a> {
     /// Addresses of the node.
     pub(crate) addresses: &'a [IpAddr],
     pub(crate) programs: &'a Programs,
+    /// Interfaces of a cloud.
+    pub(crate) eni: Around<'a>,
 }
 
 impl Desired {
@@ -85,9 +93,9 @@ impl Desired {
             self.add_link(endpoint, around);
         }
         let Some(ifindex) = around.ifindex else { return };
-        self.add_datapath(endpoint, ifindex, shared.programs);
+        self.add_datapath(endpoint, ifindex, shared);
         if !endpoint.is_chained() {
-            self.add_delivery(endpoint, ifindex);
+            self.add_delivery(endpoint, ifindex, shared.eni);
             self.add_host_ports(endpoint, shared.addresses);
         }
     }
@@ -133,7 +141,7 @@ impl Desired {
         }
     }
 
-    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, programs: &Programs) {
+    fn add_datapath(&mut self, endpoint: &Endpoint, ifindex: u32, shared: Shared<'_>) {
         let v4 = match endpoint.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,
@@ -151,10 +159,11 @@ impl Desired {
                 host_mac: endpoint.host_mac,
                 chained: endpoint.is_chained(),
                 host_ports: !endpoint.port_mappings.is_empty(),
+                interface: v4.and_then(|addr| shared.eni.interface(addr.into())),
             },
         );
         for hook in [Hook::FromPod, Hook::ToPod] {
-            self.attach(&endpoint.host, ifindex, hook, programs);
+            self.attach(&endpoint.host, ifindex, hook, shared.programs);
         }
     }
 
@@ -176,11 +185,15 @@ impl Desired {
         }
     }
 
-    fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32) {
+    fn add_delivery(&mut self, endpoint: &Endpoint, ifindex: u32, eni: Around<'_>) {
         let shaped = endpoint.bandwidth.is_some_and(|limits| limits.ingress.is_some());
         for address in &endpoint.addresses {
             let addr = address.address.ip();
             self.host_routes.insert(Prefix::host(addr), HostRoute::Device { ifname: endpoint.host.clone() });
+            if let Some(table) = eni.pods_table {
+                let route = TableRoute::Link { ifname: endpoint.host.clone(), gateway: None };
+                self.table_routes.insert(TableKey { table, dst: Prefix::host(addr) }, route);
+            }
             self.pods.insert(
                 EndpointAddr(addr),
                 PodEntry { ifindex, mac: endpoint.mac, host_mac: endpoint.host_mac, shaped },
@@ -227,6 +240,16 @@ impl Desired {
         };
         self.ipcache
             .extend(ways.remotes.iter().map(|(prefix, remote)| (RemotePrefix(*prefix), entry(remote))));
+    }
+}
+
+impl Desired {
+    /// Adds what interfaces of a cloud want.
+    pub(crate) fn add_interfaces(&mut self, plan: &eni::Plan) {
+        self.interfaces.extend(plan.interfaces.clone());
+        self.host_addresses.extend(plan.addresses.clone());
+        self.table_routes.extend(plan.routes.clone());
+        self.rules.extend(plan.rules.clone());
     }
 }
 

@@ -2,10 +2,11 @@
 //! Every target of this node with its reconciler, and the order in which they are brought to their desired state.
 //!
 //! ```text
-//!   remove:  pods → host ports → masquerade → ipcache → host routes → tunnel links → attachments → filters
-//!            → pod links → qdiscs → pod addresses → pod routes → links, tunnels                  (root to leaf)
-//!   put:     sysctls → tunnels → links → qdiscs → pod addresses → pod routes → pod links → filters
-//!            → attachments → tunnel links → host routes → ipcache → masquerade → pods → host ports (leaf to root)
+//!   remove:  pods → host ports → masquerade → ipcache → host routes → rules → table routes → tunnel links
+//!            → attachments → filters → pod links → qdiscs → pod addresses → pod routes → links, host addresses,
+//!            interfaces, tunnels                                                                 (root to leaf)
+//!   put:     sysctls → tunnels → interfaces → host addresses → links → qdiscs → pod addresses → pod routes
+//!            → pod links → filters → attachments → tunnel links → table routes → rules → host routes → ipcache → masquerade → pods → host ports (leaf to root)
 //! ```
 
 use std::time::Instant;
@@ -14,7 +15,8 @@ use rhumb_ebpf::{Attachments, Endpoints, Hook, HostPorts, Ipcache, PodLinks, Tun
 use rhumb_model::{AttachmentKey, Failure, Outcome, Reconciler, Target};
 use rhumb_routing::Filters;
 use rhumb_routing::{
-    Direction, HostRoute, HostRoutes, LinkFacts, Links, PodAddresses, PodRoutes, Qdiscs, Sysctls, Tunnels,
+    Direction, HostAddresses, HostRoute, HostRoutes, Interfaces, LinkFacts, Links, PodAddresses, PodRoutes,
+    Qdiscs, Rules, Sysctls, TableRoutes, Tunnels,
 };
 
 use crate::conf_file::ConfFiles;
@@ -42,6 +44,12 @@ pub(crate) struct Kernel {
     /// Addresses that pods' packets leave with.
     pub(crate) masquerade: Reconciler<Uplinks>,
     pub(crate) pods: Reconciler<Endpoints>,
+    /// Interfaces of a cloud: switched on, with their own addresses.
+    pub(crate) interfaces: Reconciler<Interfaces>,
+    pub(crate) host_addresses: Reconciler<HostAddresses>,
+    /// Routes of their tables, and the rules that lead there.
+    pub(crate) table_routes: Reconciler<TableRoutes>,
+    pub(crate) rules: Reconciler<Rules>,
     pub(crate) host_ports: Reconciler<HostPorts>,
     /// Put by readiness, never removed by the agent: without it the runtime takes the node for not ready.
     pub(crate) conf_files: Reconciler<ConfFiles>,
@@ -75,6 +83,8 @@ macro_rules! each {
         }
         one!(sysctls);
         one!(tunnels);
+        one!(interfaces);
+        one!(host_addresses);
         one!(links);
         one!(qdiscs);
         one!(addresses);
@@ -83,6 +93,8 @@ macro_rules! each {
         one!(filters);
         one!(attachments);
         one!(tunnel_links);
+        one!(table_routes);
+        one!(rules);
         one!(host_routes);
         one!(ipcache);
         one!(masquerade);
@@ -105,6 +117,8 @@ impl Kernel {
         add(&mut sum, self.masquerade.remove_stale(&desired.masquerade, now).await);
         add(&mut sum, self.ipcache.remove_stale(&desired.ipcache, now).await);
         add(&mut sum, self.host_routes.remove_stale(&desired.host_routes, now).await);
+        add(&mut sum, self.rules.remove_stale(&desired.rules, now).await);
+        add(&mut sum, self.table_routes.remove_stale(&desired.table_routes, now).await);
         add(&mut sum, self.tunnel_links.remove_stale(&desired.tunnel_links, now).await);
         add(&mut sum, self.attachments.remove_stale(&desired.attachments, now).await);
         add(&mut sum, self.filters.remove_stale(&desired.filters, now).await);
@@ -118,6 +132,8 @@ impl Kernel {
     /// Removes links that nobody wants; after everything that hangs on them.
     pub(crate) async fn remove_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
         let mut sum = self.links.remove_stale(&desired.links, now).await;
+        add(&mut sum, self.host_addresses.remove_stale(&desired.host_addresses, now).await);
+        add(&mut sum, self.interfaces.remove_stale(&desired.interfaces, now).await);
         add(&mut sum, self.tunnels.remove_stale(&desired.tunnels, now).await);
         sum
     }
@@ -126,6 +142,8 @@ impl Kernel {
     pub(crate) async fn put_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
         let mut sum = self.sysctls.put_missing(&desired.sysctls, now).await;
         add(&mut sum, self.put_tunnels(desired, now).await);
+        add(&mut sum, self.interfaces.put_missing(&desired.interfaces, now).await);
+        add(&mut sum, self.host_addresses.put_missing(&desired.host_addresses, now).await);
         add(&mut sum, self.links.put_missing(&desired.links, now).await);
         sum
     }
@@ -174,6 +192,8 @@ impl Kernel {
         add(&mut sum, self.filters.put_missing(&desired.filters, now).await);
         add(&mut sum, self.attachments.put_missing(&desired.attachments, now).await);
         add(&mut sum, self.tunnel_links.put_missing(&desired.tunnel_links, now).await);
+        add(&mut sum, self.table_routes.put_missing(&desired.table_routes, now).await);
+        add(&mut sum, self.rules.put_missing(&desired.rules, now).await);
         add(&mut sum, self.host_routes.put_missing(&desired.host_routes, now).await);
         add(&mut sum, self.ipcache.put_missing(&desired.ipcache, now).await);
         add(&mut sum, self.masquerade.put_missing(&desired.masquerade, now).await);
@@ -197,6 +217,7 @@ impl Kernel {
             && objects.pod_links.keys().all(|key| self.pod_links.lacks(key))
             && objects.filters.keys().all(|key| self.filters.lacks(key))
             && objects.host_routes.keys().all(|key| self.host_routes.lacks(key))
+            && objects.table_routes.keys().all(|key| self.table_routes.lacks(key))
             && objects.pods.keys().all(|key| self.pods.lacks(key))
             && objects.host_ports.keys().all(|key| self.host_ports.lacks(key))
     }
@@ -276,6 +297,8 @@ impl Kernel {
         self.tunnels.look(now).await;
         self.tunnel_links.look(now).await;
         self.attachments.look(now).await;
+        self.table_routes.look(now).await;
+        self.rules.look(now).await;
         self.host_routes.look(now).await;
         self.ipcache.look(now).await;
         self.masquerade.look(now).await;
@@ -296,7 +319,7 @@ impl Kernel {
     /// Looks at everything anew at the next pass.
     pub(crate) fn invalidate(&mut self) {
         self.sysctls.invalidate();
-        self.host_routes.invalidate();
+        self.invalidate_routes();
         self.ipcache.invalidate();
         self.masquerade.invalidate();
         self.pods.invalidate();
@@ -304,10 +327,19 @@ impl Kernel {
         self.invalidate_links();
     }
 
+    /// Looks anew at routes and rules.
+    pub(crate) fn invalidate_routes(&mut self) {
+        self.table_routes.invalidate();
+        self.rules.invalidate();
+        self.host_routes.invalidate();
+    }
+
     /// Looks anew at links and what hangs on them.
     pub(crate) fn invalidate_links(&mut self) {
         self.tunnels.invalidate();
         self.tunnel_links.invalidate();
+        self.interfaces.invalidate();
+        self.host_addresses.invalidate();
         self.links.invalidate();
         self.qdiscs.invalidate();
         self.pod_links.invalidate();

@@ -7,6 +7,7 @@ mod bgp;
 mod conf_file;
 mod desired;
 mod endpoint;
+mod eni;
 mod flows;
 mod follow;
 mod heap;

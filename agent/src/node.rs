@@ -37,6 +37,7 @@ use crate::bgp;
 use crate::conf_file::ConfFileName;
 use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
 use crate::endpoint::Endpoint;
+use crate::eni::{Eni, EniRow, EniSettings};
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
@@ -46,7 +47,7 @@ use crate::monitor::Names;
 use crate::probe;
 use crate::question::Show;
 use crate::sweep;
-use crate::tables::{PoolRow, Tables};
+use crate::tables::{NodeRow, PoolRow, Tables};
 use crate::ways::Ways;
 
 pub(crate) use show::show_change;
@@ -163,6 +164,8 @@ pub(crate) struct Settings {
     pub(crate) tunnel_port: Option<u16>,
     /// Whether pods reach the cloud's metadata service.
     pub(crate) metadata_service: MetadataService,
+    /// How interfaces of a cloud are used.
+    pub(crate) eni: EniSettings,
 }
 
 /// The probe of other agents: whom it is to ask, and what it knows.
@@ -200,6 +203,8 @@ pub(crate) struct Node {
     /// The ways to other nodes' pods.
     pub(crate) ways: Ways,
     fabric_times: fabric::FabricTimes,
+    /// What is planned for interfaces of a cloud.
+    eni: Eni,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
@@ -250,6 +255,7 @@ impl Node {
             chained_links: BTreeMap::new(),
             ways: Ways::default(),
             fabric_times: fabric::FabricTimes::new(Instant::now()),
+            eni: Eni::default(),
             host_seen: false,
             reached: Revision::default(),
             migrated: false,
@@ -359,8 +365,12 @@ impl Node {
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
-        fold(update, &mut self.tables.pod_cidrs, |config| {
-            config.spec.pod_cidrs.iter().map(|block| (block.pool.clone(), block.cidr)).collect()
+        fold(update, &mut self.tables.nodes, |config| {
+            let routed = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
+            NodeRow {
+                pod_cidrs: routed.map(|block| (block.pool.clone(), block.cidr)).collect(),
+                eni: EniRow::of(config),
+            }
         });
         self.inputs_changed();
     }
@@ -378,6 +388,11 @@ impl Node {
     fn inputs_changed(&mut self) {
         self.tables.touch();
         if self.tables.synced() {
+            let names = self.eni_links();
+            if names.iter().any(|name| !self.tables.uplinks.iter().any(|uplink| uplink.ifname == *name)) {
+                // An interface of the cloud that was there before it was decided about.
+                self.look_due = Some(Instant::now());
+            }
             let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
             self.ledger.set_ranges(&ranges);
         }
@@ -394,7 +409,11 @@ impl Node {
 
     /// What every endpoint of the node shares.
     fn shared(&self) -> Shared<'_> {
-        Shared { addresses: &self.tables.own_addresses, programs: &self.settings.programs }
+        Shared {
+            addresses: &self.tables.own_addresses,
+            programs: &self.settings.programs,
+            eni: self.eni.around(),
+        }
     }
 
     /// The objects of one endpoint.

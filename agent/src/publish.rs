@@ -7,8 +7,8 @@ use rhumb_api::{
     Condition, ConditionStatus, Node as NodeObject, NodeState, NodeStateStatus, ObjectKey, PoolUsage, READY,
     Store, StoreError,
 };
-use rhumb_ipam::{Range, Usage};
-use rhumb_model::{Family, NodeName, PoolName};
+use rhumb_ipam::Usage;
+use rhumb_model::{Family, NodeName, PoolName, Prefix};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -17,8 +17,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What this node says about itself for one family of its pool.
-pub(crate) fn pool_usage(pool: &PoolName, family: Family, ranges: &[Range], usage: Usage) -> PoolUsage {
-    let own = ranges.iter().map(|range| range.prefix).filter(|prefix| prefix.family() == family);
+pub(crate) fn pool_usage(pool: &PoolName, family: Family, blocks: &[Prefix], usage: Usage) -> PoolUsage {
+    let own = blocks.iter().copied().filter(|prefix| prefix.family() == family);
     PoolUsage {
         pool: pool.clone(),
         family,

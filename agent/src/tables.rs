@@ -6,10 +6,12 @@ use std::net::IpAddr;
 
 use rhumb_api::{PodPool, Routing, RoutingMode};
 use rhumb_ipam::Range;
-use rhumb_model::{NodeName, PoolName, Prefix, Revision};
+use rhumb_model::{MacAddr, NodeName, PoolName, Prefix, Revision};
 use rhumb_routing::host::Uplink;
+use rhumb_routing::kernel::Link;
 use rhumb_routing::plan::{Mode, Policy, RemoteNode};
 
+use crate::eni::EniRow;
 use crate::masquerade::{self, Masquerade};
 
 /// What of a PodPool object matters here.
@@ -40,12 +42,23 @@ impl PoolRow {
     }
 }
 
+/// What of a NodeConfig object matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NodeRow {
+    /// Pod CIDRs, but for blocks of interfaces: the cloud itself knows where those are.
+    pub(crate) pod_cidrs: Vec<(PoolName, Prefix)>,
+    /// Interfaces that the cloud gave the node, and the blocks that are good on them.
+    pub(crate) eni: Option<EniRow>,
+}
+
 /// Inputs of the plan. `None` means: not yet seen in full.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     revision: Revision,
-    /// Pod CIDRs of every node, from the NodeConfig objects.
-    pub(crate) pod_cidrs: Option<BTreeMap<NodeName, Vec<(PoolName, Prefix)>>>,
+    /// What was decided for every node, from the NodeConfig objects.
+    pub(crate) nodes: Option<BTreeMap<NodeName, NodeRow>>,
+    /// Links of the node by the Ethernet address that they came with; those whose names are settled.
+    pub(crate) hardware: BTreeMap<MacAddr, Link>,
     /// Addresses of every node, from the NodeState objects.
     pub(crate) node_addresses: Option<BTreeMap<NodeName, Vec<IpAddr>>>,
     /// From the PodPool objects.
@@ -76,30 +89,40 @@ impl Tables {
 
     /// Whether every input from the store was seen in full.
     pub(crate) fn synced(&self) -> bool {
-        self.pod_cidrs.is_some() && self.node_addresses.is_some() && self.pools.is_some()
+        self.nodes.is_some() && self.node_addresses.is_some() && self.pools.is_some()
     }
 
     /// Pod CIDRs of one node, over all pools.
     pub(crate) fn pod_cidrs_of(&self, node: &NodeName) -> Vec<Prefix> {
-        self.assigned(node).iter().map(|(_, prefix)| *prefix).collect()
+        let own = self.assigned(node).iter().map(|(_, prefix)| *prefix);
+        own.chain(self.eni(node).into_iter().flat_map(EniRow::blocks).map(|(_, prefix)| prefix)).collect()
+    }
+
+    /// The interfaces that the cloud gave a node.
+    pub(crate) fn eni(&self, node: &NodeName) -> Option<&EniRow> {
+        self.nodes.as_ref()?.get(node)?.eni.as_ref()
     }
 
     fn assigned(&self, node: &NodeName) -> &[(PoolName, Prefix)] {
-        self.pod_cidrs.as_ref().and_then(|nodes| nodes.get(node)).map_or(&[], Vec::as_slice)
+        self.nodes.as_ref().and_then(|nodes| nodes.get(node)).map_or(&[], |row| &row.pod_cidrs)
     }
 
     /// What `node` may lease from `pool`.
     pub(crate) fn ranges(&self, node: &NodeName, pool: &PoolName) -> Vec<Range> {
         let row = self.pools.as_ref().and_then(|pools| pools.get(pool));
         let reserved = row.map_or(&[][..], |row| &row.reserved);
-        self.assigned(node)
-            .iter()
-            .filter(|(name, _)| name == pool)
-            .map(|(_, prefix)| Range {
-                prefix: *prefix,
-                reserved: reserved.iter().copied().filter(|other| other.overlaps(*prefix)).collect(),
-            })
-            .collect()
+        let own = self.assigned(node).iter().filter(|(name, _)| name == pool).map(|(_, prefix)| Range {
+            prefix: *prefix,
+            reserved: reserved.iter().copied().filter(|other| other.overlaps(*prefix)).collect(),
+        });
+        let lendable = self.eni(node).into_iter().flat_map(|row| row.lendable(pool)).flat_map(whole);
+        own.chain(lendable.map(|prefix| Range { prefix, reserved: Vec::new() })).collect()
+    }
+
+    /// The blocks of `pool` from which `node` may lease.
+    pub(crate) fn blocks(&self, node: &NodeName, pool: &PoolName) -> Vec<Prefix> {
+        let own = self.assigned(node).iter().filter(|(name, _)| name == pool).map(|(_, prefix)| *prefix);
+        own.chain(self.eni(node).into_iter().flat_map(|row| row.lendable(pool))).collect()
     }
 
     /// Every other node with its addresses and pod CIDRs.
@@ -118,8 +141,8 @@ impl Tables {
 
     /// The pod CIDRs of all other nodes.
     pub(crate) fn remote_prefixes(&self, own: &NodeName) -> BTreeSet<Prefix> {
-        let others = self.pod_cidrs.iter().flatten().filter(|(name, _)| *name != own);
-        others.flat_map(|(_, cidrs)| cidrs).map(|(_, prefix)| *prefix).collect()
+        let others = self.nodes.iter().flatten().filter(|(name, _)| *name != own);
+        others.flat_map(|(_, row)| &row.pod_cidrs).map(|(_, prefix)| *prefix).collect()
     }
 
     /// The addresses of all other nodes.
@@ -131,8 +154,8 @@ impl Tables {
     /// The addresses of all other nodes with who has them, but for those within a node's pod CIDRs: packets to them may
     /// take the tunnel, so that an answer says nothing about the direct way.
     pub(crate) fn probe_targets(&self, own: &NodeName) -> BTreeMap<IpAddr, NodeName> {
-        let cidrs: Vec<Prefix> =
-            self.pod_cidrs.iter().flat_map(BTreeMap::values).flatten().map(|(_, prefix)| *prefix).collect();
+        let rows = self.nodes.iter().flat_map(BTreeMap::values);
+        let cidrs: Vec<Prefix> = rows.flat_map(|row| &row.pod_cidrs).map(|(_, prefix)| *prefix).collect();
         let others = self.node_addresses.iter().flatten().filter(|(name, _)| *name != own);
         let all =
             others.flat_map(|(name, addresses)| addresses.iter().map(move |addr| (*addr, name.clone())));
@@ -144,12 +167,15 @@ impl Tables {
         self.pools.iter().flatten().map(|(name, row)| (name.clone(), row.policy.clone())).collect()
     }
 
-    /// Where the source of packets of pods of `pool` stays, besides other pods and nodes.
-    pub(crate) fn keep_source(&self, pool: &PoolName) -> Vec<Prefix> {
+    /// Where the source of packets of pods of `pool` on `node` stays, besides other pods and nodes.
+    pub(crate) fn keep_source(&self, node: &NodeName, pool: &PoolName) -> Vec<Prefix> {
         let row = self.pools.as_ref().and_then(|pools| pools.get(pool));
         let never = row.is_some_and(|row| !row.masquerades);
         let everywhere = masquerade::everywhere().into_iter().filter(|_| never);
-        self.masquerade.keep_source.iter().copied().chain(everywhere).collect()
+        let cloud = self.eni(node).map(EniRow::keep_source).unwrap_or_default();
+        let all = self.masquerade.keep_source.iter().copied().chain(everywhere).chain(cloud);
+        let mut seen = BTreeSet::new();
+        all.filter(|prefix| seen.insert(*prefix)).collect()
     }
 
     /// The smallest MTU of the uplinks, in bytes.
@@ -158,6 +184,21 @@ impl Tables {
     }
 }
 
+/// Ranges that lend every address of a block: a subnet would keep its first and last one back, and these blocks are none.
+fn whole(block: Prefix) -> Vec<Prefix> {
+    let IpAddr::V4(first) = block.addr() else { return vec![block] };
+    let pairs = (1_u32 << (32 - block.len())) / 2;
+    if pairs <= 1 || block.len() < LONGEST_SPLIT {
+        return vec![block];
+    }
+    let pair =
+        |at: u32| Prefix::containing(std::net::Ipv4Addr::from_bits(first.to_bits() + at * 2).into(), 31);
+    (0..pairs).map(pair).collect()
+}
+
+/// Blocks of this length and longer are lent whole; larger ones lose two addresses.
+const LONGEST_SPLIT: u8 = 24;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +206,26 @@ mod tests {
     #[test]
     fn a_pool_without_masquerading_keeps_the_source_everywhere() {
         let pool: PoolName = "default".parse().expect("valid");
+        let node: NodeName = "a".parse().expect("valid");
         let row = |masquerades| PoolRow { reserved: vec![], policy: Policy::default(), masquerades };
         let mut tables = Tables { pools: Some([(pool.clone(), row(true))].into()), ..Tables::default() };
-        let usual = tables.keep_source(&pool);
+        let usual = tables.keep_source(&node, &pool);
         assert_eq!(usual, Masquerade::default().keep_source);
         tables.pools = Some([(pool.clone(), row(false))].into());
         let more: Vec<String> =
-            tables.keep_source(&pool)[usual.len()..].iter().map(ToString::to_string).collect();
+            tables.keep_source(&node, &pool)[usual.len()..].iter().map(ToString::to_string).collect();
         assert_eq!(more, ["0.0.0.0/0", "::/0"]);
+    }
+
+    #[test]
+    fn every_address_of_an_interfaces_block_is_lent() {
+        let whole = |text: &str| {
+            whole(text.parse().expect("valid")).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(whole("10.0.0.7/32"), ["10.0.0.7/32"]);
+        assert_eq!(whole("10.0.0.16/30"), ["10.0.0.16/31", "10.0.0.18/31"]);
+        assert_eq!(whole("10.0.0.16/28").len(), 8);
+        assert_eq!(whole("fd00::/80"), ["fd00::/80"]);
     }
 
     #[test]
@@ -183,7 +236,7 @@ mod tests {
         let mut tables = Tables::new(Masquerade::default());
         assert_eq!(tables.probe_targets(&name("a")), BTreeMap::new());
         let cidr = ("default".parse().expect("valid"), "10.1.0.0/24".parse().expect("valid"));
-        tables.pod_cidrs = Some([(name("b"), vec![cidr])].into());
+        tables.nodes = Some([(name("b"), NodeRow { pod_cidrs: vec![cidr], eni: None })].into());
         let nodes =
             [(name("a"), addrs(&["192.0.2.1"])), (name("b"), addrs(&["192.0.2.2", "10.1.0.1", "fd00::2"]))];
         tables.node_addresses = Some(nodes.into());

@@ -36,6 +36,9 @@ pub struct PodLink {
     pub chained: bool,
     /// Whether host ports lead to the pod.
     pub host_ports: bool,
+    /// Index of the interface that the IPv4 address is good on, where it is not good on others: what leaves with it
+    /// leaves there.
+    pub interface: Option<u32>,
 }
 
 /// The links of this node's pods by interface index.
@@ -83,6 +86,7 @@ fn read(link: &Link) -> PodLink {
         host_mac: to_mac(link.host_mac),
         chained: link.has(Link::CHAINED),
         host_ports: link.has(Link::HOST_PORTS),
+        interface: Some(link.interface).filter(|ifindex| *ifindex != 0),
     }
 }
 
@@ -99,6 +103,7 @@ fn write(value: &PodLink) -> Link {
         flags: flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum(),
         mac: value.mac.octets(),
         host_mac: value.host_mac.octets(),
+        interface: value.interface.unwrap_or_default(),
         ..Default::default()
     }
 }
@@ -112,9 +117,10 @@ mod tests {
         #[test]
         fn a_link_survives_the_map(
             v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, seed: u64, chained: bool, host_ports: bool,
+            interface in prop::option::of(1..u32::MAX),
         ) {
             let (mac, host_mac) = (MacAddr::from_seed(seed), MacAddr::from_seed(!seed));
-            let link = PodLink { v4, v6, mac, host_mac, chained, host_ports };
+            let link = PodLink { v4, v6, mac, host_mac, chained, host_ports, interface };
             prop_assert_eq!(read(&write(&link)), link);
         }
     }

@@ -40,7 +40,15 @@ impl Node {
         let mut targets = ground.targets();
         let v4: Ipv4Addr = POD.0.parse().expect("an address");
         let v6: Ipv6Addr = POD.1.parse().expect("an address");
-        let link = PodLink { v4: Some(v4), v6: Some(v6), mac, host_mac, chained: false, host_ports: false };
+        let link = PodLink {
+            v4: Some(v4),
+            v6: Some(v6),
+            mac,
+            host_mac,
+            chained: false,
+            host_ports: false,
+            interface: None,
+        };
         block_on(targets.pod_links.put(&IfIndex(pod), &link)).expect("put");
         for addr in [OTHER.0, OTHER.1] {
             let endpoint = Endpoint { ifindex: pod, mac, host_mac, shaped: false };

@@ -110,6 +110,7 @@ fn any_bytes_end_with_a_known_verdict() {
         host_mac: MacAddr::from_seed(2),
         chained: false,
         host_ports: true,
+        interface: None,
     };
     block_on(targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
     for addr in ["10.0.0.2", "fd00::2"] {

@@ -86,8 +86,15 @@ impl Node {
             (MacAddr::new(macs.0).expect("unicast"), MacAddr::new(macs.1).expect("unicast"));
         let v4: Ipv4Addr = addrs.0.parse().expect("an address");
         let v6: Ipv6Addr = addrs.1.parse().expect("an address");
-        let mut link =
-            PodLink { v4: Some(v4), v6: Some(v6), mac, host_mac, chained: false, host_ports: false };
+        let mut link = PodLink {
+            v4: Some(v4),
+            v6: Some(v6),
+            mac,
+            host_mac,
+            chained: false,
+            host_ports: false,
+            interface: None,
+        };
         with(&mut link);
         block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
         for addr in [IpAddr::from(v4), IpAddr::from(v6)] {

@@ -80,6 +80,7 @@ fn put_pod(ground: &Ground, ifindex: u32) {
         host_mac,
         chained: false,
         host_ports: true,
+        interface: None,
     };
     let mut targets = ground.targets();
     block_on(targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");

@@ -64,6 +64,7 @@ fn pod_links_are_lawful() {
         host_mac: MacAddr::from_seed(2),
         chained,
         host_ports: !chained,
+        interface: None,
     };
     let states = [
         [(IfIndex(5), link(true, false)), (IfIndex(6), link(false, true))].into(),

@@ -128,6 +128,7 @@ impl Cluster {
             host_mac: pod.host_mac(),
             chained: false,
             host_ports: false,
+            interface: None,
         };
         with(&mut link);
         block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");

@@ -78,6 +78,7 @@ impl Node {
             host_mac,
             chained: false,
             host_ports: true,
+            interface: None,
         };
         block_on(self.targets.pod_links.put(&IfIndex(self.pod), &link)).expect("put");
         for addr in [POD.0, POD.1] {

@@ -115,6 +115,7 @@ fn a_packet_costs_no_more_than_a_few_lookups() {
         host_mac,
         chained: false,
         host_ports: false,
+        interface: None,
     };
     block_on(targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
     for addr in ["10.0.0.2", "fd00::2"] {

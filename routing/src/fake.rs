@@ -44,7 +44,7 @@ pub struct FakeNamespace {
     /// Routes of other tables, with the number of the table.
     pub tables: BTreeSet<(u32, Route)>,
     /// Rules, and who put each.
-    pub rules: BTreeMap<PolicyRule, u8>,
+    pub rules: BTreeSet<(PolicyRule, u8)>,
     /// What is at the root of links.
     pub roots: BTreeMap<IfName, FakeRoot>,
     /// What links have for filters to be part of.
@@ -361,18 +361,10 @@ impl FakeNamespace {
                 self.tables.remove(&(*table, resolved)).then_some(()).ok_or(refused(Errno::SRCH))
             }
             Change::AddRule(rule) => {
-                if self.rules.contains_key(rule) {
-                    return Err(refused(Errno::EXIST));
-                }
-                self.rules.insert(*rule, PROTOCOL);
-                Ok(())
+                self.rules.insert((*rule, PROTOCOL)).then_some(()).ok_or(refused(Errno::EXIST))
             }
             Change::RemoveRule(rule) => {
-                if self.rules.get(rule) != Some(&PROTOCOL) {
-                    return Err(refused(Errno::NOENT));
-                }
-                self.rules.remove(rule);
-                Ok(())
+                self.rules.remove(&(*rule, PROTOCOL)).then_some(()).ok_or(refused(Errno::NOENT))
             }
             Change::PutBucket(ifname, bucket) => {
                 self.has(place, ifname)?;
@@ -484,7 +476,7 @@ impl Kernel for FakeKernel {
     async fn rules(&self) -> Result<Vec<PolicyRule>, KernelError> {
         self.call(|state| {
             let rules = state.namespaces[&HOST].rules.iter();
-            Ok(rules.filter(|(_, protocol)| **protocol == PROTOCOL).map(|(rule, _)| *rule).collect())
+            Ok(rules.filter(|(_, protocol)| *protocol == PROTOCOL).map(|(rule, _)| *rule).collect())
         })
     }
 

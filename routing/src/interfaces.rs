@@ -87,7 +87,8 @@ impl<K: Kernel> Target for Interfaces<K> {
     async fn put(&mut self, key: &IfName, value: &InterfaceSpec) -> Result<(), InterfaceError> {
         self.ours.insert(key.clone(), *value);
         let change = Change::SetLink { ifname: key.clone(), mac: None, mtu: value.mtu };
-        let applied = self.kernel.apply(Place::Host, vec![change]).await.pop().expect("one result per change");
+        let applied =
+            self.kernel.apply(Place::Host, vec![change]).await.pop().expect("one result per change");
         applied.map_err(|cause| InterfaceError::Kernel { ifname: key.clone(), cause })
     }
 

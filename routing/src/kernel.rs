@@ -310,7 +310,7 @@ pub enum Change {
     ReplaceTableRoute(u32, Route),
     /// As `RemoveRoute`, in a table of the host other than the main one.
     RemoveTableRoute(u32, Route),
-    /// Adds a rule; one that does the same, whoever put it, is an error.
+    /// Adds a rule; present is an error. That another program has one that does the same is none.
     AddRule(PolicyRule),
     /// Removes a rule of rhumb; absent is an error.
     RemoveRule(PolicyRule),

@@ -10,12 +10,6 @@ use crate::netlink::Netlink;
 /// Why a rule could not be put or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {
-    /// Another program has the same rule.
-    #[error("a rule of another program does the same as {rule}")]
-    Occupied {
-        /// The rule.
-        rule: PolicyRule,
-    },
     /// The kernel did not do it.
     #[error("change rule {rule}")]
     Kernel {
@@ -62,7 +56,6 @@ impl<K: Kernel> Target for Rules<K> {
 
     fn is_retryable(error: &RuleError) -> bool {
         match error {
-            RuleError::Occupied { .. } => true,
             RuleError::Kernel { cause, .. } | RuleError::Observe { cause } => cause.is_retryable(),
         }
     }
@@ -74,13 +67,8 @@ impl<K: Kernel> Target for Rules<K> {
 
     async fn put(&mut self, key: &PolicyRule, (): &()) -> Result<(), RuleError> {
         match self.change(Change::AddRule(*key)).await {
-            Err(error) if error.is_present() => {
-                if self.observe().await?.contains_key(key) {
-                    Ok(())
-                } else {
-                    Err(RuleError::Occupied { rule: *key })
-                }
-            }
+            // The kernel tells rules apart by their protocol as well, so what is there already is ours.
+            Err(error) if error.is_present() => Ok(()),
             result => result.map_err(|cause| RuleError::Kernel { rule: *key, cause }),
         }
     }

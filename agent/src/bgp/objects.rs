@@ -68,7 +68,9 @@ impl Objects {
             Change::Overrides(update) => fold(update, &mut self.overrides, Clone::clone),
             Change::Nodes(update) => fold(*update, &mut self.nodes, labels),
             Change::NodeConfigs(update) => fold(update, &mut self.pod_cidrs, |config| {
-                config.spec.pod_cidrs.iter().map(|block| (block.pool.clone(), block.cidr)).collect()
+                // Where blocks of interfaces are, the cloud itself knows.
+                let routed = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
+                routed.map(|block| (block.pool.clone(), block.cidr)).collect()
             }),
             Change::NodeStates(update) => {
                 fold(update, &mut self.node_addresses, |state| state.status.addresses.clone());

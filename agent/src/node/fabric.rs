@@ -85,7 +85,7 @@ impl Node {
             silent,
             tunnel: settings.tunnel_port.map(|_| tunnel::name()),
             hold_down: settings.hold_down,
-            keep_source: tables.keep_source(&settings.pool),
+            keep_source: tables.keep_source(&settings.node, &settings.pool),
         };
         self.ways.choose(input, self.tables.revision(), Instant::now());
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{RefusalKind, Reply};
 use rhumb_ebpf::Hook;
-use rhumb_model::{AttachmentKey, Failure, IfName, Outcome, Prefix};
+use rhumb_model::{AttachmentKey, Failure, IfName, MacAddr, Outcome, Prefix, Revision};
 use rhumb_routing::host::{self, Uplink};
-use rhumb_routing::kernel::KernelError;
+use rhumb_routing::kernel::{KernelError, Link};
 use rhumb_routing::{Hook as Side, HostRoute};
 use tracing::{debug, info, warn};
 
@@ -18,6 +18,7 @@ use super::add::{on_purpose, refusal};
 use super::{NOTICES_SETTLE, Node, Pending};
 use crate::args::MetadataService;
 use crate::desired::{Desired, chained_ifindex};
+use crate::eni;
 use crate::metrics::RECONCILE_COUNT;
 use crate::tunnel;
 
@@ -33,6 +34,8 @@ struct HostSeen {
     addresses: Vec<IpAddr>,
     /// Host ends of chained endpoints that are there.
     chained: BTreeMap<AttachmentKey, u32>,
+    /// Links by the Ethernet address that they came with.
+    hardware: BTreeMap<MacAddr, Link>,
 }
 
 impl Node {
@@ -41,7 +44,7 @@ impl Node {
         if self.look_due.is_some_and(|due| due <= now) {
             self.look_due = None;
             self.kernel.invalidate_links();
-            self.kernel.host_routes.invalidate();
+            self.kernel.invalidate_routes();
             self.look_at_host().await;
         }
         if !self.host_seen {
@@ -50,6 +53,7 @@ impl Node {
         }
         self.choose_ways().await;
         let revision = self.tables.revision();
+        self.plan_interfaces(revision);
         self.kernel.links.look(now).await;
         self.kernel.look_at_ways(now).await;
         let desired = self.plan();
@@ -120,9 +124,11 @@ impl Node {
         let own: BTreeSet<IpAddr> =
             seen.addresses.into_iter().chain(self.settings.node_addresses.clone()).collect();
         let own: Vec<IpAddr> = own.into_iter().collect();
-        if self.tables.uplinks != seen.uplinks || self.tables.own_addresses != own {
+        let changed = self.tables.uplinks != seen.uplinks || self.tables.own_addresses != own;
+        if changed || self.tables.hardware != seen.hardware {
             self.tables.uplinks = seen.uplinks;
             self.tables.own_addresses = own;
+            self.tables.hardware = seen.hardware;
             self.tables.touch();
         }
         self.chained_links = seen.chained;
@@ -130,18 +136,27 @@ impl Node {
 
     /// Names of the links that lead out: those of the flag, else those that carry a default route, or did. A default
     /// route that goes for a moment takes no way to other nodes along.
-    async fn uplink_names(&self) -> Result<Vec<IfName>, KernelError> {
-        if !self.settings.uplinks.is_empty() {
-            return Ok(self.settings.uplinks.clone());
+    /// Interfaces that the cloud gave the node lead out as well.
+    async fn uplink_names(&self, hardware: &BTreeMap<MacAddr, Link>) -> Result<Vec<IfName>, KernelError> {
+        let mut names = BTreeSet::from_iter(self.settings.uplinks.clone());
+        if names.is_empty() {
+            let carriers = host::uplinks(&self.host).await?.into_iter().map(|uplink| uplink.ifname);
+            let before = self.tables.uplinks.iter().map(|uplink| uplink.ifname.clone());
+            names.extend(carriers.chain(before));
         }
-        let carriers = host::uplinks(&self.host).await?;
-        let names: BTreeSet<IfName> =
-            carriers.into_iter().chain(self.tables.uplinks.clone()).map(|uplink| uplink.ifname).collect();
+        names.extend(eni::link_names(self.tables.eni(&self.settings.node), hardware));
         Ok(names.into_iter().collect())
     }
 
+    /// Names of the links of interfaces that the cloud gave the node, as far as they are there.
+    pub(super) fn eni_links(&self) -> Vec<IfName> {
+        eni::link_names(self.tables.eni(&self.settings.node), &self.tables.hardware)
+    }
+
     async fn observe_host(&self) -> Result<HostSeen, KernelError> {
-        let uplinks = host::uplinks_named(&self.host, &self.uplink_names().await?).await?;
+        let mut hardware = rhumb_routing::eni::links(&self.host).await?;
+        hardware.retain(|_, link| link.alias.is_none());
+        let uplinks = host::uplinks_named(&self.host, &self.uplink_names(&hardware).await?).await?;
         let addresses = host::addresses(&self.host).await?;
         let mut chained = BTreeMap::new();
         for endpoint in self.ledger.endpoints().values() {
@@ -151,7 +166,14 @@ impl Node {
                 chained.insert(endpoint.key.clone(), ifindex);
             }
         }
-        Ok(HostSeen { uplinks, addresses: addresses.iter().map(|network| network.ip()).collect(), chained })
+        let addresses = addresses.iter().map(|network| network.ip()).collect();
+        Ok(HostSeen { uplinks, addresses, chained, hardware })
+    }
+
+    fn plan_interfaces(&mut self, rev: Revision) {
+        let (tables, settings) = (&self.tables, &self.settings);
+        let keep_source = tables.keep_source(&settings.node, &settings.pool);
+        self.eni.refresh(tables.eni(&settings.node), &tables.hardware, keep_source, settings.eni, rev);
     }
 
     fn plan(&self) -> Desired {
@@ -162,6 +184,7 @@ impl Node {
             }
         }
         desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
+        desired.add_interfaces(self.eni.plan());
         self.plan_tunnel(&mut desired);
         if self.settings.metadata_service == MetadataService::Deny {
             desired.deny_metadata();
@@ -214,6 +237,20 @@ impl Node {
     /// the masquerade of what goes elsewhere: what elsewhere is, is not known.
     fn keep_unknown_ways(&self, desired: &mut Desired) {
         desired.masquerade.clone_from(&self.kernel.masquerade.actual().cloned().unwrap_or_default());
+        for (rule, ()) in self.kernel.rules.actual().into_iter().flatten() {
+            desired.rules.insert(*rule, ());
+        }
+        for (key, route) in self.kernel.table_routes.actual().into_iter().flatten() {
+            desired.table_routes.entry(*key).or_insert_with(|| route.clone());
+        }
+        for (address, ()) in self.kernel.host_addresses.actual().into_iter().flatten() {
+            desired.host_addresses.insert(address.clone(), ());
+        }
+        for (ifindex, before) in self.kernel.pod_links.actual().into_iter().flatten() {
+            if let Some(link) = desired.pod_links.get_mut(ifindex) {
+                link.interface = before.interface;
+            }
+        }
         for (prefix, route) in self.kernel.host_routes.actual().into_iter().flatten() {
             let keep = match route {
                 HostRoute::Device { .. } => false,

@@ -117,8 +117,9 @@ impl Node {
     fn state(&self, reasons: &[NotReady]) -> NodeStateStatus {
         let now = wall_clock();
         let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
+        let blocks = self.tables.blocks(&self.settings.node, &self.settings.pool);
         let usage = |family| {
-            publish::pool_usage(&self.settings.pool, family, &ranges, self.ledger.pool().usage(family, now))
+            publish::pool_usage(&self.settings.pool, family, &blocks, self.ledger.pool().usage(family, now))
         };
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let bgp = self.bgp_summary.clone();
@@ -164,7 +165,9 @@ impl Node {
             IpAddr::V4(_) => true,
             IpAddr::V6(v6) => !v6.is_unicast_link_local(),
         };
-        let uplinks = self.tables.uplinks.iter().flat_map(|uplink| &uplink.addresses);
+        // An address of an interface that the cloud gave later is not one by which the node is known.
+        let known = |uplink: &&Uplink| !self.eni.is_later(&uplink.ifname);
+        let uplinks = self.tables.uplinks.iter().filter(known).flat_map(|uplink| &uplink.addresses);
         uplinks.map(|network| network.ip()).filter(global).collect()
     }
 }

@@ -109,8 +109,10 @@ pub struct Link {
     pub host_mac: [u8; 6],
     /// Identity of the pod; 0 when unknown.
     pub identity: u32,
+    /// Index of the interface that the IPv4 address is good on, in host order; 0 when it is good wherever routes lead.
+    pub interface: u32,
     /// Zero.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 4],
 }
 
 impl Link {
@@ -630,7 +632,7 @@ macro_rules! laid_out {
 
 laid_out! {
     Endpoint, 32, 4, flags at 4, ethernet at 8, reserved at 20;
-    Link, 48, 4, flags at 4, v6 at 8, mac at 24, host_mac at 30, identity at 36, reserved at 40;
+    Link, 48, 4, flags at 4, v6 at 8, mac at 24, host_mac at 30, identity at 36, interface at 40, reserved at 44;
     HostPortKey, 20, 4, port at 16, protocol at 18;
     HostPortValue, 24, 4, port at 16;
     CtKey, 40, 4, high at 16, low_port at 32, high_port at 34, protocol at 36;

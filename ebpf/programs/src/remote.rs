@@ -40,15 +40,22 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason>
         Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote, &mut next),
         Some(remote) if remote.has(Remote::KEEP_SOURCE) => {
             next.kind = NextHop::KEEP_SOURCE;
-            send::<F>(skb, act::REDIRECTED_KEEP, &mut next)
+            send::<F>(skb, act::REDIRECTED_KEEP, 0, &mut next)
         }
-        _ => send::<F>(skb, act::REDIRECTED, &mut next),
+        _ => send::<F>(skb, act::REDIRECTED, own_interface::<F>(link, &ip, ports), &mut next),
     };
     let known = next.kind & (NextHop::DIRECT | NextHop::TUNNEL) != 0;
     if known && matches!(reason, Reason::ForwardedRemote | Reason::ForwardedTunnel) {
         track::keep::<F>(&ip, ports, &next);
     }
     Ok(reason)
+}
+
+/// The interface by which a packet leaves because it keeps a source that is good there alone: one that answers who called
+/// from where pods are not known by their own addresses otherwise. 0 when routes say.
+#[inline(always)]
+fn own_interface<F: Hop>(link: &Link, ip: &Ip<F>, ports: &Ports) -> u32 {
+    if F::ADDRESS == 4 && link.interface != 0 && track::answers::<F>(ip, ports) { link.interface } else { 0 }
 }
 
 /// Sends a packet where one of its flow went in this moment; nothing when that is no way for it.
@@ -84,19 +91,26 @@ pub(crate) fn not_encapsulated(ports: &Ports) -> Result<(), Reason> {
     if tunnel::is_spoofed(ports) { Err(Reason::SpoofedTunnel) } else { Ok(()) }
 }
 
-/// Sends the packet where the host's rules and routes say; [`Reason::ToStack`] when it is at its end,
+/// Sends the packet where the host's rules and routes say, for the address of `interface` where that is not 0; [`Reason::ToStack`] when it is at its end,
 /// [`Reason::TooBig`] when it does not fit. `mark` is what later hooks of ours read; `next` becomes the way.
 ///
 /// A function of its own, which reads the packet again: the short way between two pods then keeps everything in
 /// registers, and the stack of 512 bytes holds each part.
 #[inline(never)]
-fn send<F: Hop>(skb: Skb, mark: u32, next: &mut NextHop) -> Reason {
-    either(decide::<F>(skb, mark, next))
+fn send<F: Hop>(skb: Skb, mark: u32, interface: u32, next: &mut NextHop) -> Reason {
+    either(decide::<F>(skb, mark, interface, next))
 }
 
 #[inline(always)]
-fn decide<F: Hop>(skb: Skb, mark: u32, next: &mut NextHop) -> Result<Reason, Reason> {
-    let ip = F::parse(&skb, skb.len())?;
+fn decide<F: Hop>(skb: Skb, mark: u32, interface: u32, next: &mut NextHop) -> Result<Reason, Reason> {
+    let mut ip = F::parse(&skb, skb.len())?;
+    // Rules lead what has the interface's own address as its source out of it, wherever it goes.
+    if interface != 0
+        && let Some(uplink) = lookup::uplink(interface)
+        && let Some(addr) = F::masquerade(uplink)
+    {
+        ip.src = addr;
+    }
     let mut route = Route::unknown();
     let fib = lookup::route(skb, &ip, &mut route);
     let head = skb.head(ethernet::HEADER + F::HEADER)?;

@@ -2,7 +2,7 @@
 //! Which flow a packet belongs to: found once per packet, under one key for both directions.
 
 use aya_ebpf::bindings::__sk_buff;
-use rhumb_ebpf_common::ct::{Ends, Side, Signal};
+use rhumb_ebpf_common::ct::{Ends, From, Side, Signal};
 use rhumb_ebpf_common::layout::{Ct, CtKey, Fragment, NextHop};
 use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
@@ -233,6 +233,13 @@ fn begin(skb: Skb, key: &CtKey, word: Word, now: u32, next: *const NextHop) {
     } else {
         lookup::replace_ct(key, flow);
     }
+}
+
+/// Whether a packet answers who called.
+#[inline(never)]
+pub(crate) fn answers<F: Hop>(ip: &Ip<F>, ports: &Ports) -> bool {
+    let (key, side) = Ends::new::<F>(ip.src, ip.dst, ports).key();
+    lookup::ct(&key).is_some_and(|flow| flow.from(side) == From::Replier)
 }
 
 /// Remembers in the flow of a packet where the packet goes.

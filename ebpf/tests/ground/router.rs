@@ -74,6 +74,7 @@ impl Router {
             host_mac,
             chained: false,
             host_ports: false,
+            interface: None,
         };
         block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
         for addr in [addrs.0, addrs.1] {

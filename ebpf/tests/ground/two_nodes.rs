@@ -169,6 +169,7 @@ impl Side {
             host_mac,
             chained: false,
             host_ports: false,
+            interface: None,
         };
         block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
         for addr in [v4, v6] {

@@ -12,9 +12,15 @@ fn nic(index: u8) -> Nic {
         card: 0,
         index,
         mtu: Some(9001),
-        addresses: vec![[10, 0, 0, 10 + index].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 0x10 + u16::from(index)].into()],
+        addresses: vec![
+            [10, 0, 0, 10 + index].into(),
+            [0xfd00, 0, 0, 0, 0, 0, 0, 0x10 + u16::from(index)].into(),
+        ],
         gateways: vec!["10.0.0.1".parse().expect("valid"), "fe80:ec2::1".parse().expect("valid")],
-        blocks: vec![prefix(&format!("10.0.1.{}/28", index * 16)), prefix(&format!("fd00:0:0:0:{index}::/80"))],
+        blocks: vec![
+            prefix(&format!("10.0.1.{}/28", index * 16)),
+            prefix(&format!("fd00:0:0:0:{index}::/80")),
+        ],
     }
 }
 
@@ -71,7 +77,9 @@ fn every_table_knows_its_router_and_all_behind_it() {
     let second = plan.routes.iter().filter(|(key, _)| key.table == 7301);
     let second: Vec<String> = second
         .map(|(key, route)| match route {
-            TableRoute::Link { ifname, gateway: Some(gateway) } => format!("{} via {gateway} dev {ifname}", key.dst),
+            TableRoute::Link { ifname, gateway: Some(gateway) } => {
+                format!("{} via {gateway} dev {ifname}", key.dst)
+            }
             TableRoute::Link { ifname, gateway: None } => format!("{} dev {ifname}", key.dst),
             TableRoute::Unreachable => "unreachable".to_owned(),
         })

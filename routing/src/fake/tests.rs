@@ -11,9 +11,10 @@ use rhumb_model::{MacAddr, Prefix, Reconciler, Target};
 
 use super::*;
 use crate::{
-    AddressError, Direction, Filter, FilterError, FilterKey, Filters, HostRoute, HostRoutes, LinkError,
-    LinkSpec, Links, PodAddress, PodAddresses, PodNextHop, PodRoute, PodRoutes, QdiscError, QdiscKey, Qdiscs,
-    RouteError, TokenBucket, TunnelError, TunnelSpec, Tunnels,
+    AddressError, Direction, Filter, FilterError, FilterKey, Filters, HostAddress, HostAddresses, HostRoute,
+    HostRoutes, InterfaceSpec, Interfaces, LinkError, LinkSpec, Links, PodAddress, PodAddresses, PodNextHop,
+    PodRoute, PodRoutes, QdiscError, QdiscKey, Qdiscs, RouteError, Rules, TableKey, TableRoute, TableRoutes,
+    TokenBucket, TunnelError, TunnelSpec, Tunnels,
 };
 
 fn key(text: &str) -> AttachmentKey {
@@ -138,6 +139,54 @@ fn links_obey_the_law() {
     for key in [a, b] {
         assert_eq!(kernel.with(&pod(&key), |namespace| namespace.clone()), FakeNamespace::default());
     }
+}
+
+#[test]
+fn rules_tables_and_interfaces_obey_the_law() {
+    let rule = |priority, from: &str| PolicyRule {
+        family: rhumb_model::Family::V4,
+        priority,
+        from: Some(prefix(from)),
+        mark: None,
+        table: 7300,
+        suppress: None,
+    };
+    let rules = [
+        [(rule(1, "10.0.0.0/28"), ()), (rule(2, "10.0.0.0/28"), ())].into(),
+        [(rule(2, "10.0.0.0/28"), ())].into(),
+        BTreeMap::new(),
+    ];
+    law(kernel, Rules::new, &rules);
+    let key = |table, dst| TableKey { table, dst: prefix(dst) };
+    let via = |gateway: Option<&str>| TableRoute::Link {
+        ifname: name("uplink"),
+        gateway: gateway.map(|gateway| gateway.parse().expect("valid")),
+    };
+    let routes = [
+        [(key(7300, "0.0.0.0/0"), via(Some("192.168.1.254"))), (key(7299, "10.0.0.5/32"), via(None))].into(),
+        [(key(7300, "0.0.0.0/0"), via(None)), (key(7299, "10.0.0.5/32"), TableRoute::Unreachable)].into(),
+        BTreeMap::new(),
+    ];
+    law(kernel, TableRoutes::new, &routes);
+    let address = |text: &str| HostAddress { ifname: name("uplink"), address: text.parse().expect("valid") };
+    let addresses = [
+        [(address("192.168.1.1/24"), ()), (address("192.168.1.7/32"), ())].into(),
+        [(address("192.168.1.8/32"), ())].into(),
+        BTreeMap::new(),
+    ];
+    law(kernel, HostAddresses::new, &addresses);
+    let interfaces = [
+        [(name("uplink"), InterfaceSpec { mtu: Some(9001) })].into(),
+        [(name("uplink"), InterfaceSpec { mtu: None })].into(),
+        BTreeMap::new(),
+    ];
+    law(kernel, Interfaces::new, &interfaces);
+    let kernel = kernel();
+    let before = host_of(&kernel);
+    block_on(converges(Rules::new(kernel.clone()), &rules, Instant::now())).expect("lawful");
+    block_on(converges(TableRoutes::new(kernel.clone()), &routes, Instant::now())).expect("lawful");
+    block_on(converges(HostAddresses::new(kernel.clone()), &addresses, Instant::now())).expect("lawful");
+    assert_eq!(host_of(&kernel), before, "foreign objects are as before");
 }
 
 #[test]

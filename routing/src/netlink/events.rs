@@ -8,7 +8,7 @@ use super::changes::FIRST_INDEX;
 use super::fabric::Watch;
 use super::message::objects;
 use super::socket::{Listener, Listening, Overflow};
-use super::{Host, Netlink, Talk, address, link, on_own_thread, route};
+use super::{Host, Netlink, Talk, address, link, on_own_thread, route, rule};
 use crate::kernel::{KernelError, PROTOCOL, Place};
 use crate::links;
 
@@ -31,7 +31,7 @@ pub struct Notices {
     pub links: bool,
     /// A global address came or went.
     pub addresses: bool,
-    /// A default route, or a route of rhumb, came, went or changed.
+    /// A default route, or a route or rule of rhumb, came, went or changed.
     pub routes: bool,
     /// A route of others to a watched prefix, a rule, or whether a watched neighbour answers.
     pub fabric: bool,
@@ -71,8 +71,12 @@ impl Notices {
                 notices.addresses = address::read(object).is_some_and(|told| told.global);
             }
             RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
-                notices.routes =
-                    route::read(object).is_some_and(|told| told.protocol == PROTOCOL || told.dst.len() == 0);
+                notices.routes = route::read_with_table(object).is_some_and(|(table, told)| {
+                    told.protocol == PROTOCOL || (told.dst.len() == 0 && table == route::MAIN)
+                });
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+                notices.routes = rule::read(object).is_some();
             }
             _ => {}
         }

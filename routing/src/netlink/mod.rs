@@ -413,9 +413,8 @@ impl Kernel for Netlink {
             for family in Family::BOTH {
                 // Kernels without IPv6 answer with an error; then there are none.
                 let told = socket.dump(&route::get_everywhere(family, PROTOCOL), route::read_with_table)?;
-                let ours = |(table, told): &(u32, route::Told)| {
-                    *table != route::MAIN && told.protocol == PROTOCOL
-                };
+                let ours =
+                    |(table, told): &(u32, route::Told)| *table != route::MAIN && told.protocol == PROTOCOL;
                 routes.extend(told.unwrap_or_default().into_iter().filter(ours));
             }
             let named = |(table, told): (u32, route::Told)| {

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Interfaces that the cloud gave this node: what the operator decided about them, and what the kernel is to have.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rhumb_api::{EniConfig, EniInterface, NodeConfig, PodCidr};
+use rhumb_model::{Family, IfName, MacAddr, PoolName, Prefix, Revision};
+use rhumb_routing::eni::{self, Input, Nic, Outside, Plan};
+use rhumb_routing::kernel::Link;
+
+/// What of a NodeConfig object is about interfaces of the cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EniRow {
+    config: EniConfig,
+    /// Blocks that are good on one of them.
+    blocks: Vec<PodCidr>,
+}
+
+impl EniRow {
+    /// The part of the object; `None` where the node has no such interface.
+    pub(crate) fn of(config: &NodeConfig) -> Option<Self> {
+        let blocks = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_some());
+        Some(Self { config: config.spec.eni.clone()?, blocks: blocks.cloned().collect() })
+    }
+
+    /// All blocks, with their pools.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (&PoolName, Prefix)> {
+        self.blocks.iter().map(|block| (&block.pool, block.cidr))
+    }
+
+    /// Blocks of a pool from which addresses may be leased.
+    pub(crate) fn lendable<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = Prefix> + 'a {
+        let lent = self.blocks.iter().filter(move |block| block.pool == *pool && block.releasing.is_none());
+        lent.map(|block| block.cidr)
+    }
+
+    /// Where the source of pods' packets stays: in the cloud's network; everywhere for a family that nobody translates, or
+    /// somebody behind the interface.
+    pub(crate) fn keep_source(&self) -> Vec<Prefix> {
+        let v6 = self.blocks.iter().any(|block| block.cidr.family() == Family::V6);
+        let everywhere = |family: Family| match family {
+            Family::V4 => !self.config.masquerade,
+            Family::V6 => v6 || !self.config.masquerade,
+        };
+        let whole = Family::BOTH.into_iter().filter(|family| everywhere(*family)).map(Family::default_route);
+        self.config.vpc_cidrs.iter().copied().chain(whole).collect()
+    }
+
+    /// With whose address packets leave the cloud's network, where `asked` is what the node was told.
+    fn outside(&self, asked: Outside) -> Outside {
+        if self.config.masquerade { asked } else { Outside::External }
+    }
+
+    fn nics(&self) -> Vec<Nic> {
+        let blocks = |interface: &EniInterface| {
+            let own = self.blocks.iter().filter(|block| block.interface.as_ref() == Some(&interface.id));
+            own.map(|block| block.cidr).collect()
+        };
+        let nic = |interface: &EniInterface| Nic {
+            mac: interface.mac,
+            card: interface.card,
+            index: interface.device_index,
+            mtu: interface.mtu,
+            addresses: [Some(IpAddr::V4(interface.primary)), interface.primary_v6.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            gateways: [interface.gateway.map(IpAddr::V4), interface.gateway_v6.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            blocks: blocks(interface),
+        };
+        self.config.interfaces.iter().map(nic).collect()
+    }
+}
+
+/// Options of the node for interfaces of the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EniSettings {
+    /// With whose address packets leave the cloud's network, where the node translates at all.
+    pub(crate) outside: Outside,
+    /// Number of the first routing table.
+    pub(crate) base: u32,
+}
+
+/// What endpoints want to know of the interfaces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around<'a> {
+    /// Number of the table of pods; `None` where the cloud gave no interface.
+    pub(crate) pods_table: Option<u32>,
+    /// Indices of the interfaces by the blocks that are good on them.
+    blocks: &'a [(Prefix, u32)],
+}
+
+impl Around<'_> {
+    /// Nothing of the kind.
+    #[cfg(test)]
+    pub(crate) const NONE: Around<'static> = Around { pods_table: None, blocks: &[] };
+
+    /// Index of the interface that an address is good on, once it is there.
+    pub(crate) fn interface(&self, addr: IpAddr) -> Option<u32> {
+        self.blocks.iter().find(|(block, _)| block.contains(addr)).map(|(_, ifindex)| *ifindex)
+    }
+}
+
+/// What is planned for the interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct Eni {
+    planned: Option<Revision>,
+    plan: Plan,
+    pods_table: Option<u32>,
+    blocks: Vec<(Prefix, u32)>,
+    marks: BTreeMap<u32, u32>,
+}
+
+impl Eni {
+    /// What is to be in the kernel.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What endpoints want to know.
+    pub(crate) fn around(&self) -> Around<'_> {
+        Around { pods_table: self.pods_table, blocks: &self.blocks }
+    }
+
+    /// The firewall mark of what comes in by the interface with this index.
+    pub(crate) fn mark(&self, ifindex: u32) -> Option<u32> {
+        self.marks.get(&ifindex).copied()
+    }
+
+    /// Whether the interface is one that the cloud gave besides the node's first.
+    pub(crate) fn is_later(&self, ifname: &IfName) -> bool {
+        self.plan.addresses.keys().any(|address| address.ifname == *ifname)
+    }
+
+    /// Plans anew where an input changed since.
+    pub(crate) fn refresh(
+        &mut self,
+        row: Option<&EniRow>,
+        links: &BTreeMap<MacAddr, Link>,
+        keep_source: Vec<Prefix>,
+        settings: EniSettings,
+        rev: Revision,
+    ) {
+        if self.planned == Some(rev) {
+            return;
+        }
+        let nics = row.map(EniRow::nics).unwrap_or_default();
+        let there = |nic: &Nic| links.get(&nic.mac).map(|link| link.ifindex);
+        self.blocks = nics
+            .iter()
+            .filter_map(|nic| Some((nic, there(nic)?)))
+            .flat_map(|(nic, ifindex)| nic.blocks.iter().map(move |block| (*block, ifindex)))
+            .collect();
+        self.marks = nics.iter().filter_map(|nic| Some((there(nic)?, nic.mark()?))).collect();
+        self.pods_table = (!nics.is_empty()).then(|| eni::pods_table(settings.base));
+        let outside = row.map_or(settings.outside, |row| row.outside(settings.outside));
+        self.plan =
+            eni::plan(&Input { nics, links: links.clone(), keep_source, outside, base: settings.base });
+        self.planned = Some(rev);
+    }
+}
+
+/// Names of the links of a row's interfaces that are there.
+pub(crate) fn link_names(row: Option<&EniRow>, links: &BTreeMap<MacAddr, Link>) -> Vec<IfName> {
+    let macs = row.into_iter().flat_map(|row| row.config.interfaces.iter().map(|interface| interface.mac));
+    macs.filter_map(|mac| links.get(&mac)).map(|link| link.name.clone()).collect()
+}
