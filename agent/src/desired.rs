@@ -244,8 +244,16 @@ impl Desired {
 }
 
 impl Desired {
-    /// Adds what interfaces of a cloud want.
-    pub(crate) fn add_interfaces(&mut self, plan: &eni::Plan) {
+    /// Adds what interfaces of a cloud want; `mark` is the firewall mark of what comes in by one of them.
+    pub(crate) fn add_interfaces(&mut self, plan: &eni::Plan, mark: impl Fn(u32) -> Option<u32>) {
+        for (ifindex, uplink) in &mut self.masquerade {
+            uplink.mark = mark(ifindex.0);
+        }
+        for ifname in plan.interfaces.keys() {
+            // Strict filters by reverse path then look for the way back that the mark leads.
+            let name = format!("net.ipv4.conf.{}.src_valid_mark", ifname.as_str().replace('.', "/"));
+            self.sysctls.insert(Sysctl(name), "1".to_owned());
+        }
         self.interfaces.extend(plan.interfaces.clone());
         self.host_addresses.extend(plan.addresses.clone());
         self.table_routes.extend(plan.routes.clone());

@@ -17,6 +17,8 @@ pub struct Uplink {
     pub v4: Option<Ipv4Addr>,
     /// The node's IPv6 address.
     pub v6: Option<Ipv6Addr>,
+    /// What the firewall mark of packets says that came in there and pass the host stack: the upper sixteen bits.
+    pub mark: Option<u32>,
 }
 
 /// The uplinks of this node by interface index.
@@ -57,11 +59,13 @@ fn read(uplink: &layout::Uplink) -> Uplink {
     Uplink {
         v4: uplink.has(layout::Uplink::HAS_V4).then(|| Ipv4Addr::from_bits(u32::from_be(uplink.v4))),
         v6: uplink.has(layout::Uplink::HAS_V6).then(|| to_v6(uplink.v6)),
+        mark: Some(uplink.mark).filter(|mark| *mark != 0),
     }
 }
 
 fn write(value: &Uplink) -> layout::Uplink {
-    let mut uplink = layout::Uplink::default();
+    let mark = value.mark.unwrap_or_default() & layout::Uplink::MARK_MASK;
+    let mut uplink = layout::Uplink { mark, ..layout::Uplink::default() };
     if let Some(v4) = value.v4 {
         uplink.flags |= layout::Uplink::HAS_V4;
         uplink.v4 = v4.to_bits().to_be();
@@ -80,8 +84,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_uplink_survives_the_map(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) {
-            let uplink = Uplink { v4, v6 };
+        fn an_uplink_survives_the_map(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, place: u16) {
+            let mark = (place != 0).then_some(u32::from(place) << 16);
+            let uplink = Uplink { v4, v6, mark };
             prop_assert_eq!(read(&write(&uplink)), uplink);
         }
     }

@@ -133,8 +133,11 @@ fn any_bytes_end_with_a_known_verdict() {
         let remote = Remote { tunnel, mtu: 1300, keep_source: true, node, ..Remote::default() };
         block_on(targets.ipcache.put(&key, &remote)).expect("put");
     }
-    let uplink =
-        Uplink { v4: Some([192, 0, 2, 1].into()), v6: Some("2001:db8::1".parse().expect("an address")) };
+    let uplink = Uplink {
+        v4: Some([192, 0, 2, 1].into()),
+        v6: Some("2001:db8::1".parse().expect("an address")),
+        mark: None,
+    };
     block_on(targets.uplinks.put(&IfIndex(ifindex), &uplink)).expect("put");
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let seeds = seeds();

@@ -136,8 +136,13 @@ fn uplinks_are_lawful() {
     let v4 = |last| Some([192, 0, 2, last].into());
     let v6 = Some("2001:db8::1".parse().expect("an address"));
     let states = [
-        [(IfIndex(5), Uplink { v4: v4(1), v6 }), (IfIndex(6), Uplink::default())].into(),
-        [(IfIndex(5), Uplink { v4: v4(2), v6: None }), (IfIndex(7), Uplink { v4: None, v6 })].into(),
+        [(IfIndex(5), Uplink { v4: v4(1), v6, mark: Some(0x7202_0000) }), (IfIndex(6), Uplink::default())]
+            .into(),
+        [
+            (IfIndex(5), Uplink { v4: v4(2), v6: None, mark: None }),
+            (IfIndex(7), Uplink { v4: None, v6, mark: None }),
+        ]
+        .into(),
         BTreeMap::new(),
     ];
     obeys(ground.targets().uplinks, &states);

@@ -387,6 +387,7 @@ fn masquerade(cluster: &mut Cluster) {
     let uplink = Uplink {
         v4: Some(NODE.0.parse().expect("an address")),
         v6: Some(NODE.1.parse().expect("an address")),
+        mark: None,
     };
     let key = IfIndex(cluster.node.ifindex("wire"));
     block_on(cluster.targets.uplinks.put(&key, &uplink)).expect("put");

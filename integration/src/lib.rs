@@ -4,5 +4,6 @@
 pub mod bench;
 pub mod conformance;
 pub mod demo;
+pub mod ec2;
 pub mod lab;
 pub mod print;

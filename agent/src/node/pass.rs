@@ -184,7 +184,7 @@ impl Node {
             }
         }
         desired.add_node(&self.tables.uplinks, &self.settings.programs, self.ways.plan());
-        desired.add_interfaces(self.eni.plan());
+        desired.add_interfaces(self.eni.plan(), |ifindex| self.eni.mark(ifindex));
         self.plan_tunnel(&mut desired);
         if self.settings.metadata_service == MetadataService::Deny {
             desired.deny_metadata();

@@ -194,7 +194,7 @@ pub struct Ct {
     pub nat_port: [u8; 2],
     /// The address that the other side knows the pod by, when it is not the pod's.
     pub nat_addr: Address,
-    /// Interface that the flow is masqueraded on.
+    /// Interface that the flow is masqueraded on, or came in by on its way through the host stack.
     pub uplink: u32,
     /// Identity of the peer; 0 is unknown.
     pub identity: u32,
@@ -423,8 +423,11 @@ pub struct Uplink {
     pub padding: [u8; 3],
     /// The node's IPv6 address there.
     pub v6: Address,
+    /// What the firewall mark of packets says that came in there and pass the host stack, in the bits of
+    /// [`Uplink::MARK_MASK`]; 0 where nothing is said.
+    pub mark: u32,
     /// Zero.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 4],
 }
 
 impl Uplink {
@@ -432,6 +435,8 @@ impl Uplink {
     pub const HAS_V4: u8 = 1;
     /// `v6` is set.
     pub const HAS_V6: u8 = 2;
+    /// The bits of a firewall mark that say by which interface a packet came; the others are others'.
+    pub const MARK_MASK: u32 = 0xffff_0000;
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -645,7 +650,7 @@ laid_out! {
     Nat, 32, 4, pod_port at 16, expires at 20, reserved at 24;
     FragmentKey, 40, 4, dst at 16, id at 32, protocol at 36;
     Fragment, 12, 4, dst_port at 2, protocol at 4, expires at 8;
-    Uplink, 32, 4, flags at 4, v6 at 8, reserved at 24;
+    Uplink, 32, 4, flags at 4, v6 at 8, mark at 24, reserved at 28;
     FlowKey, 40, 4, peer at 16, pod_port at 32, peer_port at 34, protocol at 36;
     Flow, 32, 4, port at 16, kind at 18;
     PrefixKey, 20, 4, addr at 4;

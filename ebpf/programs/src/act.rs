@@ -423,6 +423,13 @@ pub(crate) fn take_mark(skb: Skb) -> bool {
     marked
 }
 
+/// Puts `mark` into these bits of the packet's firewall mark.
+#[inline(always)]
+pub(crate) fn set_mark(skb: Skb, mark: u32, bits: u32) {
+    // SAFETY: the kernel passes a valid context for as long as the program runs.
+    unsafe { (*skb.ctx).mark = (skb.mark() & !bits) | (mark & bits) };
+}
+
 /// Takes off what the programs of another node left: between network namespaces of one machine, as where nodes are
 /// containers, the kernel lets the index pass.
 #[inline(always)]

@@ -12,7 +12,7 @@ use crate::call::reason;
 use crate::icmp::Errand;
 use crate::packet::{ARP, Head, IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, host_port, kept, lookup, remote, tunnel};
+use crate::{either, finish, host_port, interface, kept, lookup, remote, tunnel};
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
@@ -227,7 +227,10 @@ fn own<F: Hop>(skb: Skb, head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) 
         Course::Unknown => return Ok(Step::Error),
         Course::Straight => {}
         Course::Malformed => return Err(Reason::Malformed),
-        Course::Stack => return Err(Reason::StackReturn),
+        Course::Stack => {
+            interface::returns(skb, &ip, ports);
+            return Err(Reason::StackReturn);
+        }
         Course::HostPort => return Ok(Step::Answer),
     }
     if F::is_link_local(ip.dst) {

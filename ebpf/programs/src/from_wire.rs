@@ -10,7 +10,7 @@ use crate::act::{self, Hop};
 use crate::call::{given_mut, reason};
 use crate::packet::{IPV4, IPV6, Skb};
 use crate::track::{self, Course};
-use crate::{either, finish, kept, lookup, masquerade, tunnel};
+use crate::{either, finish, interface, kept, lookup, masquerade, tunnel};
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
@@ -46,12 +46,16 @@ fn ip<F: Hop>(skb: Skb) -> Reason {
         return decided;
     }
     let mut ports = Ports::NONE;
-    match reason(F::arrive(skb, &raw mut ports)) {
+    let decided = match reason(F::arrive(skb, &raw mut ports)) {
         // Without ports it may be an error about what was translated.
         Reason::ToStack if ports.protocol == 0 => reason(F::error_in(skb)),
         Reason::ToStack => reason(F::host_port(skb, &raw const ports)),
         decided => decided,
+    };
+    if decided == Reason::ToStack {
+        interface::arrived(skb);
     }
+    decided
 }
 
 /// Delivers what is for the address of a pod, and leaves what is for the tunnel to the stack; nothing for everything else.

@@ -25,6 +25,7 @@ mod from_wire;
 mod host;
 mod host_port;
 mod icmp;
+mod interface;
 mod kept;
 mod lookup;
 mod masquerade;

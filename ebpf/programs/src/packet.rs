@@ -70,6 +70,10 @@ impl Skb {
         /// Whether a VLAN tag was taken off.
         vlan_present
     );
+    field!(
+        /// The firewall mark.
+        mark
+    );
     field!(pkt_type);
     field!(data);
     field!(data_end);

@@ -8,6 +8,7 @@ use rhumb_ebpf_common::{Ip, Part, Ports, Reason, plain_ports, ports as any};
 
 use crate::act::Hop;
 use crate::call::{given, given_mut};
+use crate::interface;
 use crate::lookup::{self, Scratch};
 use crate::packet::{Head, Skb};
 
@@ -259,5 +260,8 @@ pub(crate) fn divert<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>) -> Course {
         Course::Straight => {}
         other => return other,
     }
-    note(skb, &Ends::new::<F>(ip.src, ip.dst, &ports), Word::new(ports.signal).through_stack())
+    let ends = Ends::new::<F>(ip.src, ip.dst, &ports);
+    let course = note(skb, &ends, Word::new(ports.signal).through_stack());
+    interface::forwarded(skb, &ends);
+    course
 }

@@ -106,6 +106,7 @@ impl Router {
         let uplink = Uplink {
             v4: v4.map(|v4| v4.parse().expect("an address")),
             v6: v6.map(|v6| v6.parse().expect("an address")),
+            mark: None,
         };
         block_on(self.targets.uplinks.put(&IfIndex(self.wire), &uplink)).expect("put");
     }

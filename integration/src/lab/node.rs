@@ -438,8 +438,16 @@ impl Node {
     ///
     /// # Errors
     /// When ADD does not succeed.
-    pub fn attach(&self, mut pod: Pod) -> Result<Pod> {
-        let output = self.cni(&pod.call("ADD", &self.network()))?.success()?;
+    pub fn attach(&self, pod: Pod) -> Result<Pod> {
+        self.attach_as(pod, &self.network())
+    }
+
+    /// Calls ADD for a container with a network configuration of its own.
+    ///
+    /// # Errors
+    /// When ADD does not succeed.
+    pub fn attach_as(&self, mut pod: Pod, network: &Value) -> Result<Pod> {
+        let output = self.cni(&pod.call("ADD", network))?.success()?;
         pod.read(&output)?;
         Ok(pod)
     }
