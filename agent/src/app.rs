@@ -30,12 +30,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::{self, Args, EniMasquerade, Tunnel};
+use crate::args::{self, Args, Cloud, EniMasquerade, Tunnel};
 use crate::conf_file::{self, ConfFiles};
 use crate::desired::Programs;
 use crate::eni::EniSettings;
 use crate::kernel::Kernel;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, STICKY_FOR};
 use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{BgpEnds, Input, Neighbours, Node, Settings};
@@ -53,9 +53,6 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long calls under way may take to end when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// How long a sticky address waits for its pod to come back.
-const STICKY_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where the kernel says which boot this is; tests point elsewhere to play a reboot.
 const BOOT_ID_ENV: &str = "RHUMB_BOOT_ID_FILE";
@@ -111,6 +108,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
                 },
                 base: args.eni_tables,
             },
+            cool_down: args.cool_down,
         },
         ledger,
         masquerade.clone(),
@@ -138,6 +136,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     if args.probe == args::Probe::On {
         tasks.spawn_local(probe::run(args.probe_port, args.node.clone(), targets, inbox.clone(), probed));
+    }
+    if args.cloud == Cloud::Aws {
+        tasks.spawn_local(instance::run(args.imds_endpoint, inbox.clone()));
     }
     tasks.spawn_local(sweep::run(sweep, inbox.clone()));
     tasks.spawn_local(pass_notices(notices, epoch, inbox));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +14,13 @@ use crate::metrics;
 pub(crate) enum Tunnel {
     Auto,
     Off,
+}
+
+/// In which cloud the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Cloud {
+    None,
+    Aws,
 }
 
 /// With whose address packets of pods with addresses of a cloud's network leave that network.
@@ -109,6 +116,14 @@ pub(crate) struct Args {
     /// own credentials to whoever asks. The node and hostNetwork pods always do.
     #[arg(long, value_enum, default_value = "allow")]
     pub(crate) metadata_service: MetadataService,
+
+    /// In which cloud the node is: with `aws`, its metadata service is asked which instance this is.
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) cloud: Cloud,
+
+    /// Address and port of the cloud's metadata service.
+    #[arg(long, value_name = "IP:PORT", default_value_t = rhumb_cloud::imds::V4)]
+    pub(crate) imds_endpoint: SocketAddr,
 
     /// With whose address packets of pods that have addresses of a VPC leave the VPC, where their ENIPool lets the node
     /// translate: that of the node's first interface, by which they leave then, or of the pod's own interface.

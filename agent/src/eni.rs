@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Interfaces that the cloud gave this node: what the operator decided about them, and what the kernel is to have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rhumb_api::{EniConfig, EniInterface, NodeConfig, PodCidr};
-use rhumb_model::{Family, IfName, MacAddr, PoolName, Prefix, Revision};
+use rhumb_model::{EniId, Family, IfName, MacAddr, PoolName, Prefix, Revision};
 use rhumb_routing::eni::{self, Input, Nic, Outside, Plan};
 use rhumb_routing::kernel::Link;
+
+use crate::desired::Desired;
 
 /// What of a NodeConfig object is about interfaces of the cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +32,11 @@ impl EniRow {
         self.blocks.iter().map(|block| (&block.pool, block.cidr))
     }
 
-    /// Blocks of a pool from which addresses may be leased.
-    pub(crate) fn lendable<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = Prefix> + 'a {
-        let lent = self.blocks.iter().filter(move |block| block.pool == *pool && block.releasing.is_none());
-        lent.map(|block| block.cidr)
+    /// Blocks of a pool from which addresses may be leased: of interfaces that are ready, and not wanted back.
+    pub(crate) fn lendable(&self, pool: &PoolName, ready: &BTreeSet<EniId>) -> Vec<Prefix> {
+        let is_ready = |block: &PodCidr| block.interface.as_ref().is_some_and(|id| ready.contains(id));
+        let lent = self.blocks.iter().filter(|block| block.pool == *pool && block.releasing.is_none());
+        lent.filter(|block| is_ready(block)).map(|block| block.cidr).collect()
     }
 
     /// Where the source of pods' packets stays: in the cloud's network; everywhere for a family that nobody translates, or
@@ -45,6 +49,16 @@ impl EniRow {
         };
         let whole = Family::BOTH.into_iter().filter(|family| everywhere(*family)).map(Family::default_route);
         self.config.vpc_cidrs.iter().copied().chain(whole).collect()
+    }
+
+    /// For how long an address that a pod had is given to no other, where the pool says so.
+    pub(crate) fn cool_down(&self) -> Option<Duration> {
+        self.config.cool_down_seconds.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// The change of the object that all of this is from.
+    pub(crate) fn generation(&self) -> u64 {
+        self.config.generation
     }
 
     /// With whose address packets leave the cloud's network, where `asked` is what the node was told.
@@ -113,6 +127,8 @@ pub(crate) struct Eni {
     pods_table: Option<u32>,
     blocks: Vec<(Prefix, u32)>,
     marks: BTreeMap<u32, u32>,
+    /// Numbers of the tables of interfaces that are there.
+    tables: BTreeMap<MacAddr, u32>,
 }
 
 impl Eni {
@@ -129,6 +145,20 @@ impl Eni {
     /// The firewall mark of what comes in by the interface with this index.
     pub(crate) fn mark(&self, ifindex: u32) -> Option<u32> {
         self.marks.get(&ifindex).copied()
+    }
+
+    /// Those of a row's interfaces whose link is there; `holds` says whether the kernel has what was planned for one.
+    pub(crate) fn ready(&self, row: &EniRow, holds: impl Fn(&Desired) -> bool) -> BTreeSet<EniId> {
+        let has = |interface: &&EniInterface| {
+            let Some(table) = self.tables.get(&interface.mac) else { return false };
+            let mut wanted = Desired::default();
+            let routes = self.plan.routes.iter().filter(|(key, _)| key.table == *table);
+            wanted.table_routes.extend(routes.map(|(key, route)| (*key, route.clone())));
+            let rules = self.plan.rules.keys().filter(|rule| rule.table == *table);
+            wanted.rules.extend(rules.map(|rule| (*rule, ())));
+            holds(&wanted)
+        };
+        row.config.interfaces.iter().filter(has).map(|interface| interface.id.clone()).collect()
     }
 
     /// Whether the interface is one that the cloud gave besides the node's first.
@@ -156,6 +186,8 @@ impl Eni {
             .flat_map(|(nic, ifindex)| nic.blocks.iter().map(move |block| (*block, ifindex)))
             .collect();
         self.marks = nics.iter().filter_map(|nic| Some((there(nic)?, nic.mark()?))).collect();
+        let here = nics.iter().filter(|nic| there(nic).is_some());
+        self.tables = here.map(|nic| (nic.mac, nic.table(settings.base))).collect();
         self.pods_table = (!nics.is_empty()).then(|| eni::pods_table(settings.base));
         let outside = row.map_or(settings.outside, |row| row.outside(settings.outside));
         self.plan =

@@ -7,15 +7,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use rhumb_ipam::{
-    AllocateError, AppendError, Journal, Lease, OpenError, Owner, Pool, Range, Repair, Request, RestoreError,
+    AllocateError, AppendError, Journal, Lease, OpenError, Owner, Policy, Pool, Range, Repair, Request,
+    RestoreError,
 };
 use rhumb_model::{AttachmentKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::endpoint::Endpoint;
+
+/// How long a sticky address waits for its pod to come back.
+pub(crate) const STICKY_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A journal below this size in bytes is not worth compacting, nor one that has not doubled since.
 const COMPACT_AT: u64 = 1 << 20;
@@ -122,6 +127,11 @@ impl Ledger {
     /// Sets what may be leased.
     pub(crate) fn set_ranges(&mut self, ranges: &[Range]) {
         self.pool.set_ranges(ranges);
+    }
+
+    /// Sets for how long a released address stays out of use.
+    pub(crate) fn set_cool_down(&mut self, cool_down: Duration) {
+        self.pool.set_policy(Policy { cool_down, sticky_for: STICKY_FOR });
     }
 
     /// Leases addresses in memory; they count once [`Ledger::attach`] has written them.

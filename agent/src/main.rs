@@ -11,6 +11,7 @@ mod eni;
 mod flows;
 mod follow;
 mod heap;
+mod instance;
 mod kernel;
 mod ledger;
 mod local_socket;

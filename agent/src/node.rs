@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use rhumb_api::{NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
+use rhumb_api::{InstanceIdentity, NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
@@ -57,6 +57,9 @@ const REFRESH: Duration = Duration::from_secs(30);
 
 /// Notices of the kernel within this time are one reason to look: most are echoes of what we did ourselves.
 const NOTICES_SETTLE: Duration = Duration::from_millis(200);
+
+/// For how long an attachment that was refused for want of an address counts as one that waits.
+const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// What the loop hears.
 #[derive(Debug)]
@@ -111,6 +114,8 @@ pub(crate) enum Input {
     HostChanged(Notices),
     /// Addresses of other nodes that answered once and do not any more.
     Silent(BTreeSet<IpAddr>),
+    /// Which instance of a cloud this node is.
+    Instance(Box<InstanceIdentity>),
     /// What is published about BGP is otherwise now.
     Bgp(bgp::Summary),
     /// A round of the sweep is over.
@@ -166,6 +171,8 @@ pub(crate) struct Settings {
     pub(crate) metadata_service: MetadataService,
     /// How interfaces of a cloud are used.
     pub(crate) eni: EniSettings,
+    /// For how long a released address stays out of use, where the pool does not say.
+    pub(crate) cool_down: Duration,
 }
 
 /// The probe of other agents: whom it is to ask, and what it knows.
@@ -205,6 +212,10 @@ pub(crate) struct Node {
     fabric_times: fabric::FabricTimes,
     /// What is planned for interfaces of a cloud.
     eni: Eni,
+    /// Which instance of a cloud this node is, once that is known.
+    instance: Option<InstanceIdentity>,
+    /// Attachments for which there was no address, and when.
+    short: BTreeMap<AttachmentKey, Instant>,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
@@ -256,6 +267,8 @@ impl Node {
             ways: Ways::default(),
             fabric_times: fabric::FabricTimes::new(Instant::now()),
             eni: Eni::default(),
+            instance: None,
+            short: BTreeMap::new(),
             host_seen: false,
             reached: Revision::default(),
             migrated: false,
@@ -328,6 +341,7 @@ impl Node {
                 }
                 Input::HostChanged(notices) => self.host_changed(notices),
                 Input::Bgp(summary) => self.bgp_summary = summary,
+                Input::Instance(identity) => self.instance = Some(*identity),
                 Input::Silent(silent) => {
                     self.ways.silent = silent;
                     self.tables.touch();
@@ -388,14 +402,21 @@ impl Node {
     fn inputs_changed(&mut self) {
         self.tables.touch();
         if self.tables.synced() {
+            self.set_ranges();
             let names = self.eni_links();
             if names.iter().any(|name| !self.tables.uplinks.iter().any(|uplink| uplink.ifname == *name)) {
                 // An interface of the cloud that was there before it was decided about.
                 self.look_due = Some(Instant::now());
             }
-            let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
-            self.ledger.set_ranges(&ranges);
         }
+    }
+
+    /// Tells the pool what may be leased, and how long what was leased rests.
+    fn set_ranges(&mut self) {
+        let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
+        self.ledger.set_ranges(&ranges);
+        let asked = self.tables.eni(&self.settings.node).and_then(EniRow::cool_down);
+        self.ledger.set_cool_down(asked.unwrap_or(self.settings.cool_down));
     }
 
     /// What is known about an endpoint's surroundings.

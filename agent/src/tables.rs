@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use rhumb_api::{PodPool, Routing, RoutingMode};
 use rhumb_ipam::Range;
-use rhumb_model::{MacAddr, NodeName, PoolName, Prefix, Revision};
+use rhumb_model::{EniId, MacAddr, NodeName, PoolName, Prefix, Revision};
 use rhumb_routing::host::Uplink;
 use rhumb_routing::kernel::Link;
 use rhumb_routing::plan::{Mode, Policy, RemoteNode};
@@ -57,6 +57,8 @@ pub(crate) struct Tables {
     revision: Revision,
     /// What was decided for every node, from the NodeConfig objects.
     pub(crate) nodes: Option<BTreeMap<NodeName, NodeRow>>,
+    /// Interfaces of the cloud whose link is there, with its rules and routes: nothing is leased for others.
+    pub(crate) ready_enis: BTreeSet<EniId>,
     /// Links of the node by the Ethernet address that they came with; those whose names are settled.
     pub(crate) hardware: BTreeMap<MacAddr, Link>,
     /// Addresses of every node, from the NodeState objects.
@@ -115,14 +117,16 @@ impl Tables {
             prefix: *prefix,
             reserved: reserved.iter().copied().filter(|other| other.overlaps(*prefix)).collect(),
         });
-        let lendable = self.eni(node).into_iter().flat_map(|row| row.lendable(pool)).flat_map(whole);
+        let lendable =
+            self.eni(node).into_iter().flat_map(|row| row.lendable(pool, &self.ready_enis)).flat_map(whole);
         own.chain(lendable.map(|prefix| Range { prefix, reserved: Vec::new() })).collect()
     }
 
-    /// The blocks of `pool` from which `node` may lease.
+    /// The blocks of `pool` that `node` has.
     pub(crate) fn blocks(&self, node: &NodeName, pool: &PoolName) -> Vec<Prefix> {
         let own = self.assigned(node).iter().filter(|(name, _)| name == pool).map(|(_, prefix)| *prefix);
-        own.chain(self.eni(node).into_iter().flat_map(|row| row.lendable(pool))).collect()
+        let of_pool = self.eni(node).into_iter().flat_map(EniRow::blocks).filter(|(name, _)| *name == pool);
+        own.chain(of_pool.map(|(_, prefix)| prefix)).collect()
     }
 
     /// Every other node with its addresses and pod CIDRs.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{AddRequest, AddressSource, Protocol, Refusal, RefusalKind, Reply};
@@ -12,7 +13,7 @@ use rhumb_routing::{host, inspect};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Node, Pending, Wishes, refuse_all, wall_clock};
+use super::{Node, Pending, SHORT_FOR, Wishes, refuse_all, wall_clock};
 use crate::desired::protocol_number;
 use crate::endpoint::{ChainedLink, Endpoint};
 
@@ -87,7 +88,20 @@ impl Node {
         }
         let wanted = if requested.is_empty() { &wishes.addresses } else { requested };
         let owner = Endpoint::owner(&request.key, request.pod.as_ref(), wishes.sticky);
-        self.ledger.lease(&owner, wanted, wall_clock()).map_err(|error| refused_lease(&error))
+        let leased = self.ledger.lease(&owner, wanted, wall_clock());
+        self.note_shortage(&request.key, leased.as_ref().err());
+        leased.map_err(|error| refused_lease(&error))
+    }
+
+    /// Remembers for a while who got no address for want of one.
+    fn note_shortage(&mut self, key: &AttachmentKey, error: Option<&AllocateError>) {
+        self.short.retain(|_, at| at.elapsed() < SHORT_FOR);
+        match error {
+            Some(AllocateError::Exhausted { .. } | AllocateError::NoRange { .. }) => {
+                self.short.insert(key.clone(), Instant::now());
+            }
+            Some(_) | None => _ = self.short.remove(key),
+        }
     }
 
     async fn chained_link(&mut self, key: &AttachmentKey) -> Result<ChainedLink, Refusal> {

@@ -87,6 +87,7 @@ impl Node {
         if self.settings.tunnel_port.is_none() && !desired.tunnels.is_empty() {
             self.look_due.get_or_insert(Instant::now() + NOTICES_SETTLE);
         }
+        self.note_ready_interfaces();
         self.settle_adds();
         self.settle_removals();
         self.announce().await;
@@ -168,6 +169,16 @@ impl Node {
         }
         let addresses = addresses.iter().map(|network| network.ip()).collect();
         Ok(HostSeen { uplinks, addresses, chained, hardware })
+    }
+
+    /// Lets addresses be leased for interfaces that have all they need by now, and for no others.
+    fn note_ready_interfaces(&mut self) {
+        let Some(row) = self.tables.eni(&self.settings.node) else { return };
+        let ready = self.eni.ready(row, |wanted| self.kernel.holds(wanted));
+        if ready != self.tables.ready_enis {
+            self.tables.ready_enis = ready;
+            self.set_ranges();
+        }
     }
 
     fn plan_interfaces(&mut self, rev: Revision) {

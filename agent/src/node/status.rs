@@ -8,11 +8,13 @@ use std::time::Instant;
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
 use rhumb_model::{Family, PodKey};
+use rhumb_routing::host::Uplink;
 use tracing::info;
 
 use super::add::{families, refusal};
-use super::{Node, wall_clock};
+use super::{Node, SHORT_FOR, wall_clock};
 use crate::desired::Desired;
+use crate::eni::EniRow;
 use crate::{bgp, publish};
 
 /// Why ADD cannot be served.
@@ -95,8 +97,10 @@ impl Node {
     /// Tells the runtime, the waiting starter and the store how this node is.
     pub(super) async fn announce(&mut self) {
         let reasons = self.not_ready();
-        // A full pool is no reason to take the node away from the runtime.
-        let able = reasons.iter().all(|reason| matches!(reason, NotReady::Exhausted(_)));
+        // A full pool is no reason to take the node away from the runtime; but where addresses come from interfaces, the
+        // first has to be there before the node is offered.
+        let may_be_full = self.announced_ready || self.tables.eni(&self.settings.node).is_none();
+        let able = reasons.iter().all(|reason| may_be_full && matches!(reason, NotReady::Exhausted(_)));
         if able && !self.announced_ready {
             // Written only once ADD can be served: the runtime takes the node for ready when it sees the file.
             if self.kernel.conf_files.put_missing(&self.conf_files, Instant::now()).await.failed > 0 {
@@ -129,8 +133,17 @@ impl Node {
             conditions: [publish::ready_condition(&reasons)].into_iter().chain(bgp.conditions).collect(),
             bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            pending: self.pending_addresses(),
+            observed_generation: self.tables.eni(&self.settings.node).map_or(0, EniRow::generation),
             ..NodeStateStatus::default()
         }
+    }
+
+    /// How many attachments are short of an address: refused for want of one in the last minute, and not served since.
+    fn pending_addresses(&self) -> u32 {
+        let lately = self.short.values().filter(|at| at.elapsed() < SHORT_FOR).count();
+        u32::try_from(lately).unwrap_or(u32::MAX)
     }
 
     /// Tells BGP of the node's pods, and whether the datapath forwards: it stands on every uplink, and the pods that were

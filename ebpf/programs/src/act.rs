@@ -425,7 +425,7 @@ pub(crate) fn take_mark(skb: Skb) -> bool {
 
 /// Puts `mark` into these bits of the packet's firewall mark.
 #[inline(always)]
-pub(crate) fn set_mark(skb: Skb, mark: u32, bits: u32) {
+pub(crate) fn set_firewall_mark(skb: Skb, mark: u32, bits: u32) {
     // SAFETY: the kernel passes a valid context for as long as the program runs.
     unsafe { (*skb.ctx).mark = (skb.mark() & !bits) | (mark & bits) };
 }

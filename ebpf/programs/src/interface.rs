@@ -52,6 +52,6 @@ fn mark(skb: Skb, ifindex: u32) {
     if let Some(uplink) = lookup::uplink(ifindex)
         && uplink.mark != 0
     {
-        act::set_mark(skb, uplink.mark, Uplink::MARK_MASK);
+        act::set_firewall_mark(skb, uplink.mark, Uplink::MARK_MASK);
     }
 }

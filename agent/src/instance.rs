@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks the cloud's metadata service which instance this node is; nothing else is ever asked of the cloud here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rhumb_api::InstanceIdentity;
+use rhumb_cloud::imds::Imds;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::node::Input;
+
+/// A question without a good answer is asked again after this time, and then after twice as long each time.
+const RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer, and tells the loop.
+pub(crate) async fn run(endpoint: SocketAddr, inbox: mpsc::Sender<Input>) {
+    let imds = Imds::new(endpoint);
+    let mut wait = RETRY;
+    loop {
+        match imds.identity().await {
+            Ok(identity) => {
+                info!(instance = %identity.id, kind = identity.kind, zone = %identity.zone, "instance known");
+                let told = InstanceIdentity {
+                    id: identity.id,
+                    kind: identity.kind,
+                    zone: identity.zone,
+                    subnet: identity.subnet,
+                    vpc: Some(identity.vpc),
+                };
+                // Nobody listens any more when the agent ends.
+                drop(inbox.send(Input::Instance(Box::new(told))).await);
+                return;
+            }
+            Err(error) => {
+                warn!(%endpoint, error = &error as &dyn std::error::Error, "instance not known yet");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_RETRY);
+            }
+        }
+    }
+}
