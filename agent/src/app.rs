@@ -40,7 +40,10 @@ use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{BgpEnds, Input, Neighbours, Node, Settings};
 use crate::ready::Ready;
-use crate::{bgp, follow, heap, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep};
+use crate::udev::Udev;
+use crate::{
+    bgp, follow, heap, instance, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep,
+};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -138,6 +141,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         tasks.spawn_local(probe::run(args.probe_port, args.node.clone(), targets, inbox.clone(), probed));
     }
     if args.cloud == Cloud::Aws {
+        tasks.spawn_local(Udev::default().follow(inbox.clone()));
         tasks.spawn_local(instance::run(args.imds_endpoint, inbox.clone()));
     }
     tasks.spawn_local(sweep::run(sweep, inbox.clone()));

@@ -133,7 +133,7 @@ pub(crate) struct Args {
     /// Number of the routing table of the node's first network interface (ENI); those of the others follow it, and the one
     /// before it is for routes to pods. Only nodes with such interfaces have these tables.
     #[arg(long, value_name = "TABLE", default_value_t = rhumb_routing::eni::TABLE,
-        value_parser = clap::value_parser!(u32).range(256..=u32::MAX - 65_536))]
+        value_parser = clap::value_parser!(u32).range(256..=0x7fff_0000))]
     pub(crate) eni_tables: u32,
 
     /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;

@@ -27,6 +27,7 @@ mod ready;
 mod sweep;
 mod tables;
 mod tunnel;
+mod udev;
 mod ways;
 
 use std::process::ExitCode;

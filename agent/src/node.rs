@@ -48,6 +48,7 @@ use crate::probe;
 use crate::question::Show;
 use crate::sweep;
 use crate::tables::{NodeRow, PoolRow, Tables};
+use crate::udev::Udev;
 use crate::ways::Ways;
 
 pub(crate) use show::show_change;
@@ -212,6 +213,8 @@ pub(crate) struct Node {
     fabric_times: fabric::FabricTimes,
     /// What is planned for interfaces of a cloud.
     eni: Eni,
+    /// When interfaces keep their names.
+    udev: Udev,
     /// Which instance of a cloud this node is, once that is known.
     instance: Option<InstanceIdentity>,
     /// Attachments for which there was no address, and when.
@@ -267,6 +270,7 @@ impl Node {
             ways: Ways::default(),
             fabric_times: fabric::FabricTimes::new(Instant::now()),
             eni: Eni::default(),
+            udev: Udev::default(),
             instance: None,
             short: BTreeMap::new(),
             host_seen: false,

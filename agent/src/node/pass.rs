@@ -156,7 +156,7 @@ impl Node {
 
     async fn observe_host(&self) -> Result<HostSeen, KernelError> {
         let mut hardware = rhumb_routing::eni::links(&self.host).await?;
-        hardware.retain(|_, link| link.alias.is_none());
+        hardware.retain(|_, link| link.alias.is_none() && self.udev.is_settled(link.ifindex));
         let uplinks = host::uplinks_named(&self.host, &self.uplink_names(&hardware).await?).await?;
         let addresses = host::addresses(&self.host).await?;
         let mut chained = BTreeMap::new();
