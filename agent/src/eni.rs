@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rhumb_api::{EniConfig, EniInterface, NodeConfig, PodCidr};
+use rhumb_api::{BlockWord, EniConfig, EniInterface, NodeConfig, PodCidr};
 use rhumb_model::{EniId, Family, IfName, MacAddr, PoolName, Prefix, Revision};
 use rhumb_routing::eni::{self, Input, Nic, Outside, Plan};
 use rhumb_routing::kernel::Link;
@@ -37,6 +37,23 @@ impl EniRow {
         let is_ready = |block: &PodCidr| block.interface.as_ref().is_some_and(|id| ready.contains(id));
         let lent = self.blocks.iter().filter(|block| block.pool == *pool && block.releasing.is_none());
         lent.filter(|block| is_ready(block)).map(|block| block.cidr).collect()
+    }
+
+    /// What the agent answers about blocks, where these addresses are leased and those rest after a lease.
+    pub(crate) fn words(&self, leased: &BTreeSet<IpAddr>, resting: &BTreeSet<IpAddr>) -> Words {
+        let mut words = Words::default();
+        for block in &self.blocks {
+            let any = |of: &BTreeSet<IpAddr>| of.iter().any(|addr| block.cidr.contains(*addr));
+            let word = |generation| BlockWord { cidr: block.cidr, generation };
+            match (block.releasing, any(leased), any(resting)) {
+                (None, false, false) => words.idle.push(block.cidr),
+                (Some(number), false, false) => words.released.push(word(number)),
+                (Some(number), true, _) => words.declined.push(word(number)),
+                // It is in use, or rests for a moment only.
+                (None, _, _) | (Some(_), false, true) => {}
+            }
+        }
+        words
     }
 
     /// Where the source of pods' packets stays: in the cloud's network; everywhere for a family that nobody translates, or
@@ -88,6 +105,17 @@ impl EniRow {
         };
         self.config.interfaces.iter().map(nic).collect()
     }
+}
+
+/// What the agent answers about the blocks of its interfaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Words {
+    /// Blocks of which no address is leased or rests, and that nobody wants back.
+    pub(crate) idle: Vec<Prefix>,
+    /// Blocks that are wanted back and out of use; nothing is leased from a block that is wanted back, so it stays so.
+    pub(crate) released: Vec<BlockWord>,
+    /// Blocks that are wanted back and that pods have addresses of.
+    pub(crate) declined: Vec<BlockWord>,
 }
 
 /// Options of the node for interfaces of the cloud.
@@ -200,4 +228,59 @@ impl Eni {
 pub(crate) fn link_names(row: Option<&EniRow>, links: &BTreeMap<MacAddr, Link>) -> Vec<IfName> {
     let macs = row.into_iter().flat_map(|row| row.config.interfaces.iter().map(|interface| interface.mac));
     macs.filter_map(|mac| links.get(&mac)).map(|link| link.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: &str = r#"{"podCIDRs": [
+        {"pool": "default", "cidr": "10.0.0.16/28", "interface": "eni-0123456789abcdef0"},
+        {"pool": "default", "cidr": "10.0.0.32/28", "interface": "eni-0123456789abcdef0", "releasing": 7},
+        {"pool": "default", "cidr": "10.0.0.48/28", "interface": "eni-0123456789abcdef1"}],
+        "eni": {"instance": "i-0123456789abcdef0", "zone": "eu-central-1a", "generation": 7,
+            "vpcCIDRs": ["10.0.0.0/16"], "coolDownSeconds": 130, "interfaces": [
+            {"id": "eni-0123456789abcdef0", "mac": "0a:00:00:00:00:01", "deviceIndex": 0, "primary": "10.0.0.4"},
+            {"id": "eni-0123456789abcdef1", "mac": "0a:00:00:00:00:02", "deviceIndex": 1, "primary": "10.0.0.5"}]}}"#;
+
+    fn row() -> EniRow {
+        let spec = serde_json::from_str(OBJECT).expect("valid");
+        EniRow::of(&NodeConfig::new(&"a".parse().expect("valid"), spec)).expect("it has interfaces")
+    }
+
+    fn words_of(leased: &[&str], resting: &[&str]) -> (Vec<String>, usize, usize) {
+        let set = |all: &[&str]| all.iter().map(|addr| addr.parse().expect("valid")).collect();
+        let words = row().words(&set(leased), &set(resting));
+        let idle = words.idle.iter().map(ToString::to_string).collect();
+        (idle, words.released.len(), words.declined.len())
+    }
+
+    #[test]
+    fn a_block_that_is_wanted_back_is_released_when_its_last_address_rests_no_more() {
+        let all = || vec!["10.0.0.16/28".to_owned(), "10.0.0.48/28".to_owned()];
+        assert_eq!(words_of(&["10.0.0.33"], &[]), (all(), 0, 1));
+        assert_eq!(words_of(&[], &["10.0.0.33"]), (all(), 0, 0));
+        assert_eq!(words_of(&[], &[]), (all(), 1, 0));
+        assert_eq!(words_of(&["10.0.0.17"], &["10.0.0.63"]), (Vec::new(), 1, 0));
+    }
+
+    #[test]
+    fn addresses_are_leased_of_ready_interfaces_and_of_blocks_that_nobody_wants_back() {
+        let pool = "default".parse().expect("valid");
+        let ready: BTreeSet<EniId> = ["eni-0123456789abcdef0".parse().expect("valid")].into();
+        let lent: Vec<String> = row().lendable(&pool, &ready).iter().map(ToString::to_string).collect();
+        assert_eq!(lent, ["10.0.0.16/28"]);
+        assert!(row().lendable(&"other".parse().expect("valid"), &ready).is_empty());
+        assert_eq!(row().cool_down(), Some(Duration::from_secs(130)));
+    }
+
+    #[test]
+    fn the_source_stays_in_the_vpc_and_where_the_node_does_not_translate() {
+        let mut row = row();
+        let kept = |row: &EniRow| row.keep_source().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(kept(&row), ["10.0.0.0/16"]);
+        row.config.masquerade = false;
+        assert_eq!(kept(&row), ["10.0.0.0/16", "0.0.0.0/0", "::/0"]);
+        assert_eq!(row.outside(Outside::Node), Outside::External);
+    }
 }

@@ -17,13 +17,19 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What this node says about itself for one family of its pool.
-pub(crate) fn pool_usage(pool: &PoolName, family: Family, blocks: &[Prefix], usage: Usage) -> PoolUsage {
-    let own = blocks.iter().copied().filter(|prefix| prefix.family() == family);
+pub(crate) fn pool_usage(
+    pool: &PoolName,
+    family: Family,
+    blocks: &[Prefix],
+    idle: &[Prefix],
+    usage: Usage,
+) -> PoolUsage {
+    let of_family = |all: &[Prefix]| all.iter().copied().filter(|prefix| prefix.family() == family).collect();
     PoolUsage {
         pool: pool.clone(),
         family,
-        pod_cidrs: own.collect(),
-        idle: Vec::new(),
+        pod_cidrs: of_family(blocks),
+        idle: of_family(idle),
         capacity: usage.capacity,
         used: usage.held,
         cooling: usage.cooling + usage.kept,

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Readiness: whether ADD can be served, and if not, why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
-use rhumb_model::{Family, PodKey};
+use rhumb_ipam::State;
+use rhumb_model::{Family, PodKey, Timestamp};
 use rhumb_routing::host::Uplink;
 use tracing::info;
 
 use super::add::{families, refusal};
 use super::{Node, SHORT_FOR, wall_clock};
 use crate::desired::Desired;
-use crate::eni::EniRow;
+use crate::eni::{EniRow, Words};
 use crate::{bgp, publish};
 
 /// Why ADD cannot be served.
@@ -120,24 +121,41 @@ impl Node {
 
     fn state(&self, reasons: &[NotReady]) -> NodeStateStatus {
         let now = wall_clock();
-        let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
         let blocks = self.tables.blocks(&self.settings.node, &self.settings.pool);
+        let own = |family: &Family| blocks.iter().any(|block| block.family() == *family);
+        let published: Vec<Family> = Family::BOTH.into_iter().filter(own).collect();
+        let words = self.words(now);
         let usage = |family| {
-            publish::pool_usage(&self.settings.pool, family, &blocks, self.ledger.pool().usage(family, now))
+            let usage = self.ledger.pool().usage(family, now);
+            publish::pool_usage(&self.settings.pool, family, &blocks, &words.idle, usage)
         };
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let bgp = self.bgp_summary.clone();
         NodeStateStatus {
             addresses: self.node_addresses(),
-            pools: families(&ranges).into_iter().map(usage).collect(),
+            pools: published.into_iter().map(usage).collect(),
             conditions: [publish::ready_condition(&reasons)].into_iter().chain(bgp.conditions).collect(),
             bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             pending: self.pending_addresses(),
             observed_generation: self.tables.eni(&self.settings.node).map_or(0, EniRow::generation),
-            ..NodeStateStatus::default()
+            released: words.released,
+            declined: words.declined,
         }
+    }
+
+    /// What is answered about blocks of interfaces. It is said after [`Node::set_ranges`] took them out of the pool.
+    fn words(&self, now: Timestamp) -> Words {
+        let Some(row) = self.tables.eni(&self.settings.node) else { return Words::default() };
+        let (mut leased, mut resting) = (BTreeSet::new(), BTreeSet::new());
+        for (addr, state, _, _) in self.ledger.pool().entries(now) {
+            match state {
+                State::Held => leased.insert(addr),
+                State::Cooling { .. } | State::Kept { .. } => resting.insert(addr),
+            };
+        }
+        row.words(&leased, &resting)
     }
 
     /// How many attachments are short of an address: refused for want of one in the last minute, and not served since.

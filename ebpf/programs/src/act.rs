@@ -426,8 +426,10 @@ pub(crate) fn take_mark(skb: Skb) -> bool {
 /// Puts `mark` into these bits of the packet's firewall mark.
 #[inline(always)]
 pub(crate) fn set_firewall_mark(skb: Skb, mark: u32, bits: u32) {
-    // SAFETY: the kernel passes a valid context for as long as the program runs.
-    unsafe { (*skb.ctx).mark = (skb.mark() & !bits) | (mark & bits) };
+    let mark = (skb.mark() & !bits) | (mark & bits);
+    // SAFETY: the kernel passes a valid context for as long as the program runs. Volatile, as the compiler writes half of
+    // the word otherwise (6.18: "invalid bpf_context access off=10 size=2").
+    unsafe { (&raw mut (*skb.ctx).mark).write_volatile(mark) };
 }
 
 /// Takes off what the programs of another node left: between network namespaces of one machine, as where nodes are
