@@ -343,7 +343,8 @@ pub(crate) mod tests {
             vec![PortMapping { host_port: 8080, container_port: 80, protocol: Protocol::Tcp, host_ip: None }];
         let mut desired = Desired::default();
         let programs = programs(true);
-        desired.add_endpoint(&endpoint, around, Shared { addresses: &NODE, programs: &programs });
+        let shared = Shared { addresses: &NODE, programs: &programs, eni: Around::NONE };
+        desired.add_endpoint(&endpoint, around, shared);
         desired
     }
 
