@@ -92,6 +92,7 @@ impl Router {
             host_mac: MacAddr::new(HOST_A).expect("unicast"),
             chained: false,
             host_ports: false,
+            interface: None,
         }
     }
 
