@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rhumb_api::{BlockWord, EniConfig, EniInterface, NodeConfig, PodCidr};
+use rhumb_ipam::eni::agent::{self, Held, Share};
+use rhumb_ipam::eni::{EniBlock, Record, Word};
 use rhumb_model::{EniId, Family, IfName, MacAddr, PoolName, Prefix, Revision};
 use rhumb_routing::eni::{self, Input, Nic, Outside, Plan};
 use rhumb_routing::kernel::Link;
@@ -34,26 +36,28 @@ impl EniRow {
 
     /// Blocks of a pool from which addresses may be leased: of interfaces that are ready, and not wanted back.
     pub(crate) fn lendable(&self, pool: &PoolName, ready: &BTreeSet<EniId>) -> Vec<Prefix> {
-        let is_ready = |block: &PodCidr| block.interface.as_ref().is_some_and(|id| ready.contains(id));
-        let lent = self.blocks.iter().filter(|block| block.pool == *pool && block.releasing.is_none());
-        lent.filter(|block| is_ready(block)).map(|block| block.cidr).collect()
+        let nothing = BTreeSet::new();
+        let open = self.share(&Held { leased: &nothing, cooling: &nothing, ready }).open;
+        let of_pool = |cidr: &Prefix| self.blocks().any(|(name, block)| name == pool && block == *cidr);
+        open.into_iter().filter(of_pool).collect()
     }
 
-    /// What the agent answers about blocks, where these addresses are leased and those rest after a lease.
-    pub(crate) fn words(&self, leased: &BTreeSet<IpAddr>, resting: &BTreeSet<IpAddr>) -> Words {
-        let mut words = Words::default();
-        for block in &self.blocks {
-            let any = |of: &BTreeSet<IpAddr>| of.iter().any(|addr| block.cidr.contains(*addr));
-            let word = |generation| BlockWord { cidr: block.cidr, generation };
-            match (block.releasing, any(leased), any(resting)) {
-                (None, false, false) => words.idle.push(block.cidr),
-                (Some(number), false, false) => words.released.push(word(number)),
-                (Some(number), true, _) => words.declined.push(word(number)),
-                // It is in use, or rests for a moment only.
-                (None, _, _) | (Some(_), false, true) => {}
-            }
-        }
-        words
+    /// What the agent answers about the blocks.
+    pub(crate) fn share(&self, held: &Held<'_>) -> Share {
+        let block = |block: &PodCidr| {
+            Some(EniBlock {
+                cidr: block.cidr,
+                interface: block.interface.clone()?,
+                releasing: block.releasing,
+                unassigning: block.unassigning,
+            })
+        };
+        let record = Record {
+            generation: self.config.generation,
+            blocks: self.blocks.iter().filter_map(block).collect(),
+            interfaces: self.config.interfaces.iter().map(|interface| interface.id.clone()).collect(),
+        };
+        agent::share(&record, held)
     }
 
     /// Where the source of pods' packets stays: in the cloud's network; everywhere for a family that nobody translates, or
@@ -107,15 +111,9 @@ impl EniRow {
     }
 }
 
-/// What the agent answers about the blocks of its interfaces.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Words {
-    /// Blocks of which no address is leased or rests, and that nobody wants back.
-    pub(crate) idle: Vec<Prefix>,
-    /// Blocks that are wanted back and out of use; nothing is leased from a block that is wanted back, so it stays so.
-    pub(crate) released: Vec<BlockWord>,
-    /// Blocks that are wanted back and that pods have addresses of.
-    pub(crate) declined: Vec<BlockWord>,
+/// The agent's words as NodeState has them.
+pub(crate) fn words(words: &[Word]) -> Vec<BlockWord> {
+    words.iter().map(|word| BlockWord { cidr: word.cidr, generation: word.generation }).collect()
 }
 
 /// Options of the node for interfaces of the cloud.
@@ -248,20 +246,16 @@ mod tests {
         EniRow::of(&NodeConfig::new(&"a".parse().expect("valid"), spec)).expect("it has interfaces")
     }
 
-    fn words_of(leased: &[&str], resting: &[&str]) -> (Vec<String>, usize, usize) {
-        let set = |all: &[&str]| all.iter().map(|addr| addr.parse().expect("valid")).collect();
-        let words = row().words(&set(leased), &set(resting));
-        let idle = words.idle.iter().map(ToString::to_string).collect();
-        (idle, words.released.len(), words.declined.len())
-    }
-
     #[test]
-    fn a_block_that_is_wanted_back_is_released_when_its_last_address_rests_no_more() {
-        let all = || vec!["10.0.0.16/28".to_owned(), "10.0.0.48/28".to_owned()];
-        assert_eq!(words_of(&["10.0.0.33"], &[]), (all(), 0, 1));
-        assert_eq!(words_of(&[], &["10.0.0.33"]), (all(), 0, 0));
-        assert_eq!(words_of(&[], &[]), (all(), 1, 0));
-        assert_eq!(words_of(&["10.0.0.17"], &["10.0.0.63"]), (Vec::new(), 1, 0));
+    fn a_block_that_is_wanted_back_is_answered_with_its_number() {
+        let (leased, none) = (BTreeSet::from(["10.0.0.33".parse().expect("valid")]), BTreeSet::new());
+        let ready = BTreeSet::new();
+        let held = row().share(&Held { leased: &leased, cooling: &none, ready: &ready });
+        let free = row().share(&Held { leased: &none, cooling: &none, ready: &ready });
+        let word = BlockWord { cidr: "10.0.0.32/28".parse().expect("valid"), generation: 7 };
+        assert_eq!((words(&held.declined), words(&held.released)), (vec![word.clone()], vec![]));
+        assert_eq!((words(&free.declined), words(&free.released)), (vec![], vec![word]));
+        assert_eq!(free.observed, 7);
     }
 
     #[test]

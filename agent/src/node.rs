@@ -31,6 +31,7 @@ use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::warn;
 
 use crate::args::MetadataService;
 use crate::bgp;
@@ -383,6 +384,15 @@ impl Node {
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
+        if let Update::Put(config) = &update
+            && config.metadata.name.as_deref() == Some(self.settings.node.as_str())
+            && let (Some(known), Some(told)) = (self.tables.eni(&self.settings.node), &config.spec.eni)
+            && told.generation < known.generation()
+        {
+            let (told, known) = (told.generation, known.generation());
+            warn!(node = %self.settings.node, told, known, "an older NodeConfig is passed over");
+            return;
+        }
         fold(update, &mut self.tables.nodes, |config| {
             let routed = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
             NodeRow {

@@ -8,15 +8,15 @@ use std::time::Instant;
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
 use rhumb_ipam::State;
-use rhumb_model::{Family, PodKey, Timestamp};
+use rhumb_ipam::eni::agent::{Held, Share};
+use rhumb_model::{Family, PodKey, Prefix, Timestamp};
 use rhumb_routing::host::Uplink;
 use tracing::info;
 
 use super::add::{families, refusal};
 use super::{Node, SHORT_FOR, wall_clock};
 use crate::desired::Desired;
-use crate::eni::{EniRow, Words};
-use crate::{bgp, publish};
+use crate::{bgp, eni, publish};
 
 /// Why ADD cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,10 +124,11 @@ impl Node {
         let blocks = self.tables.blocks(&self.settings.node, &self.settings.pool);
         let own = |family: &Family| blocks.iter().any(|block| block.family() == *family);
         let published: Vec<Family> = Family::BOTH.into_iter().filter(own).collect();
-        let words = self.words(now);
+        let share = self.share(now);
+        let idle: Vec<Prefix> = share.idle.iter().copied().collect();
         let usage = |family| {
             let usage = self.ledger.pool().usage(family, now);
-            publish::pool_usage(&self.settings.pool, family, &blocks, &words.idle, usage)
+            publish::pool_usage(&self.settings.pool, family, &blocks, &idle, usage)
         };
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let bgp = self.bgp_summary.clone();
@@ -139,23 +140,23 @@ impl Node {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             pending: self.pending_addresses(),
-            observed_generation: self.tables.eni(&self.settings.node).map_or(0, EniRow::generation),
-            released: words.released,
-            declined: words.declined,
+            observed_generation: share.observed,
+            released: eni::words(&share.released),
+            declined: eni::words(&share.declined),
         }
     }
 
     /// What is answered about blocks of interfaces. It is said after [`Node::set_ranges`] took them out of the pool.
-    fn words(&self, now: Timestamp) -> Words {
-        let Some(row) = self.tables.eni(&self.settings.node) else { return Words::default() };
-        let (mut leased, mut resting) = (BTreeSet::new(), BTreeSet::new());
+    fn share(&self, now: Timestamp) -> Share {
+        let Some(row) = self.tables.eni(&self.settings.node) else { return Share::default() };
+        let (mut leased, mut cooling) = (BTreeSet::new(), BTreeSet::new());
         for (addr, state, _, _) in self.ledger.pool().entries(now) {
             match state {
                 State::Held => leased.insert(addr),
-                State::Cooling { .. } | State::Kept { .. } => resting.insert(addr),
+                State::Cooling { .. } | State::Kept { .. } => cooling.insert(addr),
             };
         }
-        row.words(&leased, &resting)
+        row.share(&Held { leased: &leased, cooling: &cooling, ready: &self.tables.ready_enis })
     }
 
     /// How many attachments are short of an address: refused for want of one in the last minute, and not served since.
