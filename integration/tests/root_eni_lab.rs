@@ -270,40 +270,6 @@ fn what_the_hosts_stack_translates_returns_by_the_interface_that_it_came_in_by()
 }
 
 #[test]
-fn a_block_that_is_wanted_back_is_declined_while_a_pod_has_it_and_released_after() {
-    let Ground { lab, mut pods } = ground("enirel", true).expect("a lab");
-    let node = lab.node(0);
-    let mut config = node_config(node, &interfaces(0), true, 2);
-    config["spec"]["eni"]["coolDownSeconds"] = json!(1);
-    // On the first interface: the pod's own address, and one that nobody has.
-    let blocks = config["spec"]["podCIDRs"].as_array_mut().expect("a list");
-    for block in blocks
-        .iter_mut()
-        .filter(|block| ["192.168.100.23/32", "192.168.100.24/32"].iter().any(|cidr| block["cidr"] == *cidr))
-    {
-        block["releasing"] = json!(2);
-    }
-    let said = |which: &str, cidr: &str| -> Result<bool> {
-        let state = lab.store().get("NodeState", "", &node.name)?.context("the agent spoke")?;
-        let words = state["status"][which].as_array().cloned().unwrap_or_default();
-        Ok(words.contains(&json!({"cidr": cidr, "generation": 2})))
-    };
-    let mut work = || -> Result<()> {
-        lab.store().apply(&config)?;
-        until("the free block is released", || said("released", "192.168.100.24/32"))?;
-        ensure!(said("declined", "192.168.100.23/32")?, "a pod has it");
-        let at =
-            pods.iter().position(|(number, index, _, _)| (*number, *index) == (0, 0)).context("a pod")?;
-        node.del_pod(pods.remove(at).3)?;
-        until("the pod's block is released", || said("released", "192.168.100.23/32"))?;
-        ensure!(!said("declined", "192.168.100.23/32")?, "one word for a block");
-        Ok(())
-    };
-    work().unwrap_or_else(|error| panic!("{error:#}"));
-    lab.close().expect("closed");
-}
-
-#[test]
 fn where_another_translates_pods_leave_by_their_own_interface_and_wiped_rules_come_back() {
     let Ground { lab, pods } = ground("eniext", false).expect("a lab");
     let vpc = Vpc::at(&lab);
