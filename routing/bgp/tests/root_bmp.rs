@@ -118,9 +118,9 @@ fn a_station_hears_of_sessions_routes_changes_numbers_and_ends() {
         Some(())
     });
     station.until("numbers", |heard| {
-        let stats = heard.iter().filter_map(|message| match &message.message_body {
-            BmpMessageBody::StatsReport(report) => Some(report),
-            _ => None,
+        let stats = heard.iter().filter_map(|message| {
+            let BmpMessageBody::StatsReport(report) = &message.message_body else { return None };
+            Some(report)
         });
         let mut counters = stats.flat_map(|report| &report.counters);
         let whole = |one: &bgpkit_parser::parser::bmp::messages::StatCounter| {
@@ -136,12 +136,10 @@ fn a_station_hears_of_sessions_routes_changes_numbers_and_ends() {
     });
     bird.child.kill();
     station.until("the end of the session", |heard| {
-        heard.iter().find_map(|message| match &message.message_body {
-            BmpMessageBody::PeerDownNotification(down) => {
-                assert_eq!(down.reason, PeerDownReason::RemoteSystemsClosedNoData);
-                Some(())
-            }
-            _ => None,
+        heard.iter().find_map(|message| {
+            let BmpMessageBody::PeerDownNotification(down) = &message.message_body else { return None };
+            assert_eq!(down.reason, PeerDownReason::RemoteSystemsClosedNoData);
+            Some(())
         })
     });
     speaker.child.terminate();

@@ -154,20 +154,6 @@ impl Lab {
         })
     }
 
-    /// Starts FRR's bgpd alone, without zebra.
-    pub(crate) fn frr(&self, config: &str) -> Frr {
-        let state = PathBuf::from("/var/run/frr").join(&self.prefix);
-        run(&["install", "-d", "-o", "frr", "-g", "frr", &state.display().to_string()]);
-        let file = self.path("bgpd.conf");
-        std::fs::write(&file, config).expect("written");
-        let mut command = self.command("a", "/usr/lib/frr/bgpd");
-        command.args(["-n", "-Z", "-N", &self.prefix, "-f"]).arg(&file);
-        let child = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()), "frr");
-        let frr = Frr { child, state };
-        until("FRR listens", || frr.state.join("bgpd.vty").exists().then_some(()));
-        frr
-    }
-
     /// Starts a program in one of the namespaces.
     pub(crate) fn start(&self, end: &str, program: &str, words: &[&str]) -> Process {
         let mut command = self.command(end, program);
@@ -251,18 +237,6 @@ impl Bird {
     /// Waits for a line of `birdc show protocols all tor`.
     pub(crate) fn until(&self, words: &str) {
         until(words, || self.say("show protocols all tor").contains(words).then_some(()));
-    }
-}
-
-pub(crate) struct Frr {
-    pub(crate) child: Process,
-    state: PathBuf,
-}
-
-impl Drop for Frr {
-    fn drop(&mut self) {
-        self.child.kill();
-        std::fs::remove_dir_all(&self.state).ok();
     }
 }
 
@@ -434,8 +408,13 @@ pub(crate) fn snapshot(peer: Peer) -> Snapshot {
 }
 
 /// Waits until there is something.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// The same for what may take longer.
+pub(crate) fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
