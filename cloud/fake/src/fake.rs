@@ -263,3 +263,6 @@ impl Fake {
         self.invariants.disclaim_all(instance);
     }
 }
+
+#[cfg(test)]
+mod tests;

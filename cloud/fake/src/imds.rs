@@ -243,3 +243,6 @@ fn lines(items: impl Iterator<Item = impl std::fmt::Display>) -> Option<String> 
     let text = items.map(|item| item.to_string()).collect::<Vec<_>>().join("\n");
     (!text.is_empty()).then_some(text)
 }
+
+#[cfg(test)]
+mod tests;

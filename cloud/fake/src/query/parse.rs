@@ -315,3 +315,210 @@ fn launch(form: &Form) -> Result<Launch, Refusal> {
         token: form.text("ClientToken").map(str::to_owned),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rhumb_model::Timestamp;
+
+    use super::*;
+    use crate::query::{failure, success};
+    use crate::settings::Settings;
+    use crate::state::{NewSubnet, NewVpc, World};
+
+    fn read(text: &str) -> Result<Call, Refusal> {
+        parse(&Form::parse(text).expect("a form"))
+    }
+
+    fn code(text: &str) -> String {
+        read(&format!("Version=2016-11-15&{text}")).expect_err("refused").code.into_owned()
+    }
+
+    #[test]
+    fn a_request_must_be_of_this_service_and_whole() {
+        assert_eq!(read("Version=2016-11-15").expect_err("refused").code, "MissingAction");
+        assert_eq!(
+            read("Action=DescribeVpcs&Version=2015-01-01").expect_err("refused").code,
+            "InvalidAction"
+        );
+        assert_eq!(code("Action=DescribeMoon"), "InvalidAction");
+        assert_eq!(code("Action=DeleteNetworkInterface"), "MissingParameter");
+        assert_eq!(
+            code("Action=DeleteNetworkInterface&NetworkInterfaceId=x"),
+            "InvalidNetworkInterfaceId.Malformed"
+        );
+        assert_eq!(code("Action=DescribeSubnets&SubnetId.1=eni-1"), "InvalidSubnetID.Malformed");
+        assert_eq!(code("Action=DescribeSubnets&MaxResults=many"), "InvalidParameterValue");
+    }
+
+    #[test]
+    fn counts_and_lists_exclude_each_other() {
+        let assign = "Action=AssignPrivateIpAddresses&NetworkInterfaceId=eni-1";
+        assert_eq!(
+            code(&format!("{assign}&Ipv4PrefixCount=1&Ipv4Prefix.1=10.0.0.16/28")),
+            "InvalidParameterCombination"
+        );
+        assert_eq!(code(&format!("{assign}&Ipv4Prefix.1=10.0.0.17/28")), "InvalidParameterValue");
+        let modify = "Action=ModifyNetworkInterfaceAttribute&NetworkInterfaceId=eni-1";
+        assert_eq!(
+            code(&format!("{modify}&SourceDestCheck.Value=true&Description.Value=x")),
+            "InvalidParameterCombination"
+        );
+        let create = "Action=CreateNetworkInterface&SubnetId=subnet-1";
+        assert_eq!(
+            code(&format!("{create}&SecondaryPrivateIpAddressCount=1&Ipv4PrefixCount=1")),
+            "InvalidParameterCombination"
+        );
+    }
+
+    fn world() -> World {
+        let mut world = World::new(Settings::at_once(), Timestamp(0));
+        let vpc = "vpc-1".parse().expect("valid");
+        let cidrs = vec!["10.0.0.0/16".parse().expect("valid")];
+        world
+            .create_vpc(NewVpc {
+                id: Some("vpc-1".parse().expect("valid")),
+                cidrs,
+                cidrs_v6: Vec::new(),
+                tags: Tags::new(),
+            })
+            .expect("a VPC");
+        let new = NewSubnet {
+            id: Some("subnet-1".parse().expect("valid")),
+            vpc,
+            zone: "eu-central-1a".parse().expect("valid"),
+            cidr: "10.0.0.0/26".parse().expect("valid"),
+            cidr_v6: None,
+            tags: Tags::new(),
+        };
+        world.create_subnet(new).expect("a subnet");
+        world
+    }
+
+    const ACTIONS: &[&str] = &[
+        "RunInstances",
+        "TerminateInstances",
+        "DescribeInstances",
+        "DescribeInstanceTypes",
+        "DescribeSubnets",
+        "DescribeVpcs",
+        "DescribeSecurityGroups",
+        "GetSecurityGroupsForVpc",
+        "DescribeRouteTables",
+        "DescribeAvailabilityZones",
+        "DescribeTags",
+        "CreateTags",
+        "DeleteTags",
+        "CreateNetworkInterface",
+        "DeleteNetworkInterface",
+        "DescribeNetworkInterfaces",
+        "AttachNetworkInterface",
+        "DetachNetworkInterface",
+        "ModifyNetworkInterfaceAttribute",
+        "AssignPrivateIpAddresses",
+        "UnassignPrivateIpAddresses",
+        "AssignIpv6Addresses",
+        "UnassignIpv6Addresses",
+        "CreateSubnetCidrReservation",
+        "DeleteSubnetCidrReservation",
+        "GetSubnetCidrReservations",
+    ];
+
+    const NAMES: &[&str] = &[
+        "SubnetId",
+        "SubnetId.1",
+        "VpcId",
+        "VpcId.1",
+        "InstanceId",
+        "InstanceId.1",
+        "NetworkInterfaceId",
+        "NetworkInterfaceId.1",
+        "AttachmentId",
+        "DeviceIndex",
+        "NetworkCardIndex",
+        "PrivateIpAddress",
+        "PrivateIpAddress.1",
+        "Ipv4Prefix.1",
+        "Ipv4PrefixCount",
+        "Ipv6AddressCount",
+        "SecondaryPrivateIpAddressCount",
+        "AllowReassignment",
+        "Filter.1.Name",
+        "Filter.1.Value.1",
+        "MaxResults",
+        "NextToken",
+        "MaxCount",
+        "ImageId",
+        "InstanceType",
+        "ResourceId.1",
+        "Tag.1.Key",
+        "Tag.1.Value",
+        "Cidr",
+        "ReservationType",
+        "ClientToken",
+        "DryRun",
+        "Attachment.AttachmentId",
+        "Attachment.DeleteOnTermination",
+        "SourceDestCheck.Value",
+        "SecurityGroupId.1",
+        "GroupId.1",
+        "InstanceType.1",
+    ];
+
+    const VALUES: &[&str] = &[
+        "",
+        "0",
+        "1",
+        "3",
+        "5",
+        "100",
+        "65535",
+        "-1",
+        "true",
+        "false",
+        "x",
+        "*",
+        "vpc-1",
+        "subnet-1",
+        "eni-1",
+        "i-1",
+        "sg-1",
+        "rtb-1",
+        "10.0.0.9",
+        "10.0.0.16/28",
+        "10.0.0.32/27",
+        "fd00::1",
+        "m5.large",
+        "prefix",
+        "explicit",
+        "status",
+        "tag:a",
+        "attachment.instance-id",
+        "%C3%A4%26",
+        "7a",
+    ];
+
+    fn pick(from: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
+        prop::sample::select(from)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_is_answered_in_xml(
+            requests in prop::collection::vec((pick(ACTIONS), prop::collection::vec((pick(NAMES), pick(VALUES)), 0..8)), 1..12),
+        ) {
+            let mut world = world();
+            for (action, parameters) in requests {
+                let mut text = format!("Version=2016-11-15&Action={action}");
+                parameters.iter().for_each(|(name, value)| text += &format!("&{name}={value}"));
+                let call = read(&text);
+                let reply = match call.and_then(|call| world.answer(&call)) {
+                    Ok(answer) => success(&world, action, &answer, "id"),
+                    Err(refusal) => failure(&refusal, "id"),
+                };
+                prop_assert!(reply.ends_with("Response>"), "{}", reply);
+                prop_assert_eq!(world.audit(), Ok(()), "{}", text);
+            }
+        }
+    }
+}

@@ -18,6 +18,9 @@ impl World {
         let Some(limits) = self.kinds.get(&launch.kind) else {
             return Err(Refusal::value(format!("Invalid value '{}' for InstanceType.", launch.kind)));
         };
+        if launch.count == 0 {
+            return Err(Refusal::value("Value (0) for parameter maxCount is invalid."));
+        }
         let (prefixes, slots) = (limits.prefixes, limits.clone());
         let wants = &launch.wants;
         if !(prefixes || wants.prefixes.is_empty() && wants.prefixes_v6.is_empty()) {

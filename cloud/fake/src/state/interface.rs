@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Interfaces and their addresses: create, delete, assign, unassign, modify, tag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -189,7 +189,9 @@ impl World {
     fn reassign(&mut self, eni: &Arc<Eni>, addresses: &[Ipv4Addr]) -> Result<Answer, Refusal> {
         let holds =
             |other: &Eni, address: &Ipv4Addr| other.primary == *address || other.addresses.contains(address);
-        let new: Vec<Ipv4Addr> = addresses.iter().filter(|address| !holds(eni, address)).copied().collect();
+        let new: BTreeSet<Ipv4Addr> =
+            addresses.iter().filter(|address| !holds(eni, address)).copied().collect();
+        let new: Vec<Ipv4Addr> = new.into_iter().collect();
         let mut from: BTreeMap<EniId, Vec<Ipv4Addr>> = BTreeMap::new();
         for other in self.interfaces().filter(|other| other.subnet == eni.subnet && other.id != eni.id) {
             for address in new.iter().filter(|address| holds(other, address)) {
