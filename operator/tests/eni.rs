@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rhumb_api::{DirStore, NodeConfig, ObjectKey, Store};
 use rhumb_cloud_fake::server::{Handle, Listen, Pace, Servers};
 use rhumb_cloud_fake::{Action as Call, Fake, Fault, Launch, NewSubnet, NewVpc, Rule, Settings, Span};
-use rhumb_model::{Eni, InstanceId, NodeName, Prefix, Timestamp, VpcId, Zone};
+use rhumb_model::{Eni, InstanceId, NodeName, Prefix, SubnetId, Timestamp, VpcId, Zone};
 
 const CLUSTER: &str = "test";
 /// Everything that is waited for happens within this time, or the test fails.
@@ -21,6 +21,7 @@ struct Cluster {
     servers: Servers,
     dir: tempfile::TempDir,
     store: DirStore,
+    subnet: SubnetId,
     instance: InstanceId,
     operator: Option<Child>,
 }
@@ -52,7 +53,7 @@ impl Cluster {
             tags: Default::default(),
         };
         let subnet = fake.world_mut().create_subnet(new).expect("made");
-        let launch = Launch::new("m5.large", subnet);
+        let launch = Launch::new("m5.large", subnet.clone());
         fake.world_mut().answer(&Call::RunInstances(launch).into()).expect("launched");
         let instance = fake.world().instances().next().expect("launched").id.clone();
         let servers = Servers::start(Handle::new(fake), Listen::loopback()).await.expect("listening");
@@ -68,7 +69,7 @@ impl Cluster {
         );
         std::fs::write(dir.path().join("store/objects.yaml"), objects).expect("written");
         let store = DirStore::open(dir.path().join("store")).await.expect("opened");
-        Self { servers, dir, store, instance, operator: None }
+        Self { servers, dir, store, subnet, instance, operator: None }
     }
 
     fn path(&self, part: &str) -> std::path::PathBuf {
@@ -223,4 +224,22 @@ async fn a_lost_reply_is_followed_by_a_look_and_not_by_another_interface() {
     cluster.check().await;
     assert_eq!(cluster.calls("CreateNetworkInterface"), 1);
     assert_eq!(cluster.calls("AssignPrivateIpAddresses"), 1);
+}
+
+#[tokio::test]
+async fn a_full_subnet_is_named_in_the_nodes_config_with_what_would_help() {
+    let mut cluster = Cluster::new().await;
+    let subnet = cluster.subnet.clone();
+    cluster.servers.handle().with(|fake, _| fake.world_mut().fill(&subnet, 4).expect("there"));
+    cluster.start();
+    let waiting = |config: Option<&NodeConfig>| config?.spec.eni.as_ref()?.waiting.clone();
+    let mut said = None;
+    cluster
+        .until("the reason is told", |_, config| {
+            said = waiting(config);
+            said.as_ref().is_some_and(|waiting| waiting.code == "SubnetExhausted")
+        })
+        .await;
+    let message = said.expect("told").message;
+    assert!(message.contains(subnet.as_str()) || message.contains("subnet"), "{message}");
 }

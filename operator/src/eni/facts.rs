@@ -32,7 +32,7 @@ fn instance(row: &NodeRow, state: Option<&NodeState>) -> Option<InstanceId> {
 }
 
 /// For what EC2 is to be looked at.
-pub(crate) fn scope(objects: &Objects) -> Scope {
+pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
     let chosen = chosen(objects);
     let instances = chosen.iter().filter_map(|(name, (row, _))| instance(row, objects.state(name)));
     let prefixes = |pool: &ENIPool| pool.spec.mode == EniMode::Prefixes;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
-use rhumb_ipam::eni::{Reservation, ReservationKind, View};
+use rhumb_ipam::eni::{Reservation, ReservationKind, TAG_CLUSTER, View};
 use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetId, Timestamp, VpcId};
 
 /// Describes keep pods waiting as much as what they are for.
@@ -27,6 +27,8 @@ pub(crate) struct Look {
 /// For what EC2 is looked at.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scope {
+    /// The value of the tag by which interfaces of this cluster are known.
+    pub(crate) cluster: String,
     /// The instances of the nodes in question.
     pub(crate) instances: BTreeSet<InstanceId>,
     /// Whether reservations matter: some pool uses prefixes.
@@ -41,7 +43,15 @@ impl Look {
     pub(crate) async fn again<P: Provider>(&self, provider: &P, scope: &Scope) -> Result<Self, CloudError> {
         let at = Timestamp::from(SystemTime::now());
         let instances = self.find_instances(provider, scope).await?;
-        let vpcs: BTreeSet<VpcId> = instances.values().filter_map(|instance| instance.vpc.clone()).collect();
+        let mut vpcs: BTreeSet<VpcId> =
+            instances.values().filter_map(|instance| instance.vpc.clone()).collect();
+        // Also without nodes, or with none left: what they left over is to be found.
+        vpcs.extend(self.vpcs.keys().cloned());
+        if vpcs.is_empty() {
+            let tags = BTreeMap::from([(TAG_CLUSTER.to_owned(), scope.cluster.clone())]);
+            let ours = provider.enis(PRIORITY, &EniFilter { tags, ..EniFilter::default() }).await?;
+            vpcs.extend(ours.into_iter().map(|eni| eni.vpc));
+        }
         if vpcs.is_empty() {
             return Ok(Self { view: View { at, ..View::default() }, instances, ..Self::default() });
         }

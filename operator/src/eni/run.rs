@@ -149,7 +149,7 @@ impl<P: Provider> Run<P> {
         if !self.objects.synced() {
             return later;
         }
-        let scope = facts::scope(&self.objects);
+        let scope = facts::scope(&self.objects, &self.settings.cluster);
         // A node that is new is looked for at once; one that EC2 did not show, with the others.
         if !scope.instances.is_subset(&self.asked) {
             self.look_soon();
@@ -159,10 +159,7 @@ impl<P: Provider> Run<P> {
             self.looked = Instant::now();
             self.asked.clone_from(&scope.instances);
             let (provider, before) = (Arc::clone(&self.provider), self.look.clone());
-            // Nobody to look for: nothing is asked.
-            if !scope.instances.is_empty() || !before.instances.is_empty() {
-                self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
-            }
+            self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
         }
         let next_look = if self.looking.is_some() { later } else { self.look_at };
         if self.look.view.at == Timestamp(0) {
