@@ -75,12 +75,13 @@ pub(crate) fn instance(instance: &types::Instance) -> Option<Instance> {
         zone: read(instance.placement()?.availability_zone())?,
         vpc: read(instance.vpc_id()),
         subnet: read(instance.subnet_id()),
-        state: match state? {
-            types::InstanceStateName::Running => InstanceState::Running,
-            types::InstanceStateName::ShuttingDown => InstanceState::ShuttingDown,
-            types::InstanceStateName::Terminated => InstanceState::Terminated,
-            types::InstanceStateName::Stopping => InstanceState::Stopping,
-            types::InstanceStateName::Stopped => InstanceState::Stopped,
+        // By text: a state that is newer than this code is one that the instance passes through.
+        state: match state?.as_str() {
+            "running" => InstanceState::Running,
+            "shutting-down" => InstanceState::ShuttingDown,
+            "terminated" => InstanceState::Terminated,
+            "stopping" => InstanceState::Stopping,
+            "stopped" => InstanceState::Stopped,
             _ => InstanceState::Pending,
         },
         tags: tags(instance.tags()),
@@ -154,9 +155,10 @@ pub(crate) fn reservation(reservation: &types::SubnetCidrReservation) -> Option<
         id: read(reservation.subnet_cidr_reservation_id())?,
         subnet: read(reservation.subnet_id())?,
         cidr: read(reservation.cidr())?,
-        kind: match reservation.reservation_type()? {
-            types::SubnetCidrReservationType::Prefix => ReservationKind::Prefix,
-            _ => ReservationKind::Explicit,
+        kind: if *reservation.reservation_type()? == types::SubnetCidrReservationType::Prefix {
+            ReservationKind::Prefix
+        } else {
+            ReservationKind::Explicit
         },
     })
 }

@@ -36,7 +36,7 @@ where
         SdkError::DispatchFailure(_) => CloudError::unanswered(action, CloudError::CONNECTION, all()),
         SdkError::ResponseError(_) => CloudError::unanswered(action, CloudError::ANSWER, all()),
         // Everything else fails before there is anything to send.
-        _ => CloudError::unsent(action, NOT_MADE, all()),
+        SdkError::ConstructionFailure(_) | _ => CloudError::unsent(action, NOT_MADE, all()),
     }
 }
 

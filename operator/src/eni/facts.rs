@@ -36,7 +36,11 @@ pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
     let chosen = chosen(objects);
     let instances = chosen.iter().filter_map(|(name, (row, _))| instance(row, objects.state(name)));
     let prefixes = |pool: &ENIPool| pool.spec.mode == EniMode::Prefixes;
-    Scope { instances: instances.collect(), prefixes: chosen.values().any(|(_, pool)| prefixes(pool)) }
+    Scope {
+        cluster: cluster.to_owned(),
+        instances: instances.collect(),
+        prefixes: chosen.values().any(|(_, pool)| prefixes(pool)),
+    }
 }
 
 /// What the plan stands on. Nodes whose instance EC2 did not show are not in it: they are left as they are.
