@@ -6,14 +6,16 @@
 
 mod ground;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use ground::frame::{Frame, UDP, checksum, icmp6, ip};
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
     Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Ran, Reason, Remote,
-    RemotePrefix, TUNNEL_MAC, Targets, Trial, TunnelLink,
+    RemotePrefix, TUNNEL_MAC, Targets, Transport, Trial, TunnelLink, Wish, boot_clock,
 };
 use rhumb_model::{MacAddr, Target as _};
 
@@ -110,6 +112,20 @@ impl Node {
         }
     }
 
+    /// As `new`, and the node knows its own addresses outside; both families of pods are behind `far`.
+    fn wrapping(far: &str) -> Self {
+        let mut node = Self::new();
+        let (v4, v6) = (NODE.0.parse().expect("an address"), NODE.1.parse().expect("an address"));
+        let link = TunnelLink { port: PORT, v4: Some(v4), v6: Some(v6) };
+        block_on(node.targets.tunnel_links.put(&IfIndex(node.tunnel), &link)).expect("put");
+        for prefix in ["10.2.0.0/24", "fd00:2::/64"] {
+            let remote =
+                Remote { tunnel: Some(address(far)), mtu: MTU, keep_source: true, ..Remote::default() };
+            node.remote(prefix, remote);
+        }
+        node
+    }
+
     fn remote(&mut self, prefix: &str, remote: Remote) {
         let key = RemotePrefix(prefix.parse().expect("a prefix"));
         block_on(self.targets.ipcache.put(&key, &remote)).expect("put");
@@ -202,6 +218,153 @@ fn a_packet_for_pods_behind_the_tunnel_enters_it_with_one_hop_less() {
             assert_eq!((reason, ran.code), (Reason::ForwardedTunnel, Code::Redirect));
             assert_eq!(ran.packet, frame.macs(TUNNEL_MAC, SENDER).hops(63).bytes());
         }
+    }
+}
+
+/// Length of what is written around a packet.
+const OUTSIDE: usize = 50;
+
+/// Takes a wrapped packet apart: number, service and sending port of the outer packet, and the frame inside.
+fn unwrapped(packet: &[u8]) -> (u16, u8, u16, &[u8]) {
+    let pair = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    assert_eq!((&packet[..6], &packet[6..12], pair(12)), (&TUNNEL_MAC[..], &SENDER[..], 0x0800));
+    let (outer, rest) = packet[14..].split_at(20);
+    assert_eq!((outer[0], usize::from(pair(16))), (0x45, packet.len() - 14));
+    // It may be cut up, has 64 hops, is UDP, and its checksum is right.
+    assert_eq!((&outer[6..10], checksum(outer)), (&[0, 0, 64, 17][..], 0));
+    assert_eq!(outer[12..], [[192, 0, 2, 1], [198, 51, 100, 2]].concat());
+    assert_eq!((pair(36), usize::from(pair(38)), pair(40)), (PORT, packet.len() - 34, 0));
+    assert_eq!(rest[8..16], [8, 0, 0, 0, 0, 0, 0, 0]);
+    (pair(18), outer[1], pair(34), &rest[16..])
+}
+
+#[test]
+fn a_packet_whose_outer_way_is_known_is_wrapped_on_the_spot() {
+    let node = Node::wrapping(FAR_NODE.0);
+    let (mut numbers, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for (src, dst) in both(POD, FAR) {
+        for port in 1_000..1_020 {
+            for frame in [Frame::udp(src, dst, (port, 53)), Frame::tcp(src, dst, (port, 80))] {
+                let frame = frame.macs(HOST_MAC, POD_MAC);
+                let mut seen = BTreeSet::new();
+                // Found out, and kept for a moment.
+                for _ in 0..3 {
+                    let (reason, ran) = node.send(&frame.bytes());
+                    assert_eq!((reason, ran.code), (Reason::ForwardedTunnel, Code::Redirect));
+                    let (number, service, port, inside) = unwrapped(&ran.packet);
+                    assert_eq!(
+                        (service, inside),
+                        (0, &frame.clone().macs(TUNNEL_MAC, SENDER).hops(63).bytes()[..])
+                    );
+                    assert!((32_768..60_999).contains(&port), "{port}");
+                    numbers.insert(number);
+                    seen.insert(port);
+                }
+                assert_eq!(seen.len(), 1, "a flow has one port: {seen:?}");
+                ports.extend(seen);
+            }
+        }
+    }
+    assert!(ports.len() > 60, "{} ports of 80 flows", ports.len());
+    assert!(numbers.len() > 200, "{} numbers of 240 packets", numbers.len());
+}
+
+#[test]
+fn congestion_marks_are_told_outside_and_nothing_else_of_the_class_is() {
+    let node = Node::wrapping(FAR_NODE.0);
+    for (class, outside) in [(0xb8, 0), (1, 1), (2, 2), (0xbb, 2)] {
+        for (src, dst) in both(POD, FAR) {
+            let mut packet = Frame::udp(src, dst, (7, 53)).macs(HOST_MAC, POD_MAC).bytes();
+            if src.contains(':') {
+                packet[14] |= class >> 4;
+                packet[15] |= class << 4;
+            } else {
+                packet[15] = class;
+                packet[24..26].copy_from_slice(&[0, 0]);
+                let sum = checksum(&packet[14..34]).to_be_bytes();
+                packet[24..26].copy_from_slice(&sum);
+            }
+            for _ in 0..2 {
+                let (_, ran) = node.send(&packet);
+                let (_, service, _, inside) = unwrapped(&ran.packet);
+                assert_eq!((service, &inside[14..16]), (outside, &packet[14..16]));
+            }
+        }
+    }
+}
+
+/// Whether the device of the tunnel gets the packet, as it always did, or whether it is wrapped at once.
+fn takes_the_device(node: &Node, dst: &str) -> bool {
+    let src = if dst.contains(':') { POD.1 } else { POD.0 };
+    let frame = Frame::udp(src, dst, (1000, 53)).macs(HOST_MAC, POD_MAC);
+    let (reason, ran) = node.send(&frame.bytes());
+    assert_eq!((reason, ran.code), (Reason::ForwardedTunnel, Code::Redirect));
+    let inside = frame.macs(TUNNEL_MAC, SENDER).hops(63).bytes();
+    assert_eq!(ran.packet[ran.packet.len() - inside.len()..], inside);
+    match ran.packet.len() - inside.len() {
+        0 => true,
+        OUTSIDE => false,
+        other => panic!("{other} bytes more"),
+    }
+}
+
+#[test]
+fn what_has_no_known_way_outside_is_left_to_the_tunnels_device() {
+    for words in [
+        "neighbour del 192.0.2.254 dev wire",
+        "route replace unreachable 198.51.100.0/24",
+        "route replace 198.51.100.0/24 via inet6 2001:db8::fe dev wire",
+        "route replace 198.51.100.0/24 via 192.0.2.254 mtu lock 80",
+        "rule add iif lo to 198.51.100.2 prohibit",
+    ] {
+        let node = Node::wrapping(FAR_NODE.0);
+        assert!(!takes_the_device(&node, FAR.0), "{words}");
+        node.namespace.ip(words);
+        for dst in [FAR.0, FAR.1] {
+            let begun = Instant::now();
+            // The moment in which the flow's last packet went otherwise has to end.
+            while !takes_the_device(&node, dst) {
+                assert!(begun.elapsed() < Duration::from_secs(2), "{words}");
+            }
+        }
+    }
+    let node = Node::wrapping(FAR_NODE.1);
+    assert!(takes_the_device(&node, FAR.0) && takes_the_device(&node, FAR.1), "over IPv6");
+    let node = Node::wrapping(FAR_NODE.0);
+    node.namespace.sysctl("net/ipv4/ip_forward", "0");
+    assert!(takes_the_device(&node, FAR.1), "the node forwards nothing");
+}
+
+#[test]
+fn a_narrow_way_outside_takes_what_fits_at_once_and_the_device_the_rest() {
+    let node = Node::wrapping(FAR_NODE.0);
+    node.namespace.ip("link set wire mtu 1340");
+    for (src, dst) in both(POD, FAR) {
+        let headers = if src.contains(':') { 40 + 20 } else { 20 + 20 };
+        for (length, outside) in [(1290, OUTSIDE), (1291, 0), (usize::from(MTU), 0)] {
+            let packet = large(Frame::tcp(src, dst, (length as u16, 80)), length - headers).bytes();
+            for _ in 0..2 {
+                let (reason, ran) = node.send(&packet);
+                assert_eq!((reason, ran.packet.len()), (Reason::ForwardedTunnel, packet.len() + outside));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrapped_packet_is_told_of_as_the_pod_sent_it() {
+    let node = Node::wrapping(FAR_NODE.0);
+    let mut events = node.ground.datapath().events().expect("opened");
+    for (src, dst) in both(POD, FAR) {
+        let wish = Wish { addrs: vec![address(dst)], reason: Some(Reason::ForwardedTunnel) };
+        let until = boot_clock() + Duration::from_secs(60);
+        events.watch(Some(&wish), until).expect("written");
+        let frame = Frame::tcp(src, dst, (1000, 80)).macs(HOST_MAC, POD_MAC).bytes();
+        assert_eq!(node.send(&frame).1.packet.len(), frame.len() + OUTSIDE);
+        let event = events.next().expect("told");
+        assert_eq!(event.addrs, Some((address(src), address(dst))));
+        assert_eq!(event.transport, Some(Transport::Tcp { ports: (1000, 80), flags: 0x10 }));
+        assert_eq!(event.length as usize, frame.len());
     }
 }
 

@@ -160,10 +160,12 @@ fn pods_reach_each_other_through_the_tunnel() {
         for side in [one, two] {
             assert!(side.count(Hook::FromPod, Reason::ForwardedTunnel) > 100);
             assert!(side.count(Hook::FromTunnel, Reason::ForwardedLocal) > 100);
-            assert_eq!(
-                side.count(Hook::ToTunnel, Reason::TunnelKeyed),
-                side.count(Hook::FromPod, Reason::ForwardedTunnel)
-            );
+            let by_device = side.count(Hook::ToTunnel, Reason::TunnelKeyed);
+            match underlay {
+                // Until the neighbour is known.
+                Underlay::V4 => assert!(by_device < 10, "{by_device}"),
+                Underlay::V6 => assert_eq!(by_device, side.count(Hook::FromPod, Reason::ForwardedTunnel)),
+            }
             assert_eq!(side.count(Hook::FromTunnel, Reason::TunnelSource), 0);
         }
     }

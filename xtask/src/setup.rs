@@ -49,7 +49,7 @@ const LLVM: Packages = Packages {
 
 const LAB: Packages = Packages {
     part: Part::Lab,
-    names: &["iproute2", "util-linux", "bpftool", "iptables", "containernetworking-plugins"],
+    names: &["iproute2", "util-linux", "bpftool", "iptables", "ethtool", "containernetworking-plugins"],
     why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside",
 };
 

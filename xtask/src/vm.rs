@@ -70,6 +70,12 @@ const CHECKS: &[Check] = &[
         whole: "",
     },
     Check {
+        name: "root_tunnel_traffic",
+        package: Some("rhumb-ebpf"),
+        short: "pods_reach_each_other_through_the_tunnel",
+        whole: "",
+    },
+    Check {
         name: "root_filters",
         package: Some("rhumb-routing"),
         short: "a_program_sees_packets_of_its_hook_alone what_ours_leaves_to_the_next",

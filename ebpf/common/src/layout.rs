@@ -286,8 +286,8 @@ impl Ct {
 pub struct NextHop {
     /// The moment and the epoch in which that was said ([`Epoch`]): it is good for no other.
     pub at: u64,
-    /// [`NextHop::LOCAL`], [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], with [`NextHop::KEEP_SOURCE`] or
-    /// [`NextHop::SHAPED`]; 0 when nothing was said.
+    /// [`NextHop::LOCAL`], [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], with [`NextHop::KEEP_SOURCE`],
+    /// [`NextHop::SHAPED`] or [`NextHop::OUTER`]; 0 when nothing was said.
     pub kind: u8,
     /// Traffic class of the packet that it was said for: rules may ask for it.
     pub class: u8,
@@ -296,7 +296,7 @@ pub struct NextHop {
     /// Interface that the packets come by, in host order: by another one they may not come at all.
     pub from: u32,
     /// The first twelve bytes of a frame to the pod or neighbour, then the interface in host order; or the outer
-    /// destination.
+    /// destination, with [`NextHop::OUTER`] IPv4's alone, then the outer packet's gateway, zero, and the interface.
     pub to: [u32; 4],
 }
 
@@ -313,6 +313,8 @@ impl NextHop {
     pub const LOCAL: u8 = 8;
     /// A queue limits the rate of the pod.
     pub const SHAPED: u8 = 16;
+    /// Into the tunnel, past its device: the way of the outer packet is known.
+    pub const OUTER: u8 = 32;
 
     /// To a pod of this node.
     #[inline(always)]

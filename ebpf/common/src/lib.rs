@@ -21,6 +21,7 @@ mod neighbour;
 mod reason;
 mod route;
 mod transport;
+pub mod vxlan;
 
 pub use bytes::{Bytes, ethernet};
 pub use checksum::fold;

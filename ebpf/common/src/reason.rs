@@ -84,7 +84,7 @@ reasons! {
     49 HostSent Next "host_sent" "Left the node, and not from a pod of it."
     50 NoAddress Next "no_address" "Left the node with the pod's address, as the uplink has none of the family."
     53 Encapsulated Next "encapsulated" "Routed into the tunnel by the host's stack; sent to the node of the receiver."
-    54 TunnelKeyed Next "tunnel_keyed" "On its way into the tunnel by a program, which said where to."
+    54 TunnelKeyed Next "tunnel_keyed" "On its way into the tunnel's device by a program, which said where to; others were wrapped by the program itself."
     55 HostTranslated Next "host_translated" "Sent by the node itself, with another port: a pod's flow to the same place has its own."
     56 HostReturn Next "host_return" "Answer to a flow of the node that is kept apart from those of pods; its port translated back if it left with another."
 

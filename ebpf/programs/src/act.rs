@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The only writers: what changes a packet or sends it somewhere.
 
-use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key as TunnelKey};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{
+    BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX,
+    bpf_redir_neigh as Neighbour, bpf_tunnel_key as TunnelKey,
+};
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_set_tunnel_key,
-    bpf_skb_store_bytes,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use rhumb_ebpf_common::ethernet::HEADER;
 use rhumb_ebpf_common::icmp_error::{self, Addressee};
 use rhumb_ebpf_common::layout::{self, Address, Config, Endpoint};
+use rhumb_ebpf_common::vxlan::{self, Outer};
 use rhumb_ebpf_common::{Bytes as _, Family, Ip, Ports, Quote, Reason, V4, V6};
 
 use crate::call::{Calls, given};
@@ -26,11 +32,24 @@ const TUNNEL: [u32; 3] = layout::ethernet(layout::TUNNEL_MAC, layout::TUNNEL_SEN
 /// Hops that the outer packet may take.
 const OUTER_HOPS: u8 = 64;
 
+/// The room that a packet is wrapped in: the kernel then knows where the packet inside begins, and network cards cut up
+/// segments and sum as they do for its own devices.
+///
+/// The inner link's header is the Ethernet header alone: what is before it, back to the UDP header, is the tunnel's own
+/// (`skb_udp_tunnel_segment`, `vxlan_features_check`).
+const ROOM: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
+    | (HEADER as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+
 const PSEUDO_HEADER: u64 = 0x10;
 const MANGLED_ZERO: u64 = 0x20;
 /// From kernel 6.16 on; without it a checksum over the whole packet that the device gave goes wrong for IPv6.
 const IPV6: u64 = 0x80;
 const V4_CHECKSUM: usize = HEADER + 10;
+/// All headers of a wrapped packet down to the IP header inside.
+const WRAPPED: usize = HEADER + vxlan::ROOM as usize;
 
 /// A family whose packets can take one more hop.
 pub(crate) trait Hop: Family + Calls {
@@ -224,12 +243,50 @@ pub(crate) fn set_tunnel_key(skb: Skb, to: &Address, config: &Config, identity: 
     done(unsafe { bpf_skb_set_tunnel_key(skb.ctx, &raw mut key, size, u64::from(flags)) })
 }
 
-/// Sends a packet that has its tunnel key into the tunnel.
+/// Counts the hop into the tunnel, and writes the addresses that packets in it have.
 #[inline(always)]
-pub(crate) fn enter_tunnel<F: Hop>(skb: Skb, head: Head, ifindex: u32) -> Result<Reason, Reason> {
-    forward::<F>(skb, head, TUNNEL)?;
+pub(crate) fn forward_tunnel<F: Hop>(skb: Skb, head: Head) -> Result<(), Reason> {
+    forward::<F>(skb, head, TUNNEL)
+}
+
+/// Sends a packet that has its tunnel key into the tunnel's device.
+#[inline(always)]
+pub(crate) fn enter_tunnel(skb: Skb, ifindex: u32) {
     redirect(skb, ifindex, REDIRECTED_KEEP);
-    Ok(Reason::ForwardedTunnel)
+}
+
+/// Writes the outer headers around a packet; false when the kernel has no room for them, and the packet is what it was.
+///
+/// The outer Ethernet addresses are written by whoever sends the packet out. There is no sum of the device over the whole
+/// packet that would change: none is left on what a pod's stack sends, nor on what it forwards (`skb_forward_csum`).
+#[inline(always)]
+pub(crate) fn wrap(skb: Skb, outer: &Outer) -> Result<bool, Reason> {
+    // SAFETY: a helper call on the program's own context.
+    if unsafe { bpf_skb_adjust_room(skb.ctx, vxlan::ROOM as i32, BPF_ADJ_ROOM_MAC, ROOM) } != 0 {
+        return Ok(false);
+    }
+    let head = skb.head(WRAPPED)?;
+    if head.data + WRAPPED > head.end {
+        return Err(Reason::RewriteFailed);
+    }
+    let pairs = (head.data + vxlan::AT) as *mut u16;
+    for (at, pair) in vxlan::headers(outer).into_iter().enumerate() {
+        // SAFETY: the headers end where the check right above ends; the verifier checks again.
+        unsafe { pairs.wrapping_add(at).write(pair) };
+    }
+    Ok(true)
+}
+
+/// Sends a wrapped packet out of an interface, to the neighbour with this IPv4 address.
+#[inline(always)]
+pub(crate) fn send_wrapped(skb: Skb, ifindex: u32, gateway: u32) {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
+    neighbour.nh_family = u32::from(V4::AF);
+    neighbour.__bindgen_anon_1.ipv4_nh = gateway;
+    set_mark(skb, REDIRECTED_KEEP);
+    // SAFETY: the parameters are on our stack and as long as said; the kernel checks the interface.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size_of_val(&neighbour) as i32, 0) };
 }
 
 /// Writes the addresses that packets in the tunnel have.

@@ -37,7 +37,8 @@ fn ip<F: Hop>(skb: Skb) -> Option<Reason> {
     }
     let (key, side) = CtKey::new::<F>(ip.src, ip.dst, &ports);
     let flow = lookup::ct(&key)?;
-    let NextHop { kind, class, mtu, to, .. } = *lookup::next(flow, side, lookup::moment(), skb.ifindex())?;
+    let next = *lookup::next(flow, side, lookup::moment(), skb.ifindex())?;
+    let NextHop { kind, class, mtu, to, .. } = next;
     if kind & (NextHop::LOCAL | NextHop::DIRECT | NextHop::TUNNEL) == 0 {
         return None;
     }
@@ -58,7 +59,7 @@ fn ip<F: Hop>(skb: Skb) -> Option<Reason> {
     } else if kind & NextHop::DIRECT != 0 {
         act::send::<F>(skb, head, [a, b, c], ifindex, remote::mark(kind))
     } else {
-        return Some(tunnel::again::<F>(skb, head, lookup::link(skb.ifindex())?, &to));
+        return Some(tunnel::again::<F>(skb, head, lookup::link(skb.ifindex())?, &next));
     };
     Some(either(exit))
 }

@@ -9,8 +9,9 @@ use aya_ebpf::bindings::{
     bpf_tunnel_key as TunnelKey,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_loop,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_get_tunnel_key, bpf_skc_lookup_tcp,
+    bpf_fib_lookup, bpf_get_hash_recalc, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
+    bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_get_tunnel_key,
+    bpf_skc_lookup_tcp,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -23,6 +24,7 @@ use rhumb_ebpf_common::layout::{
     PrefixKey, Remote, UPLINKS, Uplink,
 };
 use rhumb_ebpf_common::nat::{Probe, probes};
+use rhumb_ebpf_common::vxlan::source_port;
 use rhumb_ebpf_common::{
     Bytes as _, Direction, Family, Fib, Ip, Ports, Reason, TCP, UDP, V4, ethernet, segment_length,
 };
@@ -74,6 +76,8 @@ static mut EPOCH: Epoch = Epoch { number: 0, shift: 0 };
 const IF_ABSENT: u64 = 1;
 /// `BPF_EXIST`.
 const IF_PRESENT: u64 = 2;
+/// Index of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 /// `BPF_F_CURRENT_NETNS`.
 const OWN_NAMESPACE: u64 = u64::MAX;
 
@@ -136,6 +140,8 @@ pub(crate) struct Scratch {
     pub(crate) key: NatKey,
     /// Whose the mapping is to be.
     pub(crate) nat: Nat,
+    /// How many packets this CPU put into the tunnel, as far as they need numbers.
+    numbered: u32,
 }
 
 /// The place of this CPU for what is put together.
@@ -152,6 +158,27 @@ pub(crate) fn replace_ct(key: &CtKey, flow: &Ct) {
     if CT_TABLE.insert(key, flow, IF_PRESENT).is_err() {
         put_ct(key, flow);
     }
+}
+
+/// How far apart CPUs begin to number packets: the golden section of all numbers, which leaves each the most room.
+const APART: u32 = 40_503;
+
+/// A number for a packet that may be cut up on its way, and for as many after it as it is a segment of.
+#[inline(always)]
+pub(crate) fn number(segments: u32) -> u16 {
+    let Some(scratch) = scratch() else { return 0 };
+    let number = scratch.numbered;
+    scratch.numbered = number.wrapping_add(if segments == 0 { 1 } else { segments });
+    // SAFETY: a helper call without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    number.wrapping_add(cpu.wrapping_mul(APART)) as u16
+}
+
+/// A number that the packets of a flow have in common.
+#[inline(always)]
+pub(crate) fn hash(skb: Skb) -> u32 {
+    // SAFETY: a helper call on the program's own context.
+    unsafe { bpf_get_hash_recalc(skb.ctx) }
 }
 
 /// Remembers a flow; when the table cannot take it, the flow does without.
@@ -526,6 +553,14 @@ impl Route {
         layout::ethernet(self.params.dmac, self.params.smac)
     }
 
+    /// The next hop if it has an IPv4 address, its bytes in wire order.
+    #[inline(always)]
+    pub(crate) fn gateway_v4(&self) -> Option<u32> {
+        // SAFETY: every bit pattern is valid for either member of the union.
+        let gateway = unsafe { self.params.__bindgen_anon_4.ipv4_dst };
+        (self.params.family == V4::AF).then_some(gateway)
+    }
+
     /// The next hop, which may be of the other family than the packet.
     #[inline(always)]
     pub(crate) fn neighbour(&self) -> Neighbour {
@@ -554,6 +589,26 @@ pub(crate) fn route<F: Family>(skb: Skb, ip: &Ip<F>, route: &mut Route) -> Fib {
         params.__bindgen_anon_3.ipv6_src = F::key(ip.src);
         params.__bindgen_anon_4.ipv6_dst = F::key(ip.dst);
     }
+    let size = size_of::<FibParams>() as i32;
+    // SAFETY: the parameters are on our stack and as long as said.
+    let code = unsafe { bpf_fib_lookup(skb.ctx.cast(), params, size, 0) };
+    Fib::from_code(code)
+}
+
+/// Asks the host's own rules and routes where a packet of `length` bytes goes that this node sends to the tunnel of another.
+#[inline(always)]
+pub(crate) fn outer_route(skb: Skb, config: &Config, dst: u32, length: u16, route: &mut Route) -> Fib {
+    let params = &mut route.params;
+    params.family = V4::AF;
+    params.l4_protocol = UDP;
+    // What a node sends itself has the loopback interface as the one that it came by: rules may ask for it.
+    params.ifindex = LOOPBACK;
+    params.__bindgen_anon_1.tot_len = length;
+    // Where there is more than one way, ports choose.
+    params.sport = source_port(hash(skb)).to_be();
+    params.dport = u16::from_ne_bytes(config.tunnel_port);
+    params.__bindgen_anon_3.ipv4_src = config.outer_v4;
+    params.__bindgen_anon_4.ipv4_dst = dst;
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the parameters are on our stack and as long as said.
     let code = unsafe { bpf_fib_lookup(skb.ctx.cast(), params, size, 0) };

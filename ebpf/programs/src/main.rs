@@ -10,7 +10,8 @@
 //!              │   └───────── host stack ◄───────┴──────┤            │
 //!              │                   └──────► to_tunnel   ├──► tunnel ─┴─ from_tunnel
 //!              ├── ipcache ──► redirect ──► to_tunnel ──┘
-//!              └── route lookup ──► redirect ──► to_wire ──► uplink
+//!              │        └── route lookup ──► wrap ──┐
+//!              └── route lookup ──► redirect ───────┴──► to_wire ──► uplink
 //! ```
 //! Each program parses once, looks up, asks `rhumb-ebpf-common` for the decision, and only then writes. A packet that
 //! is left to the stack undecided is byte for byte the one that came.

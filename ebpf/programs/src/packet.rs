@@ -63,6 +63,10 @@ impl Skb {
         gso_size
     );
     field!(
+        /// How many packets a segment that the device is to cut up becomes, as far as that was counted.
+        gso_segs
+    );
+    field!(
         /// The index that traffic control carries from one hook to the next.
         tc_index
     );
@@ -136,6 +140,20 @@ impl Bytes for Skb {
         }
         // SAFETY: the helper filled the whole buffer.
         Some(unsafe { words.assume_init() })
+    }
+}
+
+/// What begins `at` bytes into the packet, read as a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Inside {
+    pub(crate) skb: Skb,
+    pub(crate) at: u32,
+}
+
+impl Bytes for Inside {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.skb.read(self.at as usize + offset)
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn again<F: Hop>(skb: Skb, head: Head, ip: &Ip<F>, link: &Link, next:
         return None;
     }
     if next.kind & NextHop::TUNNEL != 0 {
-        return Some(tunnel::again::<F>(skb, head, link, &next.to));
+        return Some(tunnel::again::<F>(skb, head, link, next));
     }
     let [a, b, c, ifindex] = next.to;
     Some(either(act::send::<F>(skb, head, [a, b, c], ifindex, mark(next.kind))))

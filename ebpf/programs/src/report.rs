@@ -6,7 +6,7 @@ use rhumb_ebpf_common::event::{Event, Rate};
 use rhumb_ebpf_common::{Direction, Reason, Verdict};
 
 use crate::lookup;
-use crate::packet::Skb;
+use crate::packet::{Inside, Skb};
 
 /// Tells of a dropped packet, or of another one that somebody watches for.
 #[inline(always)]
@@ -36,7 +36,9 @@ pub extern "C" fn report(ctx: *mut __sk_buff, numbers: u32, bytes: u32) -> u32 {
     let mut event = Event::new(now, reason, direction, verdict);
     event.length = bytes;
     event.ifindex = skb.ifindex();
-    event.look(&skb);
+    // What was wrapped is told as the pod sent it.
+    let wrapped = reason == Reason::ForwardedTunnel as u8;
+    event.look(&Inside { skb, at: if wrapped { skb.len() - bytes } else { 0 } });
     if !dropped && (!watch.concerns(&event) || !limit.take(Rate::TRACES, now)) {
         return 0;
     }

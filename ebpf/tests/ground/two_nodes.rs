@@ -10,6 +10,7 @@ use rhumb_ebpf::{
     TUNNEL_MAC, Targets, TunnelLink,
 };
 use rhumb_model::{IfName, MacAddr, Prefix, Target as _};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, RecvFlags, SocketType, eth, recv, socket};
 
 use super::{Ground, Namespace};
@@ -206,6 +207,9 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// How much memory a capture may take: a stream is read when it is over.
+const ROOM: usize = 64 << 20;
+
 /// Sees every frame of a namespace from when it was opened.
 pub(crate) struct Capture(OwnedFd);
 
@@ -220,17 +224,27 @@ pub(crate) struct Outer {
 
 impl Capture {
     pub(crate) fn open(namespace: &Namespace) -> Self {
-        Self(namespace.inside(|| {
+        let socket = namespace.inside(|| {
             socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL)).expect("root may capture")
-        }))
+        });
+        set_socket_recv_buffer_size_force(&socket, ROOM).expect("root may take memory");
+        Self(socket)
+    }
+
+    /// The frames so far.
+    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 17];
+        let mut seen = Vec::new();
+        while let Ok((length, _)) = recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+            seen.push(buffer[..length].to_vec());
+        }
+        seen
     }
 
     /// The IP packets so far, as far as they have ports.
     pub(crate) fn packets(&self) -> Vec<Outer> {
-        let mut buffer = vec![0; 1 << 17];
         let mut seen = Vec::new();
-        while let Ok((length, _)) = recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
-            let frame = &buffer[..length];
+        for frame in self.frames() {
             let (v6, protocol, at) = match frame[12..14] {
                 [8, 0] => (false, frame[23], 34),
                 [0x86, 0xdd] => (true, frame[20], 54),
@@ -240,7 +254,7 @@ impl Capture {
             if !matches!(protocol, 0 | 58) {
                 let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
                 let ports = (port(at), port(at + 2));
-                seen.push(Outer { v6, udp: protocol == 17, ports, length: length - 14 });
+                seen.push(Outer { v6, udp: protocol == 17, ports, length: frame.len() - 14 });
             }
         }
         seen

@@ -110,7 +110,7 @@ pub fn path(only: Option<Part>) -> Result<Report> {
             if !rules && only.is_none() {
                 let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
                 let price = Price { nothing: &nothing, twin: &twin, lab, ours };
-                let way = ["from_pod", "to_tunnel", "to_wire", "from_wire", "from_tunnel"];
+                let way = ["from_pod", "to_wire", "from_wire", "from_tunnel"];
                 price.add(&mut report, ("VXLAN", 2), &way, None)?;
             }
         }

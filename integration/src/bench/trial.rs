@@ -3,7 +3,7 @@
 //! nothing costs there.
 //!
 //! An established packet is run 250 times at a time, the mean taken: caches are warm. A new flow, and a packet that is
-//! translated, can be run once only: the kernel's own reading of the clock is in both figures and cancels, but caches are
+//! translated or wrapped, can be run once only: the kernel's own reading of the clock is in both figures and cancels, but caches are
 //! as the system call leaves them. What our hooks tell each other, and what a tunnel says of a packet, a small program
 //! writes before it goes on with the one in question; its cost is taken off too.
 
@@ -37,6 +37,15 @@ enum Prelude {
     Mark(u32),
     /// The sender of the outer packet.
     Tunnel([u8; 4]),
+}
+
+/// How often an established packet can be run.
+#[derive(Debug, Clone, Copy)]
+enum Repeat {
+    /// Again and again, for one hop each.
+    Often,
+    /// Once, as it is another one afterwards.
+    Once,
 }
 
 /// A program behind its prelude, and one that does nothing behind the same.
@@ -133,11 +142,12 @@ impl Trials<'_> {
             let from_pod = |to, port| Source { mac: pod.mac, from: near, to, port };
             for (what, to) in [("same node", beside), ("across nodes", far)] {
                 let name = format!("from_pod, {what}, {family}");
-                self.pair(report, &name, ("from_pod", Prelude::Nothing), &pod, from_pod(to, 80))?;
+                let program = ("from_pod", Prelude::Nothing);
+                self.pair(report, &name, program, &pod, from_pod(to, 80), Repeat::Often)?;
             }
             let arriving = Source { mac: uplink.mac, from: far, to: near, port: 81 };
             let name = format!("from_wire, {family}");
-            self.pair(report, &name, ("from_wire", Prelude::Nothing), &uplink, arriving)?;
+            self.pair(report, &name, ("from_wire", Prelude::Nothing), &uplink, arriving, Repeat::Often)?;
             let kept = Bench::new(self.node, "to_wire", Prelude::Mark(MARK_KEEP))?;
             let packet = Frame { source: from_pod(far, 80), sender: 1 }.bytes();
             let samples = self.inside(|| kept.established(&packet, uplink.index))?;
@@ -154,12 +164,12 @@ impl Trials<'_> {
             let (pod, tunnel) = (self.interface(near)?, self.link("rhumb_vxlan")?);
             let leaving = Source { mac: pod.mac, from: near, to: far, port: 80 };
             let arriving = Source { mac: tunnel.mac, from: far, to: near, port: 82 };
-            for (what, program, link, source) in [
-                ("from_pod, VXLAN", ("from_pod", Prelude::Nothing), &pod, leaving),
-                ("to_tunnel", ("to_tunnel", Prelude::Mark(MARK_KEEP)), &tunnel, leaving),
-                ("from_tunnel", ("from_tunnel", Prelude::Tunnel(peer)), &tunnel, arriving),
+            for (what, program, link, source, repeat) in [
+                ("from_pod, VXLAN", ("from_pod", Prelude::Nothing), &pod, leaving, Repeat::Once),
+                ("to_tunnel", ("to_tunnel", Prelude::Mark(MARK_KEEP)), &tunnel, leaving, Repeat::Often),
+                ("from_tunnel", ("from_tunnel", Prelude::Tunnel(peer)), &tunnel, arriving, Repeat::Often),
             ] {
-                self.pair(report, &format!("{what}, {family}"), program, link, source)?;
+                self.pair(report, &format!("{what}, {family}"), program, link, source, repeat)?;
             }
         }
         Ok(())
@@ -173,10 +183,14 @@ impl Trials<'_> {
         (program, prelude): (&str, Prelude),
         link: &Link,
         source: Source,
+        repeat: Repeat,
     ) -> Result<()> {
         let bench = Bench::new(self.node, program, prelude)?;
         let packet = Frame { source, sender: 1 }.bytes();
-        let samples = self.inside(|| bench.established(&packet, link.index))?;
+        let samples = self.inside(|| match repeat {
+            Repeat::Often => bench.established(&packet, link.index),
+            Repeat::Once => bench.once(link.index, |_| Ok(packet.clone())),
+        })?;
         tell(report, &format!("{name}, established"), &samples);
         let opening = |n| Ok(Frame { source, sender: 1_024 + n }.opening());
         let samples = self.inside(|| bench.once(link.index, opening))?;
