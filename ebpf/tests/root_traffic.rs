@@ -76,23 +76,12 @@ impl Cluster {
 
     fn attach(&mut self, ifname: &str, hook: Hook) {
         if !has_tcx() {
-            return self.filter(ifname, hook);
+            return self.ground.filter(&self.node, ifname, hook);
         }
         let key = AttachPoint { ifname: IfName::new(ifname).expect("a name"), hook };
         let value = Attached { ifindex: self.node.ifindex(ifname) };
         let attachments = &mut self.targets.attachments;
         self.node.inside(|| block_on(attachments.put(&key, &value)).expect("attached"));
-    }
-
-    /// Attaches as it is done on kernels without tcx.
-    fn filter(&self, ifname: &str, hook: Hook) {
-        let side = if matches!(hook, Hook::ToPod | Hook::ToWire) { "egress" } else { "ingress" };
-        let program = self.ground.pin(hook);
-        if !self.node.succeeds(&format!("tc qdisc add dev {ifname} clsact")) {
-            assert!(self.node.run("tc", &["qdisc", "show", "dev", ifname]).contains("clsact"));
-        }
-        let filter = format!("filter add dev {ifname} {side} bpf direct-action object-pinned {program}");
-        self.node.run("tc", &filter.split(' ').collect::<Vec<_>>());
     }
 
     fn pod(&mut self, pod: &Pod, with: impl Fn(&mut PodLink)) {

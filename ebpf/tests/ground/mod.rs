@@ -132,6 +132,20 @@ impl Ground {
         format!("{}/v{VERSION}/programs/{hook}", self.config.bpffs.display())
     }
 
+    /// Attaches a program in a namespace as it is done on kernels without tcx.
+    pub(crate) fn filter(&self, node: &Namespace, ifname: &str, hook: Hook) {
+        let side = match hook {
+            Hook::ToPod | Hook::ToWire | Hook::ToTunnel => "egress",
+            Hook::FromPod | Hook::FromWire | Hook::FromTunnel => "ingress",
+        };
+        if !node.succeeds(&format!("tc qdisc add dev {ifname} clsact")) {
+            assert!(node.run("tc", &["qdisc", "show", "dev", ifname]).contains("clsact"));
+        }
+        let program = self.pin(hook);
+        let filter = format!("filter add dev {ifname} {side} bpf direct-action object-pinned {program}");
+        node.run("tc", &filter.split(' ').collect::<Vec<_>>());
+    }
+
     /// Removes every entry of a map.
     pub(crate) fn forget(&self, map: &str) {
         let pin = self.config.bpffs.join(format!("v{VERSION}/maps")).join(map);

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use futures::executor::block_on;
 use rhumb_ebpf::{
     AttachPoint, Attached, Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Reason, Remote, RemotePrefix,
-    TUNNEL_MAC, Targets, TunnelLink,
+    TUNNEL_MAC, Targets, TunnelLink, has_tcx,
 };
 use rhumb_model::{IfName, MacAddr, Prefix, Target as _};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
@@ -135,6 +135,9 @@ impl Side {
     }
 
     fn attach(&mut self, ifname: &str, hook: Hook) {
+        if !has_tcx() {
+            return self.ground.filter(&self.node, ifname, hook);
+        }
         let key = AttachPoint { ifname: IfName::new(ifname).expect("a name"), hook };
         let value = Attached { ifindex: self.node.ifindex(ifname) };
         let attachments = &mut self.targets.attachments;
