@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Benches: every figure beside a peer's of the same run, or beside its budget; missed aims are told like met ones.
 
+mod bgp;
 mod bpf;
 mod cost;
 mod frame;
@@ -11,6 +12,7 @@ mod traffic;
 mod trial;
 mod twin;
 
+pub use bgp::bgp;
 pub use path::{Part, path};
 pub use pods::pods;
 pub use report::{Aim, Measure, Report, median, percentile};

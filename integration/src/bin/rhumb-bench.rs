@@ -44,6 +44,8 @@ enum Bench {
     Pods,
     /// TCP between pods beside plain veth pairs and kernel routing.
     Path,
+    /// The BGP speaker beside BIRD, FRR, GoBGP and OpenBGPD.
+    Bgp,
 }
 
 fn main() -> Result<()> {
@@ -51,6 +53,7 @@ fn main() -> Result<()> {
     let report = match bench {
         Bench::Pods => bench::pods()?,
         Bench::Path => bench::path(only.map(Only::part))?,
+        Bench::Bgp => bench::bgp()?,
     };
     report.tell(Paint::of_stdout(), &mut stdout().lock())
 }
