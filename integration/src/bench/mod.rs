@@ -4,6 +4,7 @@
 mod bgp;
 mod bpf;
 mod cost;
+mod eni;
 mod frame;
 mod path;
 mod pods;
@@ -13,6 +14,7 @@ mod trial;
 mod twin;
 
 pub use bgp::bgp;
+pub use eni::eni;
 pub use path::{Part, path};
 pub use pods::pods;
 pub use report::{Aim, Measure, Report, median, percentile};

@@ -46,6 +46,8 @@ enum Bench {
     Path,
     /// The BGP speaker beside BIRD, FRR, GoBGP and OpenBGPD.
     Bgp,
+    /// Addresses of the VPC for all pods of a cluster, in a simulation beside models of two other networks.
+    Eni,
 }
 
 fn main() -> Result<()> {
@@ -54,6 +56,7 @@ fn main() -> Result<()> {
         Bench::Pods => bench::pods()?,
         Bench::Path => bench::path(only.map(Only::part))?,
         Bench::Bgp => bench::bgp()?,
+        Bench::Eni => bench::eni()?,
     };
     report.tell(Paint::of_stdout(), &mut stdout().lock())
 }

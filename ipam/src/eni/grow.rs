@@ -132,7 +132,8 @@ impl Growth<'_> {
         for eni in &self.fleet.loose {
             let on_its_way =
                 self.node.record.blocks.iter().any(|block| block.interface == eni.id && block.unassigning);
-            if on_its_way || (left == 0 && !(wants_v6 && !eni.prefixes_v6.is_empty())) {
+            let has_the_80 = wants_v6 && !eni.prefixes_v6.is_empty();
+            if on_its_way || (left == 0 && !has_the_80) {
                 continue;
             }
             left = left.saturating_sub(blocks(eni).map(size_v4).sum());
@@ -156,17 +157,14 @@ impl Growth<'_> {
 
     /// Places that no interface has, and to which none is on its way.
     fn free_places(&self) -> Vec<(u8, u8)> {
-        let attaching: BTreeSet<(u8, u8)> = self
-            .memory
-            .flying
-            .values()
-            .filter_map(|action| match action {
-                Action::Attach { instance, card, device_index, .. } if *instance == self.node.instance.id => {
-                    Some((*card, *device_index))
-                }
-                _ => None,
-            })
-            .collect();
+        let mut attaching = BTreeSet::new();
+        for action in self.memory.flying.values() {
+            if let Action::Attach { instance, card, device_index, .. } = action
+                && *instance == self.node.instance.id
+            {
+                attaching.insert((*card, *device_index));
+            }
+        }
         let taken = |place: &(u8, u8)| self.fleet.places.contains(place) || attaching.contains(place);
         let room =
             usize::from(self.shape.interfaces).saturating_sub(self.fleet.places.len() + attaching.len());

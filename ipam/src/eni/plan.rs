@@ -19,7 +19,7 @@ use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Planne
 /// come first, then those below their minimum, then what is to be ready, then what is given back.
 pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
     memory.hear(inputs, now);
-    let mut plan = Plan { wake_at: memory.trouble.ends(), ..Plan::default() };
+    let mut plan = Plan { wake_at: memory.trouble.ends(now), ..Plan::default() };
     let mut excess = BTreeSet::new();
     let mut cluster = Cluster {
         inputs,
@@ -34,7 +34,7 @@ pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
         if next.excess {
             excess.insert(name.clone());
         }
-        plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at).min();
+        plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at.filter(|at| *at > now)).min();
         plan.nodes.insert(name.clone(), planned);
     }
     sweep::garbage(inputs, memory, now, &mut plan.actions);

@@ -24,7 +24,7 @@ impl Unit {
     }
 
     /// Its length in bits as a prefix.
-    pub fn len(self) -> u8 {
+    pub fn prefix_len(self) -> u8 {
         match self {
             Unit::Address => 32,
             Unit::Prefix => 28,

@@ -288,13 +288,12 @@ impl State {
         let (action, _) = self.calls.remove(number);
         let mut reply = Reply::Done;
         if end != End::Nothing {
-            match &action {
-                Action::Assign { addresses: Addresses::These(blocks), .. } => {
-                    self.ec2.extend(blocks);
-                    reply = Reply::Assigned(blocks.clone());
-                }
-                Action::Unassign { blocks, .. } => self.ec2.retain(|block| !blocks.contains(block)),
-                other => panic!("{other:?}: no such call here"),
+            let blocks = moved(&action);
+            if let Action::Unassign { .. } = &action {
+                self.ec2.retain(|block| !blocks.contains(block));
+            } else {
+                self.ec2.extend(&blocks);
+                reply = Reply::Assigned(blocks);
             }
             self.past.insert(self.ec2.clone());
         }
@@ -385,16 +384,7 @@ impl State {
             |it: &[Word]| it.iter().map(|word| (word.cidr.last(), top - word.generation)).collect::<Vec<_>>();
         let report =
             |it: &Report| (top - it.observed, it.idle.clone(), words(&it.released), words(&it.declined));
-        let call = |it: &Action| {
-            (
-                it.call(),
-                match it {
-                    Action::Assign { addresses: Addresses::These(blocks), .. }
-                    | Action::Unassign { blocks, .. } => blocks.clone(),
-                    other => panic!("{other:?}: no such call here"),
-                },
-            )
-        };
+        let call = |it: &Action| (it.call(), moved(it));
         put(&(&self.ec2, &self.past, &self.leased, self.crashes));
         put(&self.calls.iter().map(|(action, since)| (call(action), self.tick - since)).collect::<Vec<_>>());
         put(&self.configs.iter().map(record).collect::<Vec<_>>());
@@ -408,15 +398,27 @@ impl State {
             put(&memory.unsure.values().map(|at| at.since(self.now()).as_secs()).collect::<Vec<_>>());
             let absent = memory.absent.iter().map(|((_, block), at)| (block.last(), age(*at)));
             put(&absent.collect::<Vec<_>>());
-            let effect = |(at, effect): &(Timestamp, Effect)| match effect {
-                Effect::Assigned { blocks, .. } => (age(*at), true, blocks.clone()),
-                Effect::Unassigned { blocks, .. } => (age(*at), false, blocks.clone()),
-                other => panic!("{other:?}: no such call here"),
+            let effect = |(at, effect): &(Timestamp, Effect)| {
+                if let Effect::Assigned { blocks, .. } | Effect::Unassigned { blocks, .. } = effect {
+                    (age(*at), matches!(effect, Effect::Assigned { .. }), blocks.clone())
+                } else {
+                    panic!("{effect:?}: no such call here")
+                }
             };
             put(&memory.effects.iter().map(effect).collect::<Vec<_>>());
         }
         key
     }
+}
+
+/// The blocks that a call gives or takes.
+fn moved(action: &Action) -> Vec<Prefix> {
+    if let Action::Assign { addresses: Addresses::These(blocks), .. } | Action::Unassign { blocks, .. } =
+        action
+    {
+        return blocks.clone();
+    }
+    panic!("{action:?}: no such call here")
 }
 
 fn keep<T>(versions: &mut Vec<T>, newest: T) {

@@ -148,7 +148,7 @@ impl Case<'_> {
                     continue;
                 }
                 // From the end, so that what stays is together.
-                mine.sort_by(|a, b| b.cidr.cmp(&a.cidr));
+                mine.sort_by_key(|block| std::cmp::Reverse(block.cidr));
                 for block in mine {
                     if idle(block) && fits(block, excess) {
                         block.releasing = Some(number);

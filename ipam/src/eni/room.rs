@@ -195,7 +195,7 @@ impl Room {
     fn pick_whole(&mut self, place: usize, count: u32, picked: &mut Vec<Prefix>) {
         if picked.len() < usize::try_from(count).unwrap_or(usize::MAX) {
             self.taken[place] = u16::MAX;
-            picked.push(Prefix::containing(IpAddr::V4(self.addr(place, 0)), Unit::Prefix.len()));
+            picked.push(Prefix::containing(IpAddr::V4(self.addr(place, 0)), Unit::Prefix.prefix_len()));
         }
     }
 

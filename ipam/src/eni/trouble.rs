@@ -146,11 +146,11 @@ impl Trouble {
     }
 
     /// When something of this ends, at the earliest.
-    pub(super) fn ends(&self) -> Option<Timestamp> {
+    pub(super) fn ends(&self, now: Timestamp) -> Option<Timestamp> {
         let subnets = self.short.values().chain(self.blind.values()).copied();
         let calls = self.refused.values().map(|(until, _)| *until).chain(self.quota.iter().map(|(u, _)| *u));
-        let nodes = self.nodes.values().map(|node| node.until).filter(|until| *until > Timestamp(0));
-        subnets.chain(calls).chain(nodes).chain(self.silent()).min()
+        let nodes = self.nodes.values().map(|node| node.until);
+        subnets.chain(calls).chain(nodes).chain(self.silent()).filter(|at| *at > now).min()
     }
 }
 

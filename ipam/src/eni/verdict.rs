@@ -14,7 +14,7 @@ pub struct Plan {
     pub actions: Vec<Planned>,
     /// What each node's NodeConfig is to say.
     pub nodes: BTreeMap<NodeName, NodePlan>,
-    /// When time alone changes something, at the earliest.
+    /// When time alone changes something, at the earliest; always later than the plan.
     pub wake_at: Option<Timestamp>,
 }
 

@@ -40,8 +40,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "rhumb-operator",
         &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-aws", "rhumb-cloud-fake"],
     ),
-    // It starts the programs as a user would, and links none of them.
-    ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-cloud-fake"]),
+    // It starts the programs as a user would, and links none of them; the pure plan it runs on a virtual clock.
+    ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-ipam", "rhumb-cloud-fake"]),
     ("xtask", &[]),
 ];
 

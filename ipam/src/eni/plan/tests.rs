@@ -565,7 +565,9 @@ fn while_ec2_is_silent_one_call_at_a_time_asks_and_then_all_go_on() {
     let mut calls = 0;
     for _ in 0..600 {
         world.pass(Duration::from_secs(1));
-        for action in world.actions() {
+        let plan = world.plan();
+        assert!(plan.wake_at.is_none_or(|at| at > world.now), "a plan that wakes at once never sleeps");
+        for action in plan.actions.into_iter().map(|planned| planned.action) {
             calls += 1;
             world.memory.start(&action, world.now);
             world.memory.finish(&action, &Err(Fault::Unavailable), world.now);

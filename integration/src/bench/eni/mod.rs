@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Addresses for the pods of a whole cluster at once, on a virtual clock: our plan, and the algorithms of two other
+//! networks, each on an EC2 of its own that throttles as AWS publishes.
+//!
+//! No attachment can be faster than EC2's bucket of them: 50 at once, then five a second.
+
+mod ours;
+mod pace;
+mod rivals;
+mod world;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use rhumb_cloud_fake::{Fault, Rule, Span};
+use rhumb_ipam::eni::EniPolicy;
+use rhumb_model::Timestamp;
+
+use super::{Aim, Measure, Report};
+use ours::Ours;
+use rivals::{AwsCni, Cilium};
+use world::World;
+
+/// Pods that come to each node: one more than the first interface of an m5.large has room for.
+const PODS: usize = 10;
+/// Milliseconds until an interface is attached.
+const ATTACH: Span = Span(1_000, 5_000);
+/// A cluster that takes longer than this has failed.
+const LONGEST: u64 = 4 * 3600;
+/// Seconds after which idle addresses are counted: whatever is excess has been asked back by then.
+const SETTLED: u64 = 900;
+
+/// When EC2 answers again after the outage of [`ours_after_an_outage`], in seconds.
+const OUTAGE_ENDS: u64 = 610;
+const NOTE: &str = "ten pods come to every node (m5.large) at once, on a virtual clock, on an EC2 that throttles as AWS \
+                    publishes; the peers are models of their algorithms, with the constants of their sources";
+
+/// What came of one cluster.
+#[derive(Debug, Clone)]
+struct Figures {
+    /// Seconds until every pod had an address on an interface that was there.
+    seconds: u64,
+    /// Calls until then, by action.
+    calls: BTreeMap<&'static str, u64>,
+    /// Addresses that nobody uses, per node, when all has settled.
+    idle: f64,
+    /// Calls that EC2 throttled.
+    throttled: u64,
+    /// Most calls of one action in a second.
+    peak: u32,
+}
+
+impl Figures {
+    /// All calls.
+    fn all_calls(&self) -> u64 {
+        self.calls.values().sum()
+    }
+}
+
+/// Seconds that EC2's bucket of attachments takes for so many.
+fn floor(attachments: usize) -> f64 {
+    f64::from(u32::try_from(attachments.saturating_sub(50)).unwrap_or(u32::MAX)) / 5.0
+}
+
+/// Runs a cluster until every pod has an address; then, where `settle` says so, on until nothing changes.
+fn run(mut world: World, settle: u64, mut step: impl FnMut(&mut World) -> Result<()>) -> Result<Figures> {
+    while !world.all_served() {
+        ensure!(world.seconds() < LONGEST, "after {} s pods still wait", world.seconds());
+        step(&mut world)?;
+        world.pass_a_second();
+    }
+    let (seconds, calls) = (world.seconds(), world.calls());
+    let ledger = world.fake.ledger();
+    let throttled = ledger.counts().values().map(|count| count.throttled).sum();
+    let peak = ledger
+        .counts()
+        .iter()
+        .filter(|(name, _)| **name != "RunInstances")
+        .map(|(_, count)| count.most_in_a_second)
+        .max();
+    let peak = peak.unwrap_or(0);
+    for _ in 0..settle {
+        step(&mut world)?;
+        world.pass_a_second();
+    }
+    let nodes = f64::from(u32::try_from(world.nodes.len())?);
+    let idle = f64::from(u32::try_from(world.idle())?) / nodes;
+    ensure!(world.fake.violations().is_empty(), "{:?}", world.fake.violations().first());
+    Ok(Figures { seconds, calls, idle, throttled, peak })
+}
+
+/// Our plan, for so many nodes.
+///
+/// # Errors
+/// When pods never get addresses, or EC2 saw something that must not be.
+fn ours(nodes: usize) -> Result<Figures> {
+    let world = World::new(nodes, PODS, ATTACH)?;
+    let mut ours = Ours::new(&world, EniPolicy::default())?;
+    run(world, SETTLED, |world| {
+        ours.step(world);
+        Ok(())
+    })
+}
+
+/// Our plan where EC2 answers nothing but errors for ten minutes, from the beginning.
+///
+/// # Errors
+/// As for [`ours`].
+fn ours_after_an_outage(nodes: usize) -> Result<(Figures, u64)> {
+    let mut world = World::new(nodes, PODS, ATTACH)?;
+    let from = Timestamp(world.now.0 + 10_000);
+    let until = Timestamp(from.0 + 600_000);
+    world.fake.fault(Rule {
+        from: Some(from),
+        until: Some(until),
+        fault: Fault::default(),
+        ..Rule::default()
+    });
+    let mut ours = Ours::new(&world, EniPolicy::default())?;
+    let mut during = 0;
+    let mut before = None;
+    let figures = run(world, 0, |world| {
+        if world.now >= from && before.is_none() {
+            before = Some(world.calls().values().sum::<u64>());
+        }
+        ours.step(world);
+        if world.now < until
+            && let Some(before) = before
+        {
+            during = world.calls().values().sum::<u64>() - before;
+        }
+        Ok(())
+    })?;
+    Ok((figures, during))
+}
+
+/// amazon-vpc-cni-k8s's algorithm.
+///
+/// # Errors
+/// As for [`ours`].
+fn aws_cni(nodes: usize) -> Result<Figures> {
+    let world = World::new(nodes, PODS, ATTACH)?;
+    let mut rival = AwsCni::new(&world)?;
+    run(world, SETTLED, |world| {
+        rival.step(world);
+        Ok(())
+    })
+}
+
+/// Cilium's algorithm.
+///
+/// # Errors
+/// As for [`ours`].
+fn cilium(nodes: usize) -> Result<Figures> {
+    let world = World::new(nodes, PODS, ATTACH)?;
+    let mut rival = Cilium::new(&world);
+    run(world, 0, |world| rival.step(world))
+}
+
+/// `cargo xtask bench eni`: 1,000 and 5,000 nodes.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn eni() -> Result<Report> {
+    let mut report = Report::new("eni", NOTE);
+    for nodes in [1_000, 5_000] {
+        tell(nodes, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn tell(nodes: usize, report: &mut Report) -> Result<()> {
+    let (ours, aws, cilium) = (ours(nodes)?, aws_cni(nodes)?, cilium(nodes)?);
+    let mut add = |name: &str, unit, mine: f64, peer: Option<(&'static str, f64)>, aim| {
+        let name = format!("{nodes} nodes: {name}");
+        report.add(match peer {
+            Some((who, peer)) => Measure::beside(name, unit, &[mine], (who, &[peer]), aim),
+            None => Measure::alone(&name, unit, &[mine], aim),
+        });
+    };
+    let served = "all pods have addresses";
+    add(served, "s", number(ours.seconds), Some(("EC2's floor", floor(nodes))), Aim::RatioAtMost(1.15));
+    add(served, "s", number(ours.seconds), Some(("aws-cni", number(aws.seconds))), Aim::None);
+    add(served, "s", number(ours.seconds), Some(("cilium", number(cilium.seconds))), Aim::None);
+    let calls = number(ours.all_calls());
+    add("calls", "calls", calls, Some(("aws-cni", number(aws.all_calls()))), Aim::RatioAtMost(0.5));
+    add("calls", "calls", calls, Some(("cilium", number(cilium.all_calls()))), Aim::RatioAtMost(1.0));
+    for (action, count) in &ours.calls {
+        let of_aws = aws.calls.get(action).copied().unwrap_or(0);
+        add(action, "calls", number(*count), Some(("aws-cni", number(of_aws))), Aim::None);
+    }
+    let idle = "idle addresses of a node";
+    add(idle, "addresses", ours.idle, Some(("aws-cni", aws.idle)), Aim::AtMost(16.0));
+    add(
+        "throttled calls",
+        "calls",
+        number(ours.throttled),
+        Some(("aws-cni", number(aws.throttled))),
+        Aim::None,
+    );
+    let peak = "most calls of one action in a second";
+    add(peak, "calls", f64::from(ours.peak), Some(("aws-cni", f64::from(aws.peak))), Aim::None);
+    let (after, during) = ours_after_an_outage(nodes)?;
+    let late = number(after.seconds.saturating_sub(OUTAGE_ENDS));
+    add(
+        "served after an outage of 10 min",
+        "s",
+        late,
+        Some(("EC2's floor", floor(nodes))),
+        Aim::RatioAtMost(1.15),
+    );
+    add("calls during the outage", "calls", number(during), None, Aim::AtMost(600.0));
+    Ok(())
+}
+
+fn number(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_nodes_are_served_at_the_pace_that_ec2_allows_with_half_of_the_calls() {
+        let (ours, aws, cilium) =
+            (ours(100).expect("served"), aws_cni(100).expect("served"), cilium(100).expect("served"));
+        // Besides the bucket there is the time of the last attachment.
+        let bound = 1.15 * (floor(100) + 5.0);
+        assert!(f64::from(u32::try_from(ours.seconds).expect("short")) <= bound, "{ours:?}");
+        assert!(ours.all_calls() * 2 <= aws.all_calls(), "{ours:?} {aws:?}");
+        assert!(ours.all_calls() <= cilium.all_calls(), "{ours:?} {cilium:?}");
+        assert!(ours.idle < 16.0 && ours.throttled == 0, "{ours:?}");
+    }
+
+    #[test]
+    fn after_ten_minutes_without_ec2_there_is_no_storm() {
+        let (after, during) = ours_after_an_outage(100).expect("served");
+        assert!(during < 150, "{during} calls to an EC2 that does not answer");
+        assert!(after.seconds <= 610 + 60, "{after:?}");
+    }
+}
