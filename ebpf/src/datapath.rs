@@ -213,7 +213,7 @@ impl Datapath {
             host_ports: HostPorts::open(&self.maps)?,
             ipcache: Ipcache::open(&self.maps, self.epoch())?,
             tunnel_links: TunnelLinks::open(&self.maps, self.epoch())?,
-            uplinks: Uplinks::open(&self.maps)?,
+            uplinks: Uplinks::open(&self.maps, self.epoch())?,
             attachments: Attachments::open(&self.programs, &self.links)?,
         })
     }

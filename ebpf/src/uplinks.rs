@@ -7,8 +7,8 @@ use std::path::Path;
 use rhumb_ebpf_common::layout;
 use rhumb_model::Target;
 
-use crate::IfIndex;
 use crate::entries::{Entries, EntryError, to_v6, v6_words};
+use crate::{Epoch, IfIndex};
 
 /// The addresses that packets of pods take when they leave by an uplink. A family without one is not masqueraded there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,11 +25,12 @@ pub struct Uplink {
 #[derive(Debug)]
 pub struct Uplinks {
     entries: Entries<u32, layout::Uplink>,
+    epoch: Epoch,
 }
 
 impl Uplinks {
-    pub(crate) fn open(maps: &Path) -> Result<Self, EntryError> {
-        Ok(Self { entries: Entries::open(maps, "uplinks")? })
+    pub(crate) fn open(maps: &Path, epoch: Epoch) -> Result<Self, EntryError> {
+        Ok(Self { entries: Entries::open(maps, "uplinks")?, epoch })
     }
 }
 
@@ -47,11 +48,13 @@ impl Target for Uplinks {
     }
 
     async fn put(&mut self, key: &IfIndex, value: &Uplink) -> Result<(), EntryError> {
-        self.entries.put(key, &key.0, &write(value))
+        self.entries.put(key, &key.0, &write(value))?;
+        self.epoch.advance()
     }
 
     async fn remove(&mut self, key: &IfIndex) -> Result<(), EntryError> {
-        self.entries.remove(key, &key.0)
+        self.entries.remove(key, &key.0)?;
+        self.epoch.advance()
     }
 }
 
