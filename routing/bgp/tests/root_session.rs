@@ -596,3 +596,20 @@ fn a_thousand_services_that_change_at_once_are_one_message_and_no_event() {
     assert_eq!((after.established_count, after.since), (1, before.since));
     assert_eq!((after.sent.open, after.sent.notification, after.sent.route_refresh), (1, 0, 0));
 }
+
+#[test]
+fn an_instance_that_goes_takes_its_routes_along() {
+    let lab = Lab::new();
+    let _bird = lab.bird(SESSION, ROUTES);
+    let speaker = lab.speaker();
+    let feeder = speaker.feed(snapshot(tor()));
+    let learned = || lab.ip("b", "route show table all proto 115").contains("10.100.1.0/24");
+    until("BIRD's route in our kernel", || learned().then_some(()));
+    // Another AS is another instance, too: its session begins anew, and its routes come back with it.
+    feeder.change(|wanted| wanted.instances[0].asn = 65003);
+    until("no session with an AS that BIRD does not expect", || (!learned()).then_some(()));
+    feeder.change(|wanted| wanted.instances[0].asn = 65002);
+    until("BIRD's route once more", || learned().then_some(()));
+    feeder.change(|wanted| wanted.instances.clear());
+    until("no route of an instance that is gone", || (!learned()).then_some(()));
+}

@@ -242,6 +242,20 @@ fn a_limit_that_comes_later_counts_what_is_there() {
 }
 
 #[test]
+fn an_address_is_explained_by_the_longest_prefix_around_it() {
+    let mut rib = rib();
+    let one = up(&mut rib, info(1, 65001));
+    rib.update(one, &announce(1, path(&[65001]), &["10.0.0.0/8", A])).expect("within limits");
+    for (asked, found) in
+        [("10.1.2.3/32", Some(A)), (A, Some(A)), ("10.9.0.0/16", Some("10.0.0.0/8")), ("192.0.2.1/32", None)]
+    {
+        assert_eq!(rib.covering(prefix(asked)), found.map(prefix), "{asked}");
+    }
+    rib.update(one, &withdraw(&[A])).expect("within limits");
+    assert_eq!(rib.covering(prefix(A)), Some(prefix("10.0.0.0/8")));
+}
+
+#[test]
 fn numbers_of_prefixes_that_are_gone_are_used_again() {
     let mut rib = rib();
     let one = up(&mut rib, info(1, 65001));

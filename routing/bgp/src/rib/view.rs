@@ -186,6 +186,14 @@ impl Rib {
         (self.candidates(instance, slot), told)
     }
 
+    /// The longest prefix that has a route and contains all of this one; itself, if it has one.
+    pub fn covering(&self, prefix: Prefix) -> Option<Prefix> {
+        let table = self.table(prefix.family());
+        let has_route =
+            |prefix: &Prefix| table.find(*prefix).is_some_and(|id| !table.slot(id).candidates.is_empty());
+        (0..=prefix.len()).rev().map(|length| Prefix::containing(prefix.addr(), length)).find(has_route)
+    }
+
     fn explain_told(&self, instance: &str, slot: &Slot, peer: PeerId) -> Option<RouteView> {
         let best = slot.best()?;
         let mut exporter = Exporter::new(&self.settings, &self.peers, peer, slot.prefix.family())?;

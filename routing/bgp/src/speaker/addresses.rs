@@ -86,9 +86,11 @@ impl Links {
 }
 
 impl Link {
+    /// The first address of a family that others know this node by.
     fn global(&self, family: Family) -> Option<IpAddr> {
         let addresses = self.addresses.iter().map(|subnet| subnet.ip());
-        addresses.into_iter().find(|address| Family::of(*address) == family && !is_link_local(*address))
+        let is_own = |address: &IpAddr| is_link_local(*address) || address.is_loopback();
+        addresses.into_iter().find(|address| Family::of(*address) == family && !is_own(address))
     }
 }
 
@@ -134,6 +136,13 @@ mod tests {
         assert_eq!(links().shared_with(ip("198.51.100.7")), None);
         let own = links().own(ip("192.0.2.9"), None);
         assert_eq!(own.v4.map(IpAddr::V4), Some(ip("192.0.2.9")));
-        assert_eq!(own.link_local, None);
+        assert_eq!((own.v6, own.link_local), (None, None), "::1 is an address of every node");
+    }
+
+    #[test]
+    fn the_loopback_link_has_the_addresses_that_others_know() {
+        let lo = IfName::new("lo").unwrap();
+        assert_eq!(links().address_of(&lo, Family::V4), Some(ip("192.0.2.9")));
+        assert_eq!(links().address_of(&lo, Family::V6), None);
     }
 }

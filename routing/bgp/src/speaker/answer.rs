@@ -63,9 +63,15 @@ impl Speaker {
         Answer::Policies(views.collect())
     }
 
-    fn explain(&self, prefix: Prefix) -> Answer {
+    fn explain(&self, asked: Prefix) -> Answer {
+        // Packets to an address follow the longest prefix around it.
+        let covering = self.ribs.values().filter_map(|rib| rib.covering(asked));
+        let prefix = covering.max_by_key(|prefix| prefix.len()).unwrap_or(asked);
         let mut explanation =
             Explanation { prefix, candidates: Vec::new(), told: Vec::new(), notes: Vec::new() };
+        if prefix != asked {
+            explanation.notes.push(format!("There is no route to {asked} itself: {prefix} is around it."));
+        }
         for (name, rib) in &self.ribs {
             let (candidates, told) = rib.explain(name, prefix);
             explanation.candidates.extend(candidates);
