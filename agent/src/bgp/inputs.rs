@@ -26,6 +26,8 @@ pub(crate) struct Inputs {
     pub(crate) node_addresses: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Blocks of pod addresses of this node.
     pub(crate) pod_cidrs: Vec<(PoolName, Prefix)>,
+    /// Those of them that a cloud interface has.
+    pub(crate) eni_blocks: BTreeSet<Prefix>,
     /// Pools.
     pub(crate) pools: BTreeMap<PoolName, PoolFacts>,
     /// By name.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Objects of the store as the plan's inputs. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use rhumb_api::{
@@ -42,12 +42,20 @@ pub(crate) struct Objects {
     advertisements: Table<BGPAdvertisement>,
     overrides: Table<BGPNodeOverride>,
     nodes: Table<Labels>,
-    pod_cidrs: Table<Vec<(PoolName, Prefix)>>,
+    pod_cidrs: Table<Blocks>,
     node_addresses: Table<Vec<IpAddr>>,
     pools: Table<PoolFacts>,
     pod_labels: Table<Labels>,
     services: Table<ServiceFacts>,
     slices: Table<SliceRow>,
+}
+
+/// Blocks of a node.
+#[derive(Debug, Clone, Default)]
+struct Blocks {
+    all: Vec<(PoolName, Prefix)>,
+    /// Those of them that a cloud interface has.
+    of_interfaces: BTreeSet<Prefix>,
 }
 
 /// Endpoints of a service that take packets.
@@ -67,11 +75,7 @@ impl Objects {
             Change::Advertisements(update) => fold(update, &mut self.advertisements, Clone::clone),
             Change::Overrides(update) => fold(update, &mut self.overrides, Clone::clone),
             Change::Nodes(update) => fold(*update, &mut self.nodes, labels),
-            Change::NodeConfigs(update) => fold(update, &mut self.pod_cidrs, |config| {
-                // Where blocks of interfaces are, the cloud itself knows.
-                let routed = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
-                routed.map(|block| (block.pool.clone(), block.cidr)).collect()
-            }),
+            Change::NodeConfigs(update) => fold(update, &mut self.pod_cidrs, blocks),
             Change::NodeStates(update) => {
                 fold(update, &mut self.node_addresses, |state| state.status.addresses.clone());
             }
@@ -114,7 +118,7 @@ impl Objects {
     /// All that the store says for the plan of `node`, whose pods have these addresses.
     pub(crate) fn inputs(&self, node: &NodeName, pods: &BTreeMap<PodKey, Vec<IpAddr>>) -> Inputs {
         let key = ObjectKey::from(node);
-        let own = |table: &Table<Vec<(PoolName, Prefix)>>| table.as_ref()?.get(&key).cloned();
+        let own = self.pod_cidrs.as_ref().and_then(|table| table.get(&key).cloned()).unwrap_or_default();
         let specs = |(key, config): (&ObjectKey, &BGPClusterConfig)| (key.name.clone(), config.spec.clone());
         let said = |(key, object): (&ObjectKey, &BGPAdvertisement)| {
             (key.name.clone(), (labels(object), object.spec.clone()))
@@ -127,7 +131,8 @@ impl Objects {
         Inputs {
             nodes: by_name(&self.nodes),
             node_addresses: by_name(&self.node_addresses),
-            pod_cidrs: own(&self.pod_cidrs).unwrap_or_default(),
+            pod_cidrs: own.all,
+            eni_blocks: own.of_interfaces,
             pools: by_name(&self.pools),
             cluster_configs: self.cluster_configs.iter().flatten().map(specs).collect(),
             peer_configs: self
@@ -187,6 +192,14 @@ fn fold<K: Kind, V>(update: Update<K>, table: &mut Table<V>, row: impl Fn(&K) ->
 
 fn labels<K: Kind>(object: &K) -> Labels {
     object.metadata().labels.clone().unwrap_or_default()
+}
+
+fn blocks(config: &NodeConfig) -> Blocks {
+    let blocks = &config.spec.pod_cidrs;
+    Blocks {
+        all: blocks.iter().map(|block| (block.pool.clone(), block.cidr)).collect(),
+        of_interfaces: blocks.iter().filter(|block| block.interface.is_some()).map(|it| it.cidr).collect(),
+    }
 }
 
 fn pool(pool: &PodPool) -> PoolFacts {

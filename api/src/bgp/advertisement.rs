@@ -61,7 +61,7 @@ pub enum AdvertisementType {
     Interface,
     /// Addresses of services.
     Service,
-    /// Addresses of cloud interfaces; not built.
+    /// The node's blocks of pod addresses that its cloud interfaces have.
     ENI,
 }
 
@@ -149,13 +149,10 @@ impl BGPAdvertisement {
 impl BgpRoutes {
     fn check(&self) -> Result<(), FieldError> {
         use AdvertisementType::{ENI, Interface, Pod, PodCIDR, PodPool, Service};
-        if self.about == ENI {
-            return Err(FieldError::new("type", "addresses of cloud interfaces are not advertised yet"));
-        }
         let no = |field: &str| Err(FieldError::new(field, format!("says nothing about {:?}", self.about)));
         match (self.about, &self.selector) {
             (Pod | Service, None) => return Err(FieldError::new("selector", "say which; {} is all of them")),
-            (Interface, Some(_)) => return no("selector"),
+            (Interface | ENI, Some(_)) => return no("selector"),
             (_, Some(selector)) => at("selector", || selector.check())?,
             (PodCIDR | PodPool | Interface | ENI, None) => {}
         }

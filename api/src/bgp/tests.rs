@@ -202,12 +202,13 @@ fn every_wrong_field_of_an_advertisement_is_named() {
         {"type": "Service", "selector": {}, "service": {
             "addresses": ["ClusterIP", "LoadBalancerIP"], "aggregation": {"ipv4": 24, "ipv6": 64}, "withoutEndpoints": true,
         }},
+        {"type": "ENI", "selector": null},
     ]});
     check::<BGPAdvertisement>(
         &sound,
         &[
             ("/advertisements", "spec.advertisements", json!([])),
-            ("/advertisements/0/type", "spec.advertisements[0].type", json!("ENI")),
+            ("/advertisements/5/selector", "spec.advertisements[5].selector", json!({})),
             ("/advertisements/0", "spec.advertisements[0].interface", json!({"interface": "lo"})),
             (
                 "/advertisements/0",

@@ -69,7 +69,10 @@ fn said(routes: &BgpRoutes, inputs: &Inputs) -> BTreeSet<Said> {
     let plain = |kind| move |prefix| Said { prefix, kind, discard: false };
     match routes.about {
         AdvertisementType::PodCIDR => {
-            let chosen = inputs.pod_cidrs.iter().filter(|(pool, _)| pool_chosen(pool));
+            let chosen = inputs
+                .pod_cidrs
+                .iter()
+                .filter(|(pool, prefix)| pool_chosen(pool) && !inputs.eni_blocks.contains(prefix));
             chosen.map(|(_, prefix)| *prefix).map(plain(RouteKind::PodCidr)).collect()
         }
         AdvertisementType::PodPool => {
@@ -96,8 +99,7 @@ fn said(routes: &BgpRoutes, inputs: &Inputs) -> BTreeSet<Said> {
             let Some(service) = &routes.service else { return BTreeSet::new() };
             services(service, routes.selector.as_ref(), inputs)
         }
-        // Refused where the object enters.
-        AdvertisementType::ENI => BTreeSet::new(),
+        AdvertisementType::ENI => inputs.eni_blocks.iter().copied().map(plain(RouteKind::PodCidr)).collect(),
     }
 }
 
