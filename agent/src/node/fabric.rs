@@ -77,7 +77,11 @@ impl Node {
         let (settings, tables) = (&self.settings, &self.tables);
         let silent = self.ways.silent.clone();
         let input = |fabric| PlanInput {
-            own_pod_cidrs: tables.pod_cidrs_of(&settings.node),
+            // A block of one address has no place beside the route to its pod.
+            own_pod_cidrs: {
+                let all = tables.pod_cidrs_of(&settings.node).into_iter();
+                all.filter(|block| block.len() < block.family().bits()).collect()
+            },
             uplinks: tables.uplinks.iter().map(Uplink::reach).collect(),
             nodes: tables.remote_nodes(&settings.node),
             policies: tables.policies(),
