@@ -226,9 +226,19 @@ impl Rib {
 
     /// What the kernel is to do otherwise than it was told by earlier calls, in the order in which it came.
     pub fn changes(&mut self) -> Vec<Change> {
+        self.changes_up_to(usize::MAX)
+    }
+
+    /// The first of [`Rib::changes`], after a look at no more than so many prefixes; [`Rib::has_changes`] says whether
+    /// there may be more.
+    pub fn changes_up_to(&mut self, most: usize) -> Vec<Change> {
         let mut changes = Vec::new();
+        let mut left = most;
         for family in Family::BOTH {
-            while let Some(id) = self.tables[index(family)].moved.pop() {
+            while left > 0
+                && let Some(id) = self.tables[index(family)].moved.pop()
+            {
+                left -= 1;
                 let forward = self.forward_of(family, id);
                 let slot = self.tables[index(family)].slot_mut(id);
                 if slot.forward != forward {
@@ -239,6 +249,11 @@ impl Rib {
         }
         self.reap();
         changes
+    }
+
+    /// Whether [`Rib::changes`] would look at anything.
+    pub fn has_changes(&self) -> bool {
+        self.tables.iter().any(|table| !table.moved.is_empty())
     }
 
     /// Everything that the kernel was told by [`Rib::changes`] and is still to do.

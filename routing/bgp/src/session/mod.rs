@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sessions: sockets, and one task a peer that owns them and the peer's state machines.
+//! Sessions: sockets, and one task a peer that owns them and the peer's state machines. The tasks have a thread of their
+//! own, so that nothing the speaker does with routes delays a KEEPALIVE.
 //!
 //! ```text
 //!            commands                                   reports
@@ -21,20 +22,21 @@ mod fallback;
 mod peer;
 mod router;
 mod socket_option;
+mod thread;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rhumb_bgp_feed::{MessageCounts, PeerAsn};
-use tokio::net::TcpStream;
 
 use connection::Queued;
 pub(crate) use endpoint::{Endpoint, NOWHERE, Reach, is_from, listen, listener_prefix};
 pub(crate) use peer::Session;
 pub(crate) use router::{Heard, discover};
 pub(crate) use socket_option::put_md5_key;
+pub(crate) use thread::SessionThread;
 
 use crate::fsm::{self, Cause, State};
 use crate::rib::Outgoing;
@@ -69,7 +71,7 @@ pub(crate) enum Command {
         /// After how long to try again; `None`: not before a start.
         again: Option<Duration>,
     },
-    /// A connection that the peer has made.
+    /// A connection that the peer has made; of no runtime, so that the task's own thread watches it.
     Incoming(TcpStream, SocketAddr),
     /// Other settings, from the next connection on.
     Set(Box<Settings>),

@@ -107,6 +107,8 @@ impl Session {
                 Woken::Attempted(result) => self.attempted(result),
                 Woken::Ready(lane) => self.serve(lane, want),
             }
+            // A peer that always has more to say is otherwise heard until timers, its own among them, are long due.
+            tokio::task::yield_now().await;
         }
         // Whoever was told the reason is given the time to hear it.
         while self.lingering.join_next().await.is_some() {}
@@ -222,11 +224,17 @@ impl Session {
         self.flush_all();
     }
 
-    fn incoming(&mut self, stream: TcpStream, remote: SocketAddr) {
-        if let Err(error) = self.settings.endpoint.adopt(&stream) {
-            self.pending.push_back(Report::Trouble(format!("prepare the connection of {remote}: {error}")));
-            return;
-        }
+    fn incoming(&mut self, stream: std::net::TcpStream, remote: SocketAddr) {
+        let adopted = TcpStream::from_std(stream)
+            .and_then(|stream| self.settings.endpoint.adopt(&stream).map(|()| stream));
+        let stream = match adopted {
+            Ok(stream) => stream,
+            Err(error) => {
+                let trouble = format!("prepare the connection of {remote}: {error}");
+                self.pending.push_back(Report::Trouble(trouble));
+                return;
+            }
+        };
         let restarts = self.established().and_then(|connection| connection.negotiated.as_ref()).is_some_and(
             |negotiated| {
                 negotiated.graceful_restart.as_ref().is_some_and(|restart| !restart.families.is_empty())

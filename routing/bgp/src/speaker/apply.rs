@@ -127,7 +127,7 @@ impl Speaker {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let counters = Arc::new(Counters::default());
         let session = Session::new(task, settings.clone(), inbox, self.reports.clone(), counters.clone());
-        self.running.spawn(session.run());
+        self.sessions.spawn(session, &mut self.running);
         self.tasks.insert(task, config.key.clone());
         let peer = Peer {
             instance: instance.name.clone(),

@@ -20,6 +20,8 @@ use crate::rib::{Change, Forward, Hop, PeerId, Rib};
 
 /// Orders that may wait for the kernel; with more, changes stay in the tables, where later ones replace them.
 const ORDERS: usize = 16;
+/// Changes that are told at a time: as many as one report of a peer brings at most.
+const SLICE: usize = 1 << 14;
 /// How long the kernel may take to say what it has of our last run.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -83,11 +85,11 @@ impl Kernel {
 
 impl Speaker {
     /// Tells kernel and agent what is forwarded otherwise. After a restart that waits until routes are complete: until
-    /// then packets go where they went before.
-    pub(super) fn forward(&mut self) {
+    /// then packets go where they went before. Says whether there is more to tell, for which there is room.
+    pub(super) fn forward(&mut self) -> bool {
         self.track_next_hops();
         if self.last.restarted && !self.settled {
-            return;
+            return false;
         }
         let names: Vec<String> = self.ribs.keys().cloned().collect();
         for name in names {
@@ -96,12 +98,12 @@ impl Speaker {
                     Ok(permit) => Some(permit),
                     Err(_) => {
                         kernel.is_behind = true;
-                        return;
+                        return false;
                     }
                 },
                 None => None,
             };
-            let changes = self.ribs.get_mut(&name).map(Rib::changes).unwrap_or_default();
+            let changes = self.ribs.get_mut(&name).map(|rib| rib.changes_up_to(SLICE)).unwrap_or_default();
             self.tell_learned(&name, &changes);
             if let Some(permit) = permit
                 && !changes.is_empty()
@@ -111,15 +113,18 @@ impl Speaker {
             }
         }
         self.forward_left();
+        let is_more = self.ribs.values().any(Rib::has_changes);
         if let Some(kernel) = &mut self.kernel {
             // A route that comes yet, and one by a next hop that the kernel has not answered for, is not wanted now.
             let is_due = kernel.owes_sweep
+                && !is_more
                 && (Instant::now() >= self.settle_by || !self.peers.values().any(Peer::is_unfinished))
                 && !self.hops_changed
                 && kernel.asked == kernel.answered;
             kernel.is_behind = is_due && kernel.orders.try_send(Order::Sweep).is_err();
             kernel.owes_sweep &= !is_due || kernel.is_behind;
         }
+        is_more
     }
 
     /// Packets by routes of instances that are gone go another instance's way, or none.

@@ -2,13 +2,13 @@
 //! Listening sockets: one task each that accepts, and the keys of all peers that may connect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_bgp_feed::Secret;
 use rhumb_model::{Family, Prefix};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
@@ -117,6 +117,13 @@ async fn accept(address: SocketAddr, listener: Arc<TcpListener>, accepted: mpsc:
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
+                let stream = match stream.into_std() {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        warn!(%remote, %error, "cannot hand over a connection");
+                        continue;
+                    }
+                };
                 if accepted.send(Accepted { listener: address, stream, remote }).await.is_err() {
                     return;
                 }

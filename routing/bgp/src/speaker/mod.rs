@@ -8,7 +8,8 @@
 //!   state file ── at the start ───────►│            │── what is ───────────► board ─► agent
 //! ```
 //!
-//! Between two reports the owner lets every other task run, so that a peer with many routes delays no KEEPALIVE.
+//! The tasks of peers have a thread of their own (`SessionThread`), and BFD has one: what the owner does with routes
+//! delays neither a KEEPALIVE nor the reading of one. Between two reports the owner lets all else on its thread run.
 
 mod addresses;
 mod answer;
@@ -38,7 +39,7 @@ use tracing::{debug, info, warn};
 
 use crate::bmp::Line;
 use crate::rib::{Change, Rib, StationId};
-use crate::session::{Heard, Report, TaskId, discover, with_causes};
+use crate::session::{Heard, Report, SessionThread, TaskId, discover, with_causes};
 use addresses::Links;
 use drain::Drain;
 use forwarding::Kernel;
@@ -123,6 +124,9 @@ pub enum SpeakerError {
     /// BFD's thread.
     #[error("start BFD")]
     Bfd(#[from] rhumb_bfd::StartError),
+    /// The thread of the sessions.
+    #[error("start the thread of the sessions")]
+    Sessions(#[source] std::io::Error),
 }
 
 /// The owner of everything.
@@ -136,6 +140,7 @@ pub struct Speaker {
     tasks: BTreeMap<TaskId, PeerKey>,
     last_task: TaskId,
     running: JoinSet<()>,
+    sessions: SessionThread,
     reports: mpsc::Sender<(TaskId, Report)>,
     listeners: Listeners,
     listen_again: Option<Instant>,
@@ -246,6 +251,7 @@ impl Speaker {
             tasks: BTreeMap::new(),
             last_task: 0,
             running,
+            sessions: SessionThread::start().map_err(SpeakerError::Sessions)?,
             reports: reports_in,
             listeners: Listeners::new(accepted_in),
             listen_again: None,
@@ -317,7 +323,7 @@ impl Speaker {
         loop {
             self.pump();
             self.pump_stations();
-            self.forward();
+            let is_more = self.forward();
             let next = self.next_deadline().map(tokio::time::Instant::from_std);
             let (mut kernel_state, orders) = match &self.kernel {
                 Some(kernel) => (Some(kernel.state.clone()), kernel.is_behind.then(|| kernel.orders())),
@@ -343,6 +349,7 @@ impl Speaker {
                 }
                 () = changed(kernel_state.as_mut()) => self.kernel_changed(),
                 () = has_room(orders.as_ref()) => {}
+                () = tokio::task::yield_now(), if is_more => {}
                 Some(_) = self.running.join_next() => {}
             }
         }

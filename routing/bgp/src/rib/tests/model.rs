@@ -16,6 +16,8 @@ use crate::wire::{Community, NextHop, Nlri, Reach, Update, Withdrawn};
 const PREFIXES: [&str; 6] =
     ["0.0.0.0/0", "10.1.0.0/16", "10.2.0.0/16", "10.2.3.0/24", "2001:db8:1::/48", "::/0"];
 const PEERS: usize = 4;
+/// Few enough that most looks at changes take several.
+const SLICE: usize = 2;
 
 /// A way of what can happen; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -306,15 +308,20 @@ impl Run {
     }
 
     fn kernel(&mut self) -> Result<(), TestCaseError> {
-        for Change { prefix, forward } in self.rib.changes() {
-            match forward {
-                Some(forward) => {
-                    let before = self.kernel.insert(prefix, forward.clone());
-                    prop_assert_ne!(before, Some(forward));
+        while self.rib.has_changes() {
+            let changes = self.rib.changes_up_to(SLICE);
+            prop_assert!(changes.len() <= SLICE);
+            for Change { prefix, forward } in changes {
+                match forward {
+                    Some(forward) => {
+                        let before = self.kernel.insert(prefix, forward.clone());
+                        prop_assert_ne!(before, Some(forward));
+                    }
+                    None => prop_assert!(self.kernel.remove(&prefix).is_some()),
                 }
-                None => prop_assert!(self.kernel.remove(&prefix).is_some()),
             }
         }
+        prop_assert_eq!(self.rib.changes(), Vec::new());
         Ok(())
     }
 
