@@ -96,7 +96,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let node = Node::new(
         Settings {
             node: args.node.clone(),
-            pool: args.pool.clone(),
+            pool: ledger.pool().name().clone(),
+            follows_pool: args.pool.is_none(),
             mtu: args.mtu,
             node_addresses: args.node_address.clone(),
             programs,
@@ -226,9 +227,11 @@ fn open_ledger(args: &Args) -> Result<Ledger> {
     let path = std::env::var_os(BOOT_ID_ENV).unwrap_or_else(|| BOOT_ID.into());
     let boot =
         fs::read_to_string(&path).with_context(|| format!("read the boot id from {}", path.display()))?;
-    let pool = Pool::new(args.pool.clone(), Policy { cool_down: args.cool_down, sticky_for: STICKY_FOR });
+    let name = args.pool.clone().unwrap_or_else(args::usual_pool);
+    let pool = Pool::new(name, Policy { cool_down: args.cool_down, sticky_for: STICKY_FOR });
     let journal = args.state_dir.join("attachments.journal");
-    let (ledger, found) = Ledger::open(&journal, pool, boot.trim(), SystemTime::now().into())?;
+    let (ledger, found) =
+        Ledger::open(&journal, pool, args.pool.is_none(), boot.trim(), SystemTime::now().into())?;
     if let Some(repair) = found.repaired {
         warn!(bytes = repair.bytes_cut, "the journal ended in a torn record, which was cut");
     }

@@ -96,9 +96,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(crate) mtu: Option<u32>,
 
-    /// Pool from which pods of this node get their addresses.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(crate) pool: PoolName,
+    /// Pool from which pods of this node get their addresses. Without it: the ENIPool whose blocks the node has, else
+    /// `default`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<PoolName>,
 
     /// Seconds for which a released address stays out of use.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
@@ -170,6 +171,11 @@ pub(crate) struct Args {
     /// Open descriptor that receives the line `serving` when the socket listens, and `ready` when ADD can be served.
     #[arg(long, value_name = "FD")]
     pub(crate) ready_fd: Option<i32>,
+}
+
+/// The pool of nodes that have no blocks of an ENIPool, where no flag names another.
+pub(crate) fn usual_pool() -> PoolName {
+    PoolName::new("default").expect("the word is a name")
 }
 
 fn seconds(value: &str) -> Result<Duration, std::num::ParseIntError> {

@@ -29,9 +29,19 @@ impl EniRow {
         Some(Self { config: config.spec.eni.clone()?, blocks: blocks.cloned().collect() })
     }
 
+    /// The pool that the blocks are of; `None` while there are none.
+    pub(crate) fn pool(&self) -> Option<&PoolName> {
+        self.blocks.first().map(|block| &block.pool)
+    }
+
     /// All blocks, with their pools.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (&PoolName, Prefix)> {
         self.blocks.iter().map(|block| (&block.pool, block.cidr))
+    }
+
+    /// Blocks that the operator wants back.
+    pub(crate) fn wanted_back(&self) -> impl Iterator<Item = Prefix> {
+        self.blocks.iter().filter(|block| block.releasing.is_some()).map(|block| block.cidr)
     }
 
     /// Blocks of a pool from which addresses may be leased: of interfaces that are ready, and not wanted back.

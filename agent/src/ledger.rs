@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rhumb_ipam::{
-    AllocateError, AppendError, Journal, Lease, OpenError, Owner, Policy, Pool, Range, Repair, Request,
-    RestoreError,
+    AllocateError, AppendError, Journal, Lease, OpenError, Owner, Policy, Pool, Range, Record, Repair,
+    Request, RestoreError,
 };
-use rhumb_model::{AttachmentKey, Timestamp};
+use rhumb_model::{AttachmentKey, PoolName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -36,7 +36,7 @@ enum Event {
     /// An attachment was removed, and its addresses were released.
     Detached { key: AttachmentKey, at: Timestamp },
     /// An address that was released before the journal was last compacted.
-    Resting { address: rhumb_ipam::Record },
+    Resting { address: Record },
 }
 
 /// The ledger could not be opened, or not be written.
@@ -67,20 +67,24 @@ pub(crate) struct Ledger {
     /// Size in bytes at which the journal is compacted next.
     compact_at: u64,
     pool: Pool,
+    /// Whether the pool is named by what is leased, and not by a flag.
+    follows: bool,
     endpoints: BTreeMap<AttachmentKey, Endpoint>,
 }
 
 impl Ledger {
-    /// Reads the journal at `path`, or begins one. `boot` is the kernel's boot id.
+    /// Reads the journal at `path`, or begins one. `boot` is the kernel's boot id. Where it `follows`, the pool takes the
+    /// name of the last lease.
     pub(crate) fn open(
         path: &Path,
         pool: Pool,
+        follows: bool,
         boot: &str,
         now: Timestamp,
     ) -> Result<(Self, Found), LedgerError> {
         let (journal, opened) = Journal::open(path)?;
-        let mut ledger =
-            Self { journal, boot: boot.to_owned(), compact_at: COMPACT_AT, pool, endpoints: BTreeMap::new() };
+        let (boot, endpoints) = (boot.to_owned(), BTreeMap::new());
+        let mut ledger = Self { journal, boot, compact_at: COMPACT_AT, pool, follows, endpoints };
         let forgotten = ledger.fold(opened.records, now)?;
         ledger.compact()?;
         Ok((ledger, Found { repaired: opened.repaired, forgotten }))
@@ -93,6 +97,7 @@ impl Ledger {
                 Event::Boot { id } => boot = Some(id),
                 Event::Attached { endpoint, leases } => {
                     for lease in leases {
+                        self.follow(&lease);
                         self.pool.restore(lease)?;
                     }
                     self.endpoints.insert(endpoint.key.clone(), *endpoint);
@@ -101,7 +106,12 @@ impl Ledger {
                     self.endpoints.remove(&key);
                     self.pool.release(&key, at);
                 }
-                Event::Resting { address } => self.pool.replay(address)?,
+                Event::Resting { address } => {
+                    match &address {
+                        Record::Leased { lease } | Record::Released { lease, .. } => self.follow(lease),
+                    }
+                    self.pool.replay(address)?;
+                }
             }
         }
         if boot.is_none_or(|id| id == self.boot) {
@@ -112,6 +122,17 @@ impl Ledger {
             self.pool.release(key, now);
         }
         Ok(gone.len())
+    }
+
+    fn follow(&mut self, lease: &Lease) {
+        if self.follows && lease.pool != *self.pool.name() {
+            self.pool.rename(lease.pool.clone());
+        }
+    }
+
+    /// Names the pool that addresses are leased from.
+    pub(crate) fn set_pool(&mut self, name: PoolName) {
+        self.pool.rename(name);
     }
 
     /// Every attachment.
@@ -188,9 +209,9 @@ impl Ledger {
     fn compact(&mut self) -> Result<(), AppendError> {
         let boot = Event::Boot { id: self.boot.clone() };
         let resting = self.pool.snapshot().into_iter().filter_map(|address| match address {
-            rhumb_ipam::Record::Released { .. } => Some(Event::Resting { address }),
+            Record::Released { .. } => Some(Event::Resting { address }),
             // Held addresses stand with their attachments.
-            rhumb_ipam::Record::Leased { .. } => None,
+            Record::Leased { .. } => None,
         });
         let attached = self.endpoints.values().map(|endpoint| self.attached(endpoint));
         let events: Vec<Event> = std::iter::once(boot).chain(resting).chain(attached).collect();
@@ -213,7 +234,7 @@ mod tests {
 
     fn open(path: &Path, boot: &str, now: u64) -> (Ledger, Found) {
         let pool = Pool::new(PoolName::new("default").expect("valid"), POLICY);
-        let (mut ledger, found) = Ledger::open(path, pool, boot, Timestamp(now)).expect("opened");
+        let (mut ledger, found) = Ledger::open(path, pool, false, boot, Timestamp(now)).expect("opened");
         ledger.set_ranges(&[Range { prefix: "10.1.0.0/29".parse().expect("valid"), reserved: Vec::new() }]);
         (ledger, found)
     }
@@ -242,6 +263,28 @@ mod tests {
         // The address of `a` still cools down, that of `b` is held.
         let third = add(&mut ledger, "c/eth0", 2);
         assert!(third != first && third != second);
+    }
+
+    #[test]
+    fn a_pool_that_no_flag_names_is_called_after_the_last_lease() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal");
+        let name = |text: &str| PoolName::new(text).expect("valid");
+        let (mut ledger, _) = open(&path, "boot", 0);
+        add(&mut ledger, "a/eth0", 0);
+        ledger.set_pool(name("vpc"));
+        add(&mut ledger, "b/eth0", 0);
+        ledger.detach(&["b/eth0".parse().expect("valid")], Timestamp(1)).expect("written");
+        drop(ledger);
+        let again = |follows| {
+            Ledger::open(&path, Pool::new(name("default"), POLICY), follows, "boot", Timestamp(2)).map(
+                |(ledger, _)| (ledger.pool().name().clone(), ledger.pool().entries(Timestamp(2)).count()),
+            )
+        };
+        assert!(matches!(again(false), Err(LedgerError::Restore(RestoreError::OtherPool { .. }))));
+        assert_eq!(again(true).expect("opened"), (name("vpc"), 2));
+        // All that was written anew has the new name.
+        assert_eq!(again(true).expect("opened"), (name("vpc"), 2));
     }
 
     #[test]

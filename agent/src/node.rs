@@ -31,9 +31,9 @@ use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::args::MetadataService;
+use crate::args::{MetadataService, usual_pool};
 use crate::bgp;
 use crate::conf_file::ConfFileName;
 use crate::desired::{Desired, Programs, Shared, Surroundings, chained_ifindex};
@@ -157,6 +157,8 @@ enum Pending {
 pub(crate) struct Settings {
     pub(crate) node: NodeName,
     pub(crate) pool: PoolName,
+    /// Whether the node's interfaces say which pool that is, where it has any.
+    pub(crate) follows_pool: bool,
     /// MTU asked for by the flag.
     pub(crate) mtu: Option<u32>,
     /// Node addresses asked for by the flag.
@@ -291,7 +293,7 @@ impl Node {
         loop {
             self.pass().await;
             let due = self.kernel.next_retry().into_iter().chain(self.look_due).chain(self.ways_wake());
-            let wake = due.fold(refresh, Instant::min);
+            let wake = due.chain(self.rested_wake()).fold(refresh, Instant::min);
             let wake = if self.pass_again { Instant::now() } else { wake };
             let first = tokio::select! {
                 input = inbox.recv() => match input {
@@ -427,10 +429,28 @@ impl Node {
 
     /// Tells the pool what may be leased, and how long what was leased rests.
     fn set_ranges(&mut self) {
+        if self.settings.follows_pool {
+            self.follow_pool();
+        }
         let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
         self.ledger.set_ranges(&ranges);
         let asked = self.tables.eni(&self.settings.node).and_then(EniRow::cool_down);
         self.ledger.set_cool_down(asked.unwrap_or(self.settings.cool_down));
+    }
+
+    /// Leases from the pool of the node's interfaces, where it has any.
+    fn follow_pool(&mut self) {
+        let pool = match self.tables.eni(&self.settings.node) {
+            Some(row) => row.pool().cloned(),
+            None => Some(usual_pool()),
+        };
+        if let Some(pool) = pool
+            && pool != self.settings.pool
+        {
+            info!(before = %self.settings.pool, now = %pool, "addresses are leased from another pool");
+            self.ledger.set_pool(pool.clone());
+            self.settings.pool = pool;
+        }
     }
 
     /// What is known about an endpoint's surroundings.

@@ -62,6 +62,11 @@ impl Pool {
         &self.name
     }
 
+    /// Gives it another name; its leases go along.
+    pub fn rename(&mut self, name: PoolName) {
+        self.name = name;
+    }
+
     /// Changes how long released addresses wait, also those that wait already.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;

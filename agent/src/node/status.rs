@@ -26,7 +26,7 @@ pub(super) enum NotReady {
     /// No interface leads out of the node.
     NoUplink,
     /// The operator has given this node no pod CIDR.
-    NoPodCidr,
+    NoPodCidr(rhumb_model::PoolName),
     /// No address is free.
     Exhausted(Family),
     /// A program is not attached to an uplink: running pods are affected too.
@@ -40,7 +40,9 @@ impl std::fmt::Display for NotReady {
             NotReady::NoUplink => {
                 f.write_str("no uplink: no interface has a default route, and none is named")
             }
-            NotReady::NoPodCidr => f.write_str("waiting for the operator to assign pod CIDRs to this node"),
+            NotReady::NoPodCidr(pool) => {
+                write!(f, "waiting for the operator to assign pod CIDRs to this node from pool {pool}")
+            }
             NotReady::Exhausted(family) => write!(f, "no free {family} address in the pool of this node"),
             NotReady::Detached(ifname) => write!(f, "the datapath is not attached to uplink {ifname}"),
         }
@@ -59,7 +61,7 @@ impl Node {
         }
         let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
         if ranges.is_empty() {
-            reasons.push(NotReady::NoPodCidr);
+            reasons.push(NotReady::NoPodCidr(self.settings.pool.clone()));
         }
         for family in families(&ranges) {
             let usage = self.ledger.pool().usage(family, wall_clock());
@@ -157,6 +159,22 @@ impl Node {
             };
         }
         row.share(&Held { leased: &leased, cooling: &cooling, ready: &self.tables.ready_enis })
+    }
+
+    /// When the next address of a block that is wanted back has rested: the block may be released then.
+    pub(super) fn rested_wake(&self) -> Option<Instant> {
+        let back: Vec<Prefix> = self.tables.eni(&self.settings.node)?.wanted_back().collect();
+        if back.is_empty() {
+            return None;
+        }
+        let now = wall_clock();
+        let resting = self.ledger.pool().entries(now).filter_map(|(addr, state, _, _)| match state {
+            State::Held => None,
+            State::Cooling { until } | State::Kept { until } => {
+                back.iter().any(|block| block.contains(addr)).then_some(until)
+            }
+        });
+        Some(Instant::now() + resting.min()?.since(now))
     }
 
     /// How many attachments are short of an address: refused for want of one in the last minute, and not served since.
