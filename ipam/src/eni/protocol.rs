@@ -472,7 +472,8 @@ fn explore(first: State, without: Without, most: usize, sample: usize) -> Found 
             }
             let number = ways.len();
             ways.push((from, Some(step)));
-            let settled = || if number % sample == 0 { next.settles(0).and(next.settles(2)) } else { Ok(()) };
+            let settled =
+                || if number.is_multiple_of(sample) { next.settles(0).and(next.settles(2)) } else { Ok(()) };
             if let Err(wrong) = next.check().and_then(|()| settled()) {
                 let wrong = format!("{wrong}\n{}", way(&ways, number));
                 return Found { states: number, wrong: Some(wrong) };

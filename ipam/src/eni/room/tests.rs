@@ -12,7 +12,7 @@ fn rooms(cidr: &str, taken: &[&str], reservations: Vec<Reservation>) -> Rooms {
         let block: Prefix = block.parse().expect("valid");
         match block.addr() {
             IpAddr::V4(addr) if block.len() == 32 => eni.primary = addr,
-            _ => eni.prefixes.push(block),
+            IpAddr::V4(_) | IpAddr::V6(_) => eni.prefixes.push(block),
         }
         view.enis.insert(eni.id.clone(), eni);
     }
