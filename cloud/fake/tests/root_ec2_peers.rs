@@ -41,14 +41,14 @@ fn world() -> Config {
 
 /// Runs a script of `tests/peers` against a new double.
 fn run(script: &str) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let begin = Timestamp(1_795_000_000_000);
     let fake = world().build(begin).expect("a double");
     let servers = runtime.block_on(Servers::start(Handle::new(fake), Listen::loopback())).expect("servers");
     let url = |address: SocketAddr| format!("http://{address}");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
-    let done = Command::new(python())
-        .arg(&script)
+    let mut peer = Command::new(python());
+    peer.arg(&script)
         .env("EC2", url(servers.ec2()))
         .env("CONTROL", url(servers.control()))
         .env("SUBNET", "subnet-1")
@@ -57,9 +57,9 @@ fn run(script: &str) {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env_remove("AWS_PROFILE")
-        .env("no_proxy", "*")
-        .output()
-        .expect("python runs");
+        .env("no_proxy", "*");
+    let done = runtime.block_on(async { tokio::task::spawn_blocking(move || peer.output()).await });
+    let done = done.expect("the thread ends").expect("python runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(done.status.success(), "{}\n{}{}", script.display(), text(&done.stdout), text(&done.stderr));
     servers.handle().with(|fake, _| {
