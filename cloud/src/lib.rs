@@ -29,6 +29,6 @@ pub use error::{Class, CloudError};
 pub use pacer::{ActionReport, Outcome, Pacer, Priority};
 pub use provider::Provider;
 pub use request::{
-    Amount, Assigned, AttachEni, AttachmentRef, CreateEni, EniFilter, InstanceFilter, ReservationKind,
-    SecurityGroup, Selection, SubnetReservation, UnassignAddresses, V4Slots, V6Slots, Vpc,
+    Amount, Assigned, AttachEni, AttachmentRef, CreateEni, EniFilter, InstanceFilter, SecurityGroup,
+    Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
 };

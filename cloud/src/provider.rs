@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use rhumb_model::{
-    AttachmentId, Eni, EniId, Instance, InstanceLimits, Prefix, ReservationId, SecurityGroupId, Subnet,
-    SubnetId, VpcId,
+    AttachmentId, Eni, EniId, Instance, InstanceLimits, Prefix, ReservationId, ReservationKind,
+    SecurityGroupId, Subnet, SubnetId, SubnetReservation, VpcId,
 };
 
 use crate::{
     Assigned, AttachEni, AttachmentRef, CloudError, CreateEni, EniFilter, InstanceFilter, Priority,
-    ReservationKind, SecurityGroup, Selection, SubnetReservation, UnassignAddresses, V4Slots, V6Slots, Vpc,
+    SecurityGroup, Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
 };
 
 /// A cloud, as the operator needs it.

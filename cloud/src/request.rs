@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use rhumb_model::{
-    AttachmentId, EniId, EniStatus, InstanceId, Prefix, ReservationId, SecurityGroupId, SubnetId, VpcId,
-};
+use rhumb_model::{AttachmentId, EniId, EniStatus, InstanceId, Prefix, SecurityGroupId, SubnetId, VpcId};
 
 /// Which instances.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -160,26 +158,4 @@ pub struct UnassignAddresses {
     pub addresses_v6: Vec<Ipv6Addr>,
     /// IPv6 blocks.
     pub prefixes_v6: Vec<Prefix>,
-}
-
-/// A part of a subnet that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubnetReservation {
-    /// Its id.
-    pub id: ReservationId,
-    /// Its subnet.
-    pub subnet: SubnetId,
-    /// The part.
-    pub cidr: Prefix,
-    /// For what.
-    pub kind: ReservationKind,
-}
-
-/// For what a part of a subnet is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReservationKind {
-    /// For prefixes.
-    Prefix,
-    /// For addresses that are asked for by name.
-    Explicit,
 }

@@ -217,6 +217,30 @@ pub struct Subnet {
     pub tags: BTreeMap<String, String>,
 }
 
+/// A part of a subnet that is kept, as `GetSubnetCidrReservations` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubnetReservation {
+    /// Its id.
+    pub id: ReservationId,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// The part.
+    pub cidr: Prefix,
+    /// For what.
+    pub kind: ReservationKind,
+}
+
+/// For what a part of a subnet is kept (`SubnetCidrReservationType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReservationKind {
+    /// Prefixes come from here first, and no single address unless it is named.
+    Prefix,
+    /// Nothing comes from here unless it is named.
+    Explicit,
+}
+
 /// An instance as `DescribeInstances` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -17,7 +17,8 @@ mod time;
 
 pub use cloud::{
     Attachment, AttachmentId, AttachmentStatus, CardLimit, Eni, EniId, EniStatus, Instance, InstanceId,
-    InstanceLimits, InstanceState, ReservationId, SecurityGroupId, Subnet, SubnetId, VpcId, Zone,
+    InstanceLimits, InstanceState, ReservationId, ReservationKind, SecurityGroupId, Subnet, SubnetId,
+    SubnetReservation, VpcId, Zone,
 };
 pub use diff::{Diff, diff};
 pub use mac::MacAddr;

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use aws_sdk_ec2::types;
-use rhumb_cloud::{Assigned, ReservationKind, SecurityGroup, SubnetReservation, Vpc};
+use rhumb_cloud::{Assigned, SecurityGroup, Vpc};
 use rhumb_model::{
     Attachment, AttachmentStatus, CardLimit, Eni, EniStatus, Instance, InstanceLimits, InstanceState, Prefix,
-    Subnet,
+    ReservationKind, Subnet, SubnetReservation,
 };
 
 /// Interfaces without an IPv4 address are left out: those of subnets of IPv6 alone.

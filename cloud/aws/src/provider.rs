@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::types;
 use rhumb_cloud::{
     Action, Amount, Assigned, AttachEni, AttachmentRef, CloudError, CreateEni, EniFilter, InstanceFilter,
-    Priority, Provider, ReservationKind, SecurityGroup, Selection, SubnetReservation, UnassignAddresses,
-    V4Slots, V6Slots, Vpc,
+    Priority, Provider, SecurityGroup, Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
 };
 use rhumb_model::{
-    AttachmentId, Eni, EniId, EniStatus, Instance, InstanceLimits, Prefix, ReservationId, SecurityGroupId,
-    Subnet, SubnetId, VpcId,
+    AttachmentId, Eni, EniId, EniStatus, Instance, InstanceLimits, Prefix, ReservationId, ReservationKind,
+    SecurityGroupId, Subnet, SubnetId, SubnetReservation, VpcId,
 };
 
 use crate::client::Aws;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rhumb_cloud::{
     Amount, AttachEni, AttachmentRef, Class, CloudError, CreateEni, EniFilter, InstanceFilter, Outcome,
-    Pacer, Priority, Provider, ReservationKind, Selection, UnassignAddresses, V4Slots, V6Slots,
+    Pacer, Priority, Provider, Selection, UnassignAddresses, V4Slots, V6Slots,
 };
 use rhumb_cloud_aws::{Aws, AwsSettings, StaticCredentials};
 use rhumb_cloud_fake::server::{Handle, Listen, Servers};
 use rhumb_cloud_fake::{Action as Call, Fake, Fault, Launch, NewSubnet, NewVpc, Rule, Settings};
-use rhumb_model::{EniStatus, InstanceId, Prefix, SubnetId, Timestamp, VpcId, Zone};
+use rhumb_model::{EniStatus, InstanceId, Prefix, ReservationKind, SubnetId, Timestamp, VpcId, Zone};
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 const PODS: Priority = Priority::PodsWaiting;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use rhumb_model::{
     AttachmentId, AttachmentStatus, Eni, EniId, Instance, InstanceId, InstanceLimits, InstanceState, Prefix,
-    ReservationId, SecurityGroupId, Subnet, SubnetId, VpcId, Zone,
+    ReservationId, ReservationKind, SecurityGroupId, Subnet, SubnetId, VpcId, Zone,
 };
 use serde::Serialize;
 
 use crate::call::Tags;
-use crate::state::ReservationKind;
 
 /// The answer to an action.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use rhumb_model::{AttachmentId, EniId, InstanceId, Prefix, ReservationId, SecurityGroupId, SubnetId, VpcId};
-
-use crate::state::ReservationKind;
+use rhumb_model::{
+    AttachmentId, EniId, InstanceId, Prefix, ReservationId, ReservationKind, SecurityGroupId, SubnetId, VpcId,
+};
 
 /// Tags of an object.
 pub type Tags = BTreeMap<String, String>;

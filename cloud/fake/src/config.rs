@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an account begins with, from a file or a request, in JSON or YAML.
 
-use rhumb_model::{InstanceId, InstanceLimits, Prefix, SecurityGroupId, SubnetId, VpcId};
+use rhumb_model::{InstanceId, InstanceLimits, Prefix, ReservationKind, SecurityGroupId, SubnetId, VpcId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::faults::Rule;
 use crate::imds::Metadata;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::state::{NewSubnet, NewVpc, ReservationKind, World};
+use crate::state::{NewSubnet, NewVpc, World};
 use crate::throttle::Limits;
 
 /// A whole double, as its program reads it.

@@ -29,5 +29,5 @@ pub use invariants::{Broken, User, Violation};
 pub use ledger::{Count, Entry, Ledger};
 pub use refusal::Refusal;
 pub use settings::{Choice, Settings, Span};
-pub use state::{Hook, HookEvent, NewSubnet, NewVpc, ReservationKind, World};
+pub use state::{Hook, HookEvent, NewSubnet, NewVpc, World};
 pub use throttle::{Limits, Rate};

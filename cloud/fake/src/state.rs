@@ -28,7 +28,6 @@ use rhumb_model::{
 };
 use serde::Serialize;
 
-pub use addresses::ReservationKind;
 pub use network::{NewSubnet, NewVpc};
 
 use crate::answer::{Answer, Group, Reservation, RouteTable};

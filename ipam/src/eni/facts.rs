@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhumb_model::{
     Eni, EniId, Instance, InstanceLimits, NodeName, PoolName, Prefix, SecurityGroupId, Subnet, SubnetId,
-    Timestamp,
+    SubnetReservation, Timestamp,
 };
 
 use super::EniPolicy;
@@ -105,25 +105,5 @@ pub struct View {
     /// Every security group of these VPCs, with its tags.
     pub groups: BTreeMap<SecurityGroupId, BTreeMap<String, String>>,
     /// The reservations in subnets.
-    pub reservations: Vec<Reservation>,
-}
-
-/// A part of a subnet that EC2 gives out on request only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The subnet.
-    pub subnet: SubnetId,
-    /// The part.
-    pub cidr: Prefix,
-    /// For what.
-    pub kind: ReservationKind,
-}
-
-/// For what a part of a subnet is reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReservationKind {
-    /// Prefixes of interfaces.
-    Prefix,
-    /// Single addresses that a person names.
-    Explicit,
+    pub reservations: Vec<SubnetReservation>,
 }

@@ -51,7 +51,7 @@ mod trouble;
 mod verdict;
 
 pub use action::{Action, Addresses, Fault, Key, Planned, Priority, Reply};
-pub use facts::{EniBlock, Inputs, NodeFacts, Record, Report, Reservation, ReservationKind, View, Word};
+pub use facts::{EniBlock, Inputs, NodeFacts, Record, Report, View, Word};
 pub use memory::{LAG, Memory};
 pub use plan::plan;
 pub use policy::{EniPolicy, Groups, Subnets, Unit, Warm};

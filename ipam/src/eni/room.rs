@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rhumb_model::{Prefix, Subnet, SubnetId};
+use rhumb_model::{Prefix, ReservationKind, Subnet, SubnetId, SubnetReservation};
 
-use super::{Action, Addresses, Inputs, Memory, Reservation, ReservationKind, Unit, View};
+use super::{Action, Addresses, Inputs, Memory, Unit, View};
 
 /// All subnets, by /28.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Rooms {
     pub(super) fn of(view: &View, memory: &Memory, inputs: &Inputs) -> Self {
         let rooms = view.subnets.values().filter_map(|subnet| Some((subnet.id.clone(), Room::of(subnet)?)));
         let mut rooms = Self(rooms.collect());
-        for Reservation { subnet, cidr, kind } in &view.reservations {
+        for SubnetReservation { subnet, cidr, kind, .. } in &view.reservations {
             if let Some(room) = rooms.0.get_mut(subnet) {
                 room.reserve(*cidr, *kind);
             }

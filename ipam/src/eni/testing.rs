@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use rhumb_model::{
     Attachment, AttachmentId, AttachmentStatus, CardLimit, Eni, EniId, EniStatus, Instance, InstanceId,
-    InstanceLimits, InstanceState, MacAddr, NodeName, PoolName, SecurityGroupId, Subnet, SubnetId, VpcId,
-    Zone,
+    InstanceLimits, InstanceState, MacAddr, NodeName, PoolName, ReservationId, ReservationKind,
+    SecurityGroupId, Subnet, SubnetId, SubnetReservation, VpcId, Zone,
 };
 
 use super::{EniPolicy, Inputs, NodeFacts, Record, Report, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE};
@@ -43,6 +43,12 @@ pub(super) fn subnet(name: &str, cidr: &str) -> Subnet {
         free: 200,
         tags: BTreeMap::new(),
     }
+}
+
+/// A part of subnet `a` that is kept.
+pub(super) fn reservation(cidr: &str, kind: ReservationKind) -> SubnetReservation {
+    let id = ReservationId::new("scr-1").expect("valid");
+    SubnetReservation { id, subnet: subnet_id("a"), cidr: cidr.parse().expect("valid"), kind }
 }
 
 /// An interface that nobody has.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
-use rhumb_ipam::eni::{Reservation, ReservationKind, TAG_CLUSTER, View};
-use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetId, Timestamp, VpcId};
+use rhumb_ipam::eni::{TAG_CLUSTER, View};
+use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetReservation, Timestamp, VpcId};
 
 /// Describes keep pods waiting as much as what they are for.
 const PRIORITY: Priority = Priority::BelowMinimum;
@@ -129,21 +129,15 @@ impl Look {
         Ok(limits)
     }
 
-    async fn find_reservations<P: Provider>(&self, provider: &P) -> Result<Vec<Reservation>, CloudError> {
+    async fn find_reservations<P: Provider>(
+        &self,
+        provider: &P,
+    ) -> Result<Vec<SubnetReservation>, CloudError> {
         let zones: BTreeSet<_> = self.instances.values().map(|instance| &instance.zone).collect();
         let subnets = self.view.subnets.values().filter(|subnet| zones.contains(&subnet.zone));
-        let subnets: Vec<SubnetId> = subnets.map(|subnet| subnet.id.clone()).collect();
         let mut reservations = Vec::new();
-        for subnet in &subnets {
-            let found = provider.reservations(PRIORITY, subnet).await?;
-            reservations.extend(found.into_iter().map(|one| Reservation {
-                subnet: one.subnet,
-                cidr: one.cidr,
-                kind: match one.kind {
-                    rhumb_cloud::ReservationKind::Prefix => ReservationKind::Prefix,
-                    rhumb_cloud::ReservationKind::Explicit => ReservationKind::Explicit,
-                },
-            }));
+        for subnet in subnets {
+            reservations.extend(provider.reservations(PRIORITY, &subnet.id).await?);
         }
         Ok(reservations)
     }

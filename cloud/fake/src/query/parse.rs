@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use rhumb_model::{NameError, SubnetId};
+use rhumb_model::{NameError, ReservationKind, SubnetId};
 
 use super::Form;
 use crate::call::{
@@ -12,7 +12,6 @@ use crate::call::{
     Question, Tags, Unassign, UnassignV6, Want, Wants,
 };
 use crate::refusal::Refusal;
-use crate::state::ReservationKind;
 
 const VERSION: &str = "2016-11-15";
 

@@ -4,23 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rhumb_model::Prefix;
+use rhumb_model::{Prefix, ReservationKind};
 
 use crate::random::Random;
 use crate::settings::Choice;
 
 const BLOCK: u32 = 16;
 const ALL: u16 = u16::MAX;
-
-/// What a range of a subnet is kept for (`CreateSubnetCidrReservation`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReservationKind {
-    /// Prefixes come from here first, and no single address unless named.
-    Prefix,
-    /// Nothing comes from here unless named.
-    Explicit,
-}
 
 /// Why an address or block that the caller named cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rhumb_model::{
     Eni, EniId, EniStatus, Instance, InstanceId, SecurityGroupId, Subnet, SubnetId, Timestamp, VpcId,
 };
-use rhumb_model::{InstanceLimits, ReservationId};
+use rhumb_model::{InstanceLimits, ReservationId, ReservationKind};
 
 use super::{InstanceRecord, World};
 use crate::answer::{Answer, Page, Tagged, attachment_status, instance_state};
@@ -524,10 +524,10 @@ pub(crate) fn eni_status(status: EniStatus) -> &'static str {
     }
 }
 
-pub(crate) fn reservation_kind(kind: super::ReservationKind) -> &'static str {
+pub(crate) fn reservation_kind(kind: ReservationKind) -> &'static str {
     match kind {
-        super::ReservationKind::Prefix => "prefix",
-        super::ReservationKind::Explicit => "explicit",
+        ReservationKind::Prefix => "prefix",
+        ReservationKind::Explicit => "explicit",
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use rhumb_model::{Family, Prefix, ReservationId, SecurityGroupId, SubnetId, VpcId, Zone};
+use rhumb_model::{Family, Prefix, ReservationId, ReservationKind, SecurityGroupId, SubnetId, VpcId, Zone};
 use serde::{Deserialize, Serialize};
 
 use super::World;
-use super::addresses::{Addresses, ReservationKind};
+use super::addresses::Addresses;
 use super::addresses_v6::AddressesV6;
 use crate::answer::{Answer, Group, Reservation, RouteTable, Vpc};
 use crate::call::{NewReservation, Tags};

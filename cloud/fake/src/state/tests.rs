@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use rhumb_model::{AttachmentStatus, Eni, InstanceState, Prefix, SubnetId, Zone};
+use rhumb_model::{AttachmentStatus, Eni, InstanceState, Prefix, ReservationKind, SubnetId, Zone};
 
 use super::*;
 use crate::call::{

@@ -3,16 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rhumb_model::{AttachmentId, Eni, EniStatus, InstanceState, Prefix, SecurityGroupId};
+use rhumb_model::{AttachmentId, Eni, EniStatus, InstanceState, Prefix, ReservationKind, SecurityGroupId};
 
 use super::super::testing::{
-    CLUSTER, attached, eni, eni_id, facts, inputs, instance_id, m5_large, node, ours, pool, report, subnet,
-    subnet_id,
+    CLUSTER, attached, eni, eni_id, facts, inputs, instance_id, m5_large, node, ours, pool, report,
+    reservation, subnet, subnet_id,
 };
-use super::super::{
-    Addresses, Code, EniBlock, Fault, Groups, LAG, Record, Reply, Reservation, ReservationKind, Subnets,
-    Unit, View, Word,
-};
+use super::super::{Addresses, Code, EniBlock, Fault, Groups, LAG, Record, Reply, Subnets, Unit, View, Word};
 use super::*;
 
 /// One node `a` of type m5.large: its primary interface `p` is in subnet `a`.
@@ -313,9 +310,7 @@ fn a_fragmented_subnet_gives_single_addresses_only_when_told_and_prefixes_again_
 #[test]
 fn a_reservation_for_prefixes_is_used_first() {
     let mut world = World::new(prefixes(pods(16)));
-    let cidr = "10.0.0.128/25".parse().expect("valid");
-    world.view.reservations =
-        vec![Reservation { subnet: subnet_id("a"), cidr, kind: ReservationKind::Prefix }];
+    world.view.reservations = vec![reservation("10.0.0.128/25", ReservationKind::Prefix)];
     world.look();
     let actions = world.actions();
     let [Action::Assign { addresses, .. }] = actions.as_slice() else { panic!("{actions:?}") };

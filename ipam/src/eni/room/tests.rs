@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use super::super::testing::{eni, subnet, subnet_id};
+use super::super::testing::{eni, reservation, subnet, subnet_id};
 use super::*;
 use proptest::prelude::*;
 
-fn rooms(cidr: &str, taken: &[&str], reservations: Vec<Reservation>) -> Rooms {
+fn rooms(cidr: &str, taken: &[&str], reservations: Vec<SubnetReservation>) -> Rooms {
     let mut view = View { reservations, ..View::default() };
     view.subnets.insert(subnet_id("a"), subnet("a", cidr));
     for (number, block) in taken.iter().enumerate() {
@@ -22,10 +22,6 @@ fn rooms(cidr: &str, taken: &[&str], reservations: Vec<Reservation>) -> Rooms {
 fn pick(rooms: &mut Rooms, unit: Unit, units: u32) -> String {
     let picked = rooms.pick(&subnet_id("a"), unit, units);
     picked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
-fn reservation(cidr: &str, kind: ReservationKind) -> Reservation {
-    Reservation { subnet: subnet_id("a"), cidr: cidr.parse().expect("valid"), kind }
 }
 
 #[test]
