@@ -45,6 +45,8 @@ pub struct ENIPoolSpec {
     pub max_allocate: u32,
     /// How many addresses more than wanted a node may have before the excess is given back.
     pub max_above_watermark: u32,
+    /// For how long a node has more than that before the first of it is asked back.
+    pub settle_seconds: u32,
     /// Ready addresses by the rate at which pods came, beside `preAllocate`.
     pub warm: EniWarm,
     /// Lowest device index of an interface that carries pods; 1 leaves the primary one to the node.
@@ -82,6 +84,7 @@ impl Default for ENIPoolSpec {
             min_allocate: 0,
             max_allocate: 0,
             max_above_watermark: 0,
+            settle_seconds: 60,
             warm: EniWarm::default(),
             first_interface_index: 0,
             exclude_interface_tags: BTreeMap::new(),
@@ -200,6 +203,7 @@ impl ENIPool {
         for (field, value, least, most) in [
             ("warm.horizonSeconds", spec.warm.horizon_seconds, 1, 3600),
             ("interfaceBudgetPerHour", spec.interface_budget_per_hour, 1, 1000),
+            ("settleSeconds", spec.settle_seconds, 0, DAY),
             ("releaseDelaySeconds", spec.release_delay_seconds, 0, DAY),
             ("coolDownSeconds", spec.cool_down_seconds, 0, DAY),
         ] {
@@ -268,7 +272,7 @@ mod tests {
         let text = r#"{"apiVersion":"rhumb.io/v1alpha1","kind":"ENIPool","metadata":{"name":"a"},"spec":{
             "nodeSelector":{"matchLabels":{"pool":"a"}},"mode":"prefixes","ipv6":true,
             "subnets":{"tags":{"pods":"yes"}},"securityGroups":{"ids":["sg-0123456789abcdef0"]},
-            "preAllocate":4,"minAllocate":10,"maxAllocate":100,"maxAboveWatermark":3,
+            "preAllocate":4,"minAllocate":10,"maxAllocate":100,"maxAboveWatermark":3,"settleSeconds":5,
             "warm":{"adaptive":true,"horizonSeconds":30},"firstInterfaceIndex":1,
             "excludeInterfaceTags":{"no":"manage"},"interfaceTags":{"team":"net"},"deleteOnTermination":false,
             "sourceDestCheck":false,"masquerade":{"external":true},"interfaceBudgetPerHour":5,
@@ -285,7 +289,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Change = fn(&mut ENIPoolSpec);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 15] = [
             ("spec.nodeSelector.matchExpressions[0].values", |spec| {
                 spec.node_selector =
                     serde_json::from_str(r#"{"matchExpressions": [{"key": "a", "operator": "In"}]}"#)
@@ -317,6 +321,7 @@ mod tests {
             }),
             ("spec.warm.horizonSeconds", |spec| spec.warm.horizon_seconds = 0),
             ("spec.interfaceBudgetPerHour", |spec| spec.interface_budget_per_hour = 0),
+            ("spec.settleSeconds", |spec| spec.settle_seconds = DAY + 1),
             ("spec.coolDownSeconds", |spec| spec.cool_down_seconds = DAY + 1),
         ];
         for (field, change) in cases {

@@ -41,6 +41,13 @@ pub struct NodeFacts {
     pub report: Option<Report>,
 }
 
+impl NodeFacts {
+    /// Whether anything is given to it or taken from it: not while it is drained, or its instance is on its way out.
+    pub(super) fn is_served(&self) -> bool {
+        !self.leaving && self.instance.state.takes_interfaces()
+    }
+}
+
 /// The part of a NodeConfig that the plan writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {

@@ -7,12 +7,16 @@ use std::time::Duration;
 use rhumb_model::{EniId, EniStatus, NodeName, Prefix, SubnetId, Timestamp};
 
 use super::effects::Effect;
+use super::fleet::is_ours;
 use super::trouble::Trouble;
 use super::{Action, Fault, Inputs, Key, Reply, Unit, View};
 
 /// By how much a look at EC2 may lag behind, and within which a call ends or has no effect any more. Two looks that
 /// agree are apart by at least as much.
 pub const LAG: Duration = Duration::from_secs(30);
+
+/// After this time an interface that is being detached is looked at again: EC2 takes 1 to 30 s.
+const SOON: Duration = Duration::from_secs(5);
 
 /// What the operator keeps between two plans.
 #[derive(Debug, Clone, Default)]
@@ -132,6 +136,16 @@ impl Memory {
     /// Since which look nobody has this interface.
     pub(super) fn orphan_since(&self, id: &EniId) -> Option<Timestamp> {
         self.orphans.get(id).copied()
+    }
+
+    /// When a look would show what is waited for: what became of a call, an interface that is on its way from its
+    /// instance, and for the second time that a block is not there.
+    pub(super) fn look_wanted(&self, cluster: &str) -> Option<Timestamp> {
+        let seen = self.view.at;
+        let absent = self.absent.values().map(|since| since.after(LAG)).filter(|at| *at > seen);
+        let ours = self.view.enis.values().filter(|eni| is_ours(eni, cluster));
+        let leaving = ours.filter(|eni| eni.status == EniStatus::Detaching).map(|_| seen.after(SOON));
+        self.unsure.values().copied().chain(absent).chain(leaving).min()
     }
 
     /// Whether two looks, apart by more than they lag, agree that the interface does not have the block.

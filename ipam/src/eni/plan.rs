@@ -19,7 +19,11 @@ use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Planne
 /// come first, then those below their minimum, then what is to be ready, then what is given back.
 pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
     memory.hear(inputs, now);
-    let mut plan = Plan { wake_at: memory.trouble.ends(now), ..Plan::default() };
+    let mut plan = Plan {
+        wake_at: memory.trouble.ends(now),
+        look_at: memory.look_wanted(&inputs.cluster),
+        ..Plan::default()
+    };
     let mut excess = BTreeSet::new();
     let mut cluster = Cluster {
         inputs,
@@ -37,7 +41,7 @@ pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
         plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at.filter(|at| *at > now)).min();
         plan.nodes.insert(name.clone(), planned);
     }
-    sweep::garbage(inputs, memory, now, &mut plan.actions);
+    sweep::garbage(inputs, memory, &mut plan.actions);
     keep_possible(&mut plan, memory, now);
     memory.note_excess(&excess, now);
     plan

@@ -51,6 +51,8 @@ pub struct EniPolicy {
     pub max_allocate: Option<u32>,
     /// Addresses beyond what is wanted before some are given back.
     pub max_above_watermark: u32,
+    /// For how long a node has more than that before the first of it is asked back.
+    pub settle: Duration,
     /// Addresses ready by the rate of arriving pods; `None`: the rate does not count.
     pub warm: Option<Warm>,
     /// Lowest device index of an interface that carries pods.
@@ -82,6 +84,7 @@ impl Default for EniPolicy {
             min_allocate: 0,
             max_allocate: None,
             max_above_watermark: 0,
+            settle: Duration::from_secs(60),
             warm: None,
             first_interface_index: 0,
             exclude_tags: BTreeMap::new(),

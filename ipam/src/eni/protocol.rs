@@ -136,6 +136,7 @@ impl State {
             pre_allocate: 0,
             min_allocate: wanted,
             max_allocate: Some(wanted.max(1)),
+            settle: std::time::Duration::ZERO,
             release_delay: std::time::Duration::ZERO,
             ..EniPolicy::default()
         };
@@ -265,8 +266,6 @@ impl State {
         let now = self.now();
         let operator = self.operator.as_mut()?;
         let inputs = Self::inputs(operator, wanted, without);
-        // For how long there is too much is no matter of safety.
-        operator.memory.note_excess(&[node("a")].into(), Timestamp(0));
         let plan = plan(&inputs, &mut operator.memory, now);
         let record = plan.nodes.get(&node("a"))?.record.clone();
         if record != operator.config {

@@ -8,16 +8,13 @@ use rhumb_model::{EniId, NodeName, Prefix, Timestamp};
 use super::fleet::{Fleet, blocks, size_v4};
 use super::{EniBlock, EniPolicy, Memory, NodeFacts, Record, Report, Word};
 
-/// For how long a node has more than it wants before the first block is asked back.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// The next record of a node, and what was noticed on the way.
 #[derive(Debug, Default)]
 pub(super) struct Next {
     pub(super) record: Record,
     /// A block that the node has and EC2 no longer holds.
     pub(super) lost: Option<Prefix>,
-    /// Whether the node has more than it wants.
+    /// Whether the node has more than it wants by a whole block at least, idle or not.
     pub(super) excess: bool,
     pub(super) wake_at: Option<Timestamp>,
 }
@@ -39,7 +36,7 @@ impl Case<'_> {
     pub(super) fn next(&self) -> Next {
         let mut next = Next { record: self.node.record.clone(), ..Next::default() };
         let number = next.record.generation + 1;
-        if !self.node.leaving {
+        if self.node.is_served() {
             self.step_blocks(&mut next, number);
             self.publish(&mut next.record);
             self.take_back(&mut next.record);
@@ -128,11 +125,13 @@ impl Case<'_> {
         let Some(report) = &self.node.report else { return };
         let idle = |block: &EniBlock| block.releasing.is_none() && report.idle.contains(&block.cidr);
         let fits = |block: &EniBlock, excess: u32| (1..=excess).contains(&size_v4(block.cidr));
-        if !next.record.blocks.iter().any(|block| idle(block) && fits(block, excess)) {
+        let mut surplus =
+            next.record.blocks.iter().filter(|block| block.releasing.is_none() && fits(block, excess));
+        next.excess = surplus.clone().next().is_some();
+        if !surplus.any(idle) {
             return;
         }
-        next.excess = true;
-        let end = self.memory.excess_since(self.name).unwrap_or(self.now).after(SETTLE);
+        let end = self.memory.excess_since(self.name).unwrap_or(self.now).after(self.policy.settle);
         if end > self.now || report.observed != self.node.record.generation {
             next.wake_at = Some(next.wake_at.map_or(end, |at| at.min(end)));
             return;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rhumb_model::{Eni, EniId, EniStatus, NodeName, Prefix, Timestamp};
+use rhumb_model::{Eni, EniId, EniStatus, NodeName, Prefix};
 
 use super::fleet::{Fleet, blocks, is_ours};
-use super::{Action, Inputs, LAG, Memory, NodeFacts, Planned, Priority};
+use super::{Action, Inputs, Memory, NodeFacts, Planned, Priority};
 
 /// For how long an interface that nobody has is seen to be so before it is deleted; its maker may be about to attach it.
 const AGE: Duration = Duration::from_secs(300);
@@ -49,9 +49,9 @@ pub(super) fn give_back(
     }
 }
 
-/// Deletes interfaces of ours that nobody has: at once where their node gave them back, else when they are old enough;
-/// in any case not before two looks agreed.
-pub(super) fn garbage(inputs: &Inputs, memory: &Memory, now: Timestamp, actions: &mut Vec<Planned>) {
+/// Deletes interfaces of ours that nobody has: as soon as a look shows it where their node gave them back (nobody attaches
+/// those, and EC2 deletes none that is attached), else when looks have shown it for long enough.
+pub(super) fn garbage(inputs: &Inputs, memory: &Memory, actions: &mut Vec<Planned>) {
     let mut recorded: BTreeMap<&EniId, bool> = BTreeMap::new();
     for block in inputs.nodes.values().flat_map(|node| &node.record.blocks) {
         let all_go = recorded.entry(&block.interface).or_insert(true);
@@ -69,10 +69,10 @@ pub(super) fn garbage(inputs: &Inputs, memory: &Memory, now: Timestamp, actions:
         }
         let age = match recorded.get(&eni.id) {
             Some(false) => return false,
-            Some(true) => LAG,
+            Some(true) => Duration::ZERO,
             None => AGE,
         };
-        memory.orphan_since(&eni.id).is_some_and(|since| since.after(age) <= memory.view().at && since < now)
+        memory.orphan_since(&eni.id).is_some_and(|since| since.after(age) <= memory.view().at)
     };
     let garbage = memory.view().enis.values().filter(is_garbage).take(MOST_AT_ONCE);
     actions.extend(

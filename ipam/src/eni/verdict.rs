@@ -16,6 +16,8 @@ pub struct Plan {
     pub nodes: BTreeMap<NodeName, NodePlan>,
     /// When time alone changes something, at the earliest; always later than the plan.
     pub wake_at: Option<Timestamp>,
+    /// When a look at EC2 would show what is waited for, at the earliest; `None`: the next regular one is soon enough.
+    pub look_at: Option<Timestamp>,
 }
 
 /// What a node's NodeConfig is to say.

@@ -95,6 +95,7 @@ fn policy(spec: &ENIPoolSpec) -> EniPolicy {
         min_allocate: spec.min_allocate,
         max_allocate: (spec.max_allocate > 0).then_some(spec.max_allocate),
         max_above_watermark: spec.max_above_watermark,
+        settle: Duration::from_secs(u64::from(spec.settle_seconds)),
         warm: spec
             .warm
             .adaptive

@@ -36,7 +36,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// After a look that failed, and after a NodeConfig that could not be written.
 const RETRY: Duration = Duration::from_secs(5);
-/// A look that a call asked for comes no sooner than this after the one before.
+/// A look that a call or the plan asked for comes no sooner than this after the one before.
 const SOONEST: Duration = Duration::from_secs(5);
 
 /// How the loop runs.
@@ -64,6 +64,8 @@ struct Run<P> {
     looking: Option<Looking>,
     look_at: Instant,
     looked: Instant,
+    /// When the last plan wants the next look; `None`: it waits for nothing.
+    look_wanted: Option<Instant>,
     /// For which instances EC2 was looked at last.
     asked: BTreeSet<InstanceId>,
     calls: JoinSet<Ended>,
@@ -84,6 +86,7 @@ pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Set
         looking: None,
         look_at: now,
         looked: now,
+        look_wanted: None,
         asked: BTreeSet::new(),
         calls: JoinSet::new(),
         gone: BTreeMap::new(),
@@ -154,26 +157,33 @@ impl<P: Provider> Run<P> {
         if !scope.instances.is_subset(&self.asked) {
             self.look_soon();
         }
-        if self.looking.is_none() && Instant::now() >= self.look_at {
+        if self.looking.is_none() && Instant::now() >= self.next_look() {
             self.look_at = Instant::now() + self.settings.period;
             self.looked = Instant::now();
             self.asked.clone_from(&scope.instances);
             let (provider, before) = (Arc::clone(&self.provider), self.look.clone());
             self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
         }
-        let next_look = if self.looking.is_some() { later } else { self.look_at };
         if self.look.view.at == Timestamp(0) {
-            return next_look;
+            return if self.looking.is_some() { later } else { self.next_look() };
         }
         let now = Timestamp::from(SystemTime::now());
         let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
         let plan = plan(&inputs, &mut self.memory, now);
+        self.look_wanted = plan.look_at.map(|at| Instant::now() + at.since(now));
         self.figures.note(&inputs, self.memory.view(), &plan);
         self.say(&plan);
         let whole = self.write(&inputs, &plan).await & self.forget(&inputs, now).await;
         let wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
         self.begin(plan.actions, now);
+        let next_look = if self.looking.is_some() { later } else { self.next_look() };
         next_look.min(Instant::now() + if whole { wait } else { wait.min(RETRY) })
+    }
+
+    /// When the next look is due: with the period, sooner where the plan waits for one.
+    fn next_look(&self) -> Instant {
+        let wanted = self.look_wanted.map(|at| at.max(self.looked + SOONEST));
+        wanted.map_or(self.look_at, |at| at.min(self.look_at))
     }
 
     fn begin(&mut self, actions: Vec<Planned>, now: Timestamp) {

@@ -474,10 +474,63 @@ fn of_the_excess_whole_interfaces_go_first_and_are_detached_and_deleted() {
     assert!(actions.iter().any(|action| matches!(action, Action::Detach { eni, .. } if *eni == eni_id("b"))));
     world.view.enis.insert(eni_id("b"), Eni { status: EniStatus::Available, attachment: None, ..second });
     world.look();
-    assert!(!world.actions().contains(&Action::Delete { eni: eni_id("b") }), "one look is not enough");
+    assert!(world.actions().contains(&Action::Delete { eni: eni_id("b") }), "nobody waits for a second look");
+}
+
+/// What the agent says when it lets go all that it is asked for.
+fn let_go(world: &mut World, record: &Record) {
+    let word = |block: &&EniBlock| Some(Word { cidr: block.cidr, generation: block.releasing? });
+    let words = releasing(record).iter().filter_map(word).collect();
+    world.node().report.as_mut().expect("there").released = words;
+}
+
+#[test]
+fn where_the_pool_gives_no_time_ec2_has_a_block_back_as_soon_as_the_agent_let_it_go() {
+    let mut world = with_excess();
+    (world.policy().settle, world.policy().release_delay) = (Duration::ZERO, Duration::ZERO);
+    let record = world.write();
+    assert_eq!(releasing(&record).len(), 8);
+    let_go(&mut world, &record);
+    assert!(world.write().blocks.iter().skip(1).all(|block| block.unassigning));
+    assert!(matches!(world.actions().as_slice(), [Action::Unassign { .. }]));
+}
+
+#[test]
+fn excess_settles_while_its_addresses_rest() {
+    let mut world = with_excess();
+    let idle = std::mem::take(&mut world.node().report.as_mut().expect("there").idle);
+    let plan = world.plan();
+    assert_eq!(plan.wake_at, None, "the agent's word is waited for, not time");
+    world.pass(Duration::from_secs(60));
+    assert!(releasing(&world.write()).is_empty());
+    world.node().report.as_mut().expect("there").idle = idle;
+    assert_eq!(releasing(&world.write()).len(), 8);
+}
+
+#[test]
+fn a_look_is_asked_for_when_it_will_show_what_is_waited_for_and_at_no_other_time() {
+    let mut world = with_excess();
+    (world.policy().settle, world.policy().release_delay) = (Duration::ZERO, Duration::ZERO);
+    let record = world.write();
+    let_go(&mut world, &record);
+    world.write();
+    assert_eq!(world.plan().look_at, None, "the agent and our own calls are waited for, no look");
+    let unassign = world.actions().remove(0);
+    world.memory.start(&unassign, world.now);
+    world.memory.finish(&unassign, &Err(Fault::Unknown), world.now);
+    assert_eq!(world.plan().look_at, Some(world.now.after(LAG)), "what became of the call");
+    world.pass(LAG);
+    world.view.enis.insert(eni_id("p"), with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.16", 1));
+    world.look();
+    assert_eq!(world.plan().look_at, Some(world.now.after(LAG)), "the second look that does not show them");
     world.pass(LAG);
     world.look();
-    assert!(world.actions().contains(&Action::Delete { eni: eni_id("b") }));
+    world.write();
+    let going = attached(ours("b", "a", "10.0.0.40", "a"), "a", 1);
+    world.add(Eni { status: EniStatus::Detaching, ..going.clone() });
+    assert_eq!(world.plan().look_at, Some(world.now.after(Duration::from_secs(5))), "it is soon detached");
+    world.add(Eni { status: EniStatus::Available, attachment: None, ..going });
+    assert_eq!(world.plan().look_at, None);
 }
 
 #[test]
