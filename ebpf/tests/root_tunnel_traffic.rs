@@ -377,6 +377,41 @@ fn only_the_node_that_has_the_source_may_send_for_it_and_only_to_pods_here() {
 }
 
 #[test]
+fn a_flow_out_of_the_tunnel_is_good_for_the_node_that_sends_it_and_for_the_pod_that_has_it() {
+    for underlay in Underlay::BOTH {
+        let mut nodes = TwoNodes::new(underlay);
+        let outer = at(underlay.of(TWO.node), PORT);
+        let bound =
+            |from: &Namespace, addr: &str| from.inside(|| UdpSocket::bind(at(addr, 0)).expect("bound"));
+        let node = bound(&nodes.one.node, underlay.of(ONE.node));
+        let stranger = bound(&nodes.router, underlay.of(TWO.gateway));
+        let receiver = nodes.two.pod.inside(|| UdpSocket::bind(at("::", 5000)).expect("bound"));
+        receiver.set_read_timeout(Some(PATIENCE)).expect("set");
+        for (pod, here) in PODS {
+            let key = EndpointAddr(ip(here));
+            let endpoint = nodes.two.endpoint();
+            for round in 0..20_u8 {
+                let packet = encapsulated(pod, here, &[round]);
+                for _ in 0..3 {
+                    node.send_to(&packet, outer).expect("sent");
+                    assert_eq!(received(&receiver), (vec![round], ip(pod)));
+                }
+                let refused = nodes.two.count(Hook::FromTunnel, Reason::TunnelSource);
+                stranger.send_to(&packet, outer).expect("sent");
+                until(|| nodes.two.count(Hook::FromTunnel, Reason::TunnelSource) == refused + 1);
+                node.send_to(&packet, outer).expect("sent");
+                assert_eq!(received(&receiver), (vec![round], ip(pod)));
+                let absent = nodes.two.count(Hook::FromTunnel, Reason::TunnelDestination);
+                block_on(nodes.two.targets.endpoints.remove(&key)).expect("removed");
+                node.send_to(&packet, outer).expect("sent");
+                until(|| nodes.two.count(Hook::FromTunnel, Reason::TunnelDestination) == absent + 1);
+                block_on(nodes.two.targets.endpoints.put(&key, &endpoint)).expect("put");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_pod_cannot_reach_the_tunnel_of_a_node() {
     for underlay in Underlay::BOTH {
         let nodes = TwoNodes::new(underlay);

@@ -287,13 +287,14 @@ pub struct NextHop {
     /// The moment and the epoch in which that was said ([`Epoch`]): it is good for no other.
     pub at: u64,
     /// [`NextHop::LOCAL`], [`NextHop::DIRECT`] or [`NextHop::TUNNEL`], with [`NextHop::KEEP_SOURCE`],
-    /// [`NextHop::SHAPED`] or [`NextHop::OUTER`]; 0 when nothing was said.
+    /// [`NextHop::SHAPED`], [`NextHop::OUTER`] or [`NextHop::SENDER`]; 0 when nothing was said.
     pub kind: u8,
     /// Traffic class of the packet that it was said for: rules may ask for it.
     pub class: u8,
     /// Largest IP packet that the way takes; 0 when there is no limit.
     pub mtu: u16,
-    /// Interface that the packets come by, in host order: by another one they may not come at all.
+    /// Interface that the packets come by, in host order: by another one they may not come at all. With
+    /// [`NextHop::SENDER`] the IPv4 address of the node that encapsulates them.
     pub from: u32,
     /// The first twelve bytes of a frame to the pod or neighbour, then the interface in host order; or the outer
     /// destination, with [`NextHop::OUTER`] IPv4's alone, then the outer packet's gateway, zero, and the interface.
@@ -315,6 +316,8 @@ impl NextHop {
     pub const SHAPED: u8 = 16;
     /// Into the tunnel, past its device: the way of the outer packet is known.
     pub const OUTER: u8 = 32;
+    /// Out of the tunnel, from one node.
+    pub const SENDER: u8 = 64;
 
     /// To a pod of this node.
     #[inline(always)]
@@ -322,6 +325,12 @@ impl NextHop {
         let shaped = if endpoint.flags & Endpoint::SHAPED == 0 { 0 } else { Self::SHAPED };
         let [a, b, c] = endpoint.ethernet;
         Self { at, kind: Self::LOCAL | shaped, class: 0, mtu: 0, from, to: [a, b, c, endpoint.ifindex] }
+    }
+
+    /// The same for what the node with this IPv4 address encapsulated.
+    #[inline(always)]
+    pub const fn sent_by(self, sender: u32) -> Self {
+        Self { kind: self.kind | Self::SENDER, from: sender, ..self }
     }
 }
 

@@ -5,14 +5,14 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use rhumb_ebpf_common::layout::{Address, Remote, same};
+use rhumb_ebpf_common::layout::{Address, NextHop, Remote, is_v4, same};
 use rhumb_ebpf_common::{Direction, Fib, Ip, Ports, Reason, V4, V6, ethernet};
 
 use crate::act::{self, Hop};
 use crate::call::reason;
 use crate::lookup::Route;
 use crate::packet::{IPV4, IPV6, Skb};
-use crate::{either, finish, lookup, track};
+use crate::{either, finish, kept, lookup, track};
 
 #[classifier]
 pub fn from_tunnel(ctx: TcContext) -> i32 {
@@ -34,6 +34,9 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
 /// What is for the node may be for a host port.
 #[inline(always)]
 fn arrive<F: Hop>(skb: Skb) -> Reason {
+    if let Some(decided) = again::<F>(skb) {
+        return decided;
+    }
     match ip::<F>(skb) {
         Reason::ToStack => {}
         decided => return decided,
@@ -41,6 +44,12 @@ fn arrive<F: Hop>(skb: Skb) -> Reason {
     let mut ports = Ports::NONE;
     let _course = F::any_ports(skb, &raw mut ports);
     reason(if ports.protocol == 0 { F::error_in(skb) } else { F::host_port(skb, &raw const ports) })
+}
+
+/// The short way, for what the same node sent a moment ago.
+#[inline(never)]
+fn again<F: Hop>(skb: Skb) -> Option<Reason> {
+    kept::again_from::<F>(skb, &lookup::tunnel_sender(skb)?)
 }
 
 /// A function of its own for each family: the stacks of nested calls add up, and what is called in the end need not bear
@@ -53,6 +62,7 @@ fn ip<F: Hop>(skb: Skb) -> Reason {
 #[inline(always)]
 fn judge<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
     let sender = lookup::tunnel_sender(skb).ok_or(Reason::TunnelKey)?;
+    let at = lookup::moment();
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     if !sends_for(&sender, &F::key(ip.src)) {
@@ -63,9 +73,14 @@ fn judge<F: Hop>(skb: Skb) -> Result<Reason, Reason> {
             return Err(Reason::IpOptions);
         }
         ip.may_hop()?;
+        let [.., v4] = sender;
+        let mut next = NextHop::NONE;
+        if is_v4(&sender) {
+            next = NextHop::local(at, 0, endpoint).sent_by(v4);
+        }
         // What the flow asks for is for the pod's own packets.
         let mut ports = Ports::NONE;
-        let _course = track::follow::<F>(skb, head, &ip, &mut ports);
+        let _course = track::follow_to::<F>(skb, head, &ip, &mut ports, &raw mut next);
         return act::deliver::<F>(skb, head, endpoint);
     }
     Err(if is_for_node::<F>(skb, &ip) { Reason::ToStack } else { Reason::TunnelDestination })

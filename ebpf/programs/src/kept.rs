@@ -7,7 +7,7 @@
 //! and flows whose packets are translated or go through the host's stack.
 
 use rhumb_ebpf_common::ct::Signal;
-use rhumb_ebpf_common::layout::{Ct, CtKey, NextHop};
+use rhumb_ebpf_common::layout::{Address, Ct, CtKey, NextHop, is_v4};
 use rhumb_ebpf_common::{Reason, V4, V6, plain_ports};
 
 use crate::act::{self, Hop};
@@ -17,18 +17,25 @@ use crate::{either, lookup, remote, tunnel};
 /// Sends a packet the short way; nothing when it is to take the long one, and is what it was.
 #[inline(always)]
 pub(crate) fn again(skb: Skb) -> Option<Reason> {
-    if skb.vlan_present() != 0 {
-        return None;
-    }
     match skb.protocol() {
-        IPV4 => ip::<V4>(skb),
-        IPV6 => ip::<V6>(skb),
+        IPV4 => ip::<V4>(skb, skb.ifindex(), 0),
+        IPV6 => ip::<V6>(skb, skb.ifindex(), 0),
         _ => None,
     }
 }
 
+/// As [`again`], for what `sender` encapsulated; over IPv6 nothing is kept.
+#[inline(always)]
+pub(crate) fn again_from<F: Hop>(skb: Skb, sender: &Address) -> Option<Reason> {
+    let [.., v4] = *sender;
+    if is_v4(sender) { ip::<F>(skb, v4, NextHop::SENDER) } else { None }
+}
+
 #[inline(never)]
-fn ip<F: Hop>(skb: Skb) -> Option<Reason> {
+fn ip<F: Hop>(skb: Skb, from: u32, way: u8) -> Option<Reason> {
+    if skb.vlan_present() != 0 {
+        return None;
+    }
     let head = skb.linear();
     let ip = F::parse(&head, skb.len()).ok()?;
     let ports = plain_ports(&head, &ip)?;
@@ -37,7 +44,7 @@ fn ip<F: Hop>(skb: Skb) -> Option<Reason> {
     }
     let (key, side) = CtKey::new::<F>(ip.src, ip.dst, &ports);
     let flow = lookup::ct(&key)?;
-    let next = *lookup::next(flow, side, lookup::moment(), skb.ifindex())?;
+    let next = *lookup::next(flow, side, lookup::moment(), from, way)?;
     let NextHop { kind, class, mtu, to, .. } = next;
     if kind & (NextHop::LOCAL | NextHop::DIRECT | NextHop::TUNNEL) == 0 {
         return None;

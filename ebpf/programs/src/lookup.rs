@@ -223,12 +223,12 @@ pub(crate) fn put_next(flow: &mut Ct, side: Side, next: &NextHop) {
     unsafe { (&raw mut (*kept).at).write_volatile(next.at) };
 }
 
-/// The next hop that a flow keeps for the packets of a side, if it is of `at` and for packets that come by `from`. Read
-/// in an order that goes with that of [`put_next`].
+/// The next hop that a flow keeps for the packets of a side, if it is of `at` and for packets that come by `from`, an
+/// interface, or with [`NextHop::SENDER`] as `way` a node. Read in an order that goes with that of [`put_next`].
 #[inline(always)]
-pub(crate) fn next(flow: &Ct, side: Side, at: u64, from: u32) -> Option<&NextHop> {
+pub(crate) fn next(flow: &Ct, side: Side, at: u64, from: u32, way: u8) -> Option<&NextHop> {
     let next = &flow.sent(side).next;
-    (next.at == at && next.from == from).then_some(next)
+    (next.at == at && next.from == from && next.kind & NextHop::SENDER == way).then_some(next)
 }
 
 /// The mapping under which an answer would come.

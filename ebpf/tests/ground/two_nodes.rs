@@ -177,11 +177,17 @@ impl Side {
         };
         block_on(self.targets.pod_links.put(&IfIndex(ifindex), &link)).expect("put");
         for addr in [v4, v6] {
-            let endpoint = Endpoint { ifindex, mac, host_mac, shaped: false };
+            let endpoint = self.endpoint();
             block_on(self.targets.endpoints.put(&EndpointAddr(ip(addr)), &endpoint)).expect("put");
         }
         self.attach("pod", Hook::FromPod);
         self.attach("pod", Hook::ToPod);
+    }
+
+    /// Where the pod is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let [mac, host_mac] = [0, 1].map(|seed| MacAddr::from_seed(self.place.seed + seed));
+        Endpoint { ifindex: self.node.ifindex("pod"), mac, host_mac, shaped: false }
     }
 
     /// Puts what an agent puts for another node whose pods only the tunnel reaches.

@@ -21,15 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const NOTE: &str = "Beside peers, run by run in turn; medians. 1 CPU: client and server share one, which shows the path's own \
                     cost; 2 CPUs: each has its own.\n\
                     programs: mean of the kernel's clock under load, less that of a program that does nothing in the same run, at the \
-                    same hook of the plain pods, which is told too (50 to 60 ns when the aims were set); raw. \
-                    calibrated: raw x (exchanges a second of plain routing in this run / those of the machine when the \
-                    aims were set: 119,700 on one node, 95,300 across nodes; IPv4, 1 CPU). Nanoseconds of two machines, or \
-                    of one in two hours, are not to be compared as they are; aims in nanoseconds are judged by the calibrated \
-                    figure, which takes it that programs and the path around them slow down alike.\n\
-                    test run: one program on a packet in memory, less a program that does nothing; raw. Established: \
+                    same hook of the plain pods, which is told too (50 to 60 ns when the aims were set). Nanoseconds of two \
+                    machines, or of one in two hours, are not to be compared.\n\
+                    test run: one program on a packet in memory, less a program that does nothing. Established: \
                     250 runs at a time; new flows and translated packets: one, with caches as a system call leaves them.";
-/// Exchanges a second of plain routing when aims in nanoseconds were set: on one node, and across two.
-const REFERENCE: [f64; 2] = [119_700.0, 95_300.0];
 
 /// Which way packets take, beside whom.
 struct Way<'a> {
@@ -76,20 +71,20 @@ pub fn path(only: Option<Part>) -> Result<Report> {
         };
         let same = way("same node", 1, at_least(1.0), at_least(1.0));
         let across = way("across nodes", 2, at_least(0.95), at_least(0.9));
-        let rates = if wanted(Part::Rates) { compare_all } else { compare_exchanges };
-        if wanted(Part::Rates) || wanted(Part::Programs) {
-            let [beside, across] = [rates(&mut report, &same, ours)?, rates(&mut report, &across, ours)?];
-            if wanted(Part::Programs) {
-                let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
-                let price = Price { nothing: &nothing, twin: &twin, lab, ours };
-                let most = |established, new, speed| Some(Most { established, new, speed });
-                let same = most(270.0, 500.0, beside / REFERENCE[0]);
-                price.add(&mut report, ("same node", 1), &["from_pod"], same)?;
-                // What one packet meets on its way: two programs where it starts, one where it arrives.
-                let way = ["from_pod", "to_wire", "from_wire"];
-                let across = most(500.0, 1500.0, across / REFERENCE[1]);
-                price.add(&mut report, ("across nodes", 2), &way, across)?;
+        for way in [&same, &across] {
+            widen_ports(way, ours)?;
+            if wanted(Part::Rates) {
+                compare_all(&mut report, way, ours)?;
             }
+        }
+        if wanted(Part::Programs) {
+            let nothing = Nothing::attach(&twin.nodes[0], "p0", lab.node(0).bpffs())?;
+            let price = Price { nothing: &nothing, twin: &twin, lab, ours };
+            let most = |established, new| Some(Most { established, new });
+            price.add(&mut report, ("same node", 1), &["from_pod"], most(270.0, 500.0))?;
+            // What one packet meets on its way: two programs where it starts, one where it arrives.
+            let way = ["from_pod", "to_wire", "from_wire"];
+            price.add(&mut report, ("across nodes", 2), &way, most(500.0, 1500.0))?;
         }
         if wanted(Part::Trials) {
             Trials { node: lab.node(0), pods: ours }.direct(&mut report)?;
@@ -104,6 +99,7 @@ pub fn path(only: Option<Part>) -> Result<Report> {
             let twin = Twin::overlay(lab, rules)?;
             let (name, exchanges, connections) = ("VXLAN", at_least(aim), at_least(aim));
             let way = Way { name, to: 2, peer, twin: &twin, exchanges, connections };
+            widen_ports(&way, ours)?;
             if wanted(Part::Rates) {
                 compare_all(&mut report, &way, ours)?;
             }
@@ -156,32 +152,17 @@ fn widen_ports(way: &Way<'_>, ours: &[Pod]) -> Result<()> {
     Ok(())
 }
 
-/// Adds exchanges alone; as [`compare_all`].
-fn compare_exchanges(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<f64> {
-    widen_ports(way, ours)?;
-    let measure = compare(way, Traffic::RequestResponse, Family::V4, Cpus::One, ours)?;
-    let speed = measure.peer.map(|(_, rate)| rate);
-    report.add(measure);
-    speed.context("exchanges were counted")
-}
-
-/// Adds all kinds of traffic; the peer's exchanges a second on one CPU, which say how fast the machine is in this run.
-fn compare_all(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<f64> {
-    widen_ports(way, ours)?;
-    let mut speed = None;
+/// Adds all kinds of traffic.
+fn compare_all(report: &mut Report, way: &Way<'_>, ours: &[Pod]) -> Result<()> {
     for traffic in Traffic::ALL {
         for family in Family::BOTH {
-            let measure = compare(way, traffic, family, Cpus::One, ours)?;
-            if traffic == Traffic::RequestResponse && family == Family::V4 {
-                speed = measure.peer.map(|(_, rate)| rate);
-            }
-            report.add(measure);
+            report.add(compare(way, traffic, family, Cpus::One, ours)?);
         }
     }
     for traffic in [Traffic::RequestResponse, Traffic::ConnectRequestClose] {
         report.add(compare(way, traffic, Family::V4, Cpus::Two, ours)?);
     }
-    speed.context("exchanges were counted")
+    Ok(())
 }
 
 fn compare(way: &Way<'_>, traffic: Traffic, family: Family, cpus: Cpus, ours: &[Pod]) -> Result<Measure> {
@@ -229,8 +210,6 @@ struct Price<'a> {
 struct Most {
     established: f64,
     new: f64,
-    /// How fast this machine is in this run, beside the one at which the aims were set.
-    speed: f64,
 }
 
 impl Price<'_> {
@@ -255,14 +234,10 @@ impl Price<'_> {
                 }
                 let sums: Vec<f64> = samples.iter().map(|each| each.iter().sum()).collect();
                 let whole = format!("programs, {name}, {what}, {family}");
-                report.add(match most {
-                    Some(most) => {
-                        let limit =
-                            if traffic == Traffic::RequestResponse { most.established } else { most.new };
-                        Measure::alone(&whole, "ns", &sums, Aim::AtMost(limit)).calibrated(most.speed)
-                    }
-                    None => Measure::alone(&whole, "ns", &sums, Aim::None),
+                let aim = most.map_or(Aim::None, |most| {
+                    Aim::AtMost(if traffic == Traffic::RequestResponse { most.established } else { most.new })
                 });
+                report.add(Measure::alone(&whole, "ns", &sums, aim));
                 let idle = format!("a program that does nothing, beside {name}, {what}, {family}");
                 report.add(Measure::alone(&idle, "ns", &nothings, Aim::None));
                 for (index, program) in programs.iter().enumerate().filter(|_| programs.len() > 1) {

@@ -32,8 +32,6 @@ pub struct Measure {
     pub unit: &'static str,
     /// Ours.
     pub ours: f64,
-    /// Ours as it would be on a machine of the speed at which the aim was set, where that is told.
-    pub calibrated: Option<f64>,
     /// Who the peer is, and its figure.
     pub peer: Option<(&'static str, f64)>,
     /// What it is to be.
@@ -57,7 +55,6 @@ impl Measure {
             name,
             unit,
             ours: median(ours),
-            calibrated: None,
             peer: Some((peer.0, median(peer.1))),
             aim,
             samples: ours.to_vec(),
@@ -71,19 +68,11 @@ impl Measure {
             name: name.to_owned(),
             unit,
             ours: median(ours),
-            calibrated: None,
             peer: None,
             aim,
             samples: ours.to_vec(),
             peer_samples: Vec::new(),
         }
-    }
-
-    /// Judges by `speed` times ours: `speed` is that of this machine over that of the one at which the aim was set.
-    #[must_use]
-    pub fn calibrated(mut self, speed: f64) -> Self {
-        self.calibrated = Some(self.ours * speed);
-        self
     }
 
     /// Ours over the peer's.
@@ -96,7 +85,7 @@ impl Measure {
         match self.aim {
             Aim::RatioAtMost(limit) => self.ratio().map(|ratio| ratio <= limit),
             Aim::RatioAtLeast(limit) => self.ratio().map(|ratio| ratio >= limit),
-            Aim::AtMost(limit) => Some(self.calibrated.unwrap_or(self.ours) <= limit),
+            Aim::AtMost(limit) => Some(self.ours <= limit),
             Aim::None => None,
         }
     }
@@ -136,13 +125,12 @@ impl Report {
     pub fn tell(&self, paint: Paint, out: &mut impl Write) -> Result<()> {
         writeln!(out, "{}", paint.bold(&format!("bench {}", self.name)))?;
         writeln!(out, "{}", paint.dim(self.note))?;
-        let mut table = Table::new(["measure", "ours", "calibrated", "peer", "ratio", "aim", "verdict"]);
+        let mut table = Table::new(["measure", "ours", "peer", "ratio", "aim", "verdict"]);
         for measure in &self.measures {
             let value = |value: f64| format!("{} {}", figure(value), measure.unit);
             table.row([
                 measure.name.clone(),
                 value(measure.ours),
-                measure.calibrated.map_or("-".to_owned(), value),
                 measure.peer.map_or("-".to_owned(), |(who, peer)| format!("{} ({who})", value(peer))),
                 measure.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
                 aim(measure),
@@ -232,7 +220,7 @@ mod tests {
         assert_eq!(measure(Aim::RatioAtMost(0.8)).met(), Some(true));
         assert_eq!(measure(Aim::RatioAtLeast(0.9)).met(), Some(false));
         assert_eq!(measure(Aim::AtMost(7.0)).met(), Some(false));
-        assert_eq!(measure(Aim::AtMost(7.0)).calibrated(0.5).met(), Some(true));
+        assert_eq!(measure(Aim::AtMost(8.0)).met(), Some(true));
         assert_eq!(measure(Aim::None).met(), None);
     }
 }
