@@ -18,6 +18,7 @@ use rhumb_cni::queue::{self, Queue};
 use rhumb_ebpf::{Datapath, Epoch};
 use rhumb_ipam::{Policy, Pool};
 use rhumb_model::Reconciler;
+use rhumb_process::{Ready, heap};
 use rhumb_routing::Filters;
 use rhumb_routing::eni::Outside;
 use rhumb_routing::plan::HoldDown;
@@ -39,11 +40,8 @@ use crate::ledger::{Ledger, STICKY_FOR};
 use crate::masquerade::{self, Followed, Masquerade};
 use crate::metrics::Scraper;
 use crate::node::{BgpEnds, Input, Neighbours, Node, Settings};
-use crate::ready::Ready;
 use crate::udev::Udev;
-use crate::{
-    bgp, follow, heap, instance, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep,
-};
+use crate::{bgp, follow, instance, local_socket, metrics, monitor, plugin_socket, probe, publish, sweep};
 
 /// Requests and changes that wait for the loop; senders wait when it is full.
 const INBOX: usize = 1024;
@@ -72,6 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let queue = drain_queue(&socket, &mut ledger)?;
     let config = rhumb_ebpf::Config { flows: args.flows, ..rhumb_ebpf::Config::new(args.bpffs.clone()) };
     let datapath = Datapath::open(&config)?;
+    // The programs' object is read, relocated and loaded once, and that needs five times what the agent holds afterwards.
     heap::give_back();
     let namespaces = Namespaces::new();
     let host = Netlink::new(namespaces.clone())?;
@@ -207,11 +206,11 @@ async fn serve_until_signal(
     store: Rc<OnceCell<DirStore>>,
     inbox: mpsc::Sender<Input>,
 ) -> Result<()> {
+    let signal = rhumb_process::stop_signal()?;
     let (stop, stopping) = watch::channel(false);
     let serving = plugin_socket::serve(plugins, socket, store, inbox, stopping);
     let stopped = async {
-        let word = stop_signal().await?;
-        info!(signal = word, "stopping; pods, routes and the datapath stay as they are");
+        info!(signal = signal.await, "stopping; pods, routes and the datapath stay as they are");
         stop.send_replace(true);
         tokio::time::sleep(DRAIN).await;
         warn!("stopping with calls unanswered");
@@ -357,15 +356,5 @@ async fn log_problems(store: DirStore) {
         if problems.changed().await.is_err() {
             return;
         }
-    }
-}
-
-async fn stop_signal() -> Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => Ok("SIGTERM"),
-        _ = int.recv() => Ok("SIGINT"),
     }
 }

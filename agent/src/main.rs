@@ -10,7 +10,6 @@ mod endpoint;
 mod eni;
 mod flows;
 mod follow;
-mod heap;
 mod instance;
 mod kernel;
 mod ledger;
@@ -23,7 +22,6 @@ mod plugin_socket;
 mod probe;
 mod publish;
 mod question;
-mod ready;
 mod sweep;
 mod tables;
 mod tunnel;
@@ -34,7 +32,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// At most this many calls to the kernel, or conversations with plugins, wait at a time.
 const BLOCKING_THREADS: usize = 16;
@@ -44,21 +41,13 @@ const BLOCKING_THREADS: usize = 16;
 const LAST: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    heap::share();
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The chain of causes in one line: what a person looks for first in the log of a node that does not start.
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rhumb_process::heap::share();
+    rhumb_process::exit_code(start())
 }
 
 fn start() -> anyhow::Result<()> {
     let args = args::Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    rhumb_process::log_to_stderr();
     // Threads that wait for the kernel or a plugin; each costs memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -232,7 +232,7 @@ pub(crate) struct Node {
     /// When the node's own links, addresses and routes are to be looked at again.
     look_due: Option<Instant>,
     announced_ready: bool,
-    ready: crate::ready::Ready,
+    ready: rhumb_process::Ready,
     pub(crate) neighbours: Neighbours,
 }
 
@@ -249,7 +249,7 @@ impl Node {
         conf_files: BTreeMap<ConfFileName, String>,
         publication: watch::Sender<NodeStateStatus>,
         bgp: BgpEnds,
-        ready: crate::ready::Ready,
+        ready: rhumb_process::Ready,
         neighbours: Neighbours,
     ) -> Self {
         Self {

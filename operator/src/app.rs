@@ -8,8 +8,6 @@
 //!   Node, BGPClusterConfig, BGPPeerConfig ─► bgp ─► status of each BGPClusterConfig
 //! ```
 
-use std::fs::File;
-use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -20,6 +18,7 @@ use rhumb_cloud::Pacer;
 use rhumb_cloud_aws::{Aws, AwsSettings};
 use rhumb_ipam::CarvePolicy;
 use rhumb_model::{NodeName, Timestamp};
+use rhumb_process::Ready;
 use tracing::{info, warn};
 
 use crate::args::{Args, Cloud};
@@ -32,10 +31,11 @@ pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the operator until SIGTERM or SIGINT.
 pub(crate) async fn run(args: Args) -> Result<()> {
+    let signal = rhumb_process::stop_signal()?;
     tokio::select! {
         ended = lead(args) => ended,
-        word = stop_signal() => {
-            info!(signal = word?, "stopping");
+        word = signal => {
+            info!(signal = word, "stopping");
             Ok(())
         }
     }
@@ -78,7 +78,7 @@ async fn interfaces(args: &Args, store: DirStore, pacer: Pacer, figures: Figures
 
 async fn carve_pools(args: &Args, store: DirStore) -> Result<()> {
     let policy = CarvePolicy { grace: args.grace, min_free: args.min_free };
-    let mut ready = args.ready_fd;
+    let mut ready = Some(Ready::open(args.ready_fd).context("open the descriptor of --ready-fd")?);
     let mut cluster = Cluster::default();
     let mut seen = everything(&store);
     // Ends with this function, as all tasks of a set do.
@@ -111,9 +111,8 @@ async fn carve_pools(args: &Args, store: DirStore) -> Result<()> {
             warn!(error = &error as &dyn std::error::Error, "decision not written");
             wake = Some(RETRY);
         }
-        if let Some(fd) = ready.take() {
-            let mut file = File::options().append(true).open(format!("/proc/self/fd/{fd}"))?;
-            writeln!(file, "ready")?;
+        if let Some(mut ready) = ready.take() {
+            ready.say("ready");
         }
     }
 }
@@ -160,15 +159,5 @@ fn absent_is_fine(deleted: Result<(), StoreError>) -> Result<(), StoreError> {
     match deleted {
         Err(StoreError::NotFound { .. }) => Ok(()),
         other => other,
-    }
-}
-
-async fn stop_signal() -> Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => Ok("SIGTERM"),
-        _ = int.recv() => Ok("SIGINT"),
     }
 }

@@ -2,34 +2,24 @@
 //! `rhumb-bgp`: one per node, holds the BGP and BFD sessions and outlives the agent.
 
 mod args;
-mod heap;
-mod ready;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use rhumb_bgp::speaker::{self, Options};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// At most this many calls to the kernel wait at a time.
 const BLOCKING_THREADS: usize = 4;
 
 fn main() -> ExitCode {
-    heap::share();
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    rhumb_process::heap::share();
+    rhumb_process::exit_code(start())
 }
 
 fn start() -> anyhow::Result<()> {
     let args = args::Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    rhumb_process::log_to_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
@@ -38,14 +28,9 @@ fn start() -> anyhow::Result<()> {
 }
 
 async fn run(args: args::Args) -> anyhow::Result<()> {
-    let mut ready = ready::Ready::open(args.ready_fd)?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let mut ready = rhumb_process::Ready::open(args.ready_fd).context("open the descriptor of --ready-fd")?;
+    let signal = rhumb_process::stop_signal()?;
+    let stop = async { tracing::info!(signal = signal.await, "stopping") };
     let options = Options {
         socket: args.socket,
         state_dir: args.state_dir,

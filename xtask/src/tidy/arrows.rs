@@ -8,13 +8,15 @@ use super::Finding;
 
 const ARROWS: &[(&str, &[&str])] = &[
     ("rhumb-model", &[]),
+    // How the long-lived programs begin and end.
+    ("rhumb-process", &[]),
     ("rhumb-api", &["rhumb-model"]),
     ("rhumb-ipam", &["rhumb-model"]),
     ("rhumb-routing", &["rhumb-model"]),
     // The speaker is a program of its own in the routing room; the agent knows only what the two say to each other.
     ("rhumb-bfd", &["rhumb-model"]),
     ("rhumb-bgp-feed", &["rhumb-model"]),
-    ("rhumb-bgp", &["rhumb-model", "rhumb-bgp-feed", "rhumb-bfd", "rhumb-routing"]),
+    ("rhumb-bgp", &["rhumb-model", "rhumb-bgp-feed", "rhumb-bfd", "rhumb-routing", "rhumb-process"]),
     ("rhumb-cni", &["rhumb-model"]),
     ("rhumb-ebpf", &["rhumb-model", "rhumb-ebpf-common"]),
     ("rhumb-ebpf-common", &[]),
@@ -30,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rhumb-cloud",
             "rhumb-ebpf",
             "rhumb-cni",
+            "rhumb-process",
         ],
     ),
     ("rhumb-cloud", &["rhumb-model"]),
@@ -38,7 +41,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rhumb-cloud-fake", &["rhumb-model", "rhumb-cloud"]),
     (
         "rhumb-operator",
-        &["rhumb-model", "rhumb-api", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-aws", "rhumb-cloud-fake"],
+        &[
+            "rhumb-model",
+            "rhumb-api",
+            "rhumb-ipam",
+            "rhumb-cloud",
+            "rhumb-cloud-aws",
+            "rhumb-cloud-fake",
+            "rhumb-process",
+        ],
     ),
     // It starts the programs as a user would, and links none of them; the pure plan it runs on a virtual clock.
     ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-ipam", "rhumb-cloud-fake"]),

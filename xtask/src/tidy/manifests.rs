@@ -38,11 +38,12 @@ const WRAPPED: &[(&str, &[&str])] = &[
             "rhumb-cloud",
             "rhumb-cloud-aws",
             "rhumb-cloud-fake",
+            "rhumb-process",
             "rhumb-agent",
             "rhumb-operator",
         ],
     ),
-    ("tracing-subscriber", &["rhumb-agent", "rhumb-bgp", "rhumb-operator"]),
+    ("tracing-subscriber", &["rhumb-process"]),
 ];
 
 /// Finds wrapped libraries outside the crates that wrap them; tests may use what they like.

@@ -17,7 +17,6 @@ const UNFINISHED: &[&str] = &[
 
 /// Files that may contain unsafe code: the ends of paths, or folders that end in `/`.
 const UNSAFE: &[&str] = &[
-    "agent/src/heap.rs",
     "cni/src/netns.rs",
     "ebpf/common/src/layout.rs",
     "ebpf/programs/src/act.rs",
@@ -25,7 +24,7 @@ const UNSAFE: &[&str] = &[
     "ebpf/programs/src/lookup.rs",
     "ebpf/programs/src/packet.rs",
     "integration/src/bench/bpf.rs",
-    "routing/bgp/src/heap.rs",
+    "process/src/heap.rs",
     "routing/bgp/src/session/socket_option.rs",
     // A scheduling policy; the TTL and the link of a datagram.
     "routing/bfd/src/priority.rs",
