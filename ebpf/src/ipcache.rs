@@ -100,13 +100,14 @@ impl Target for Ipcache {
 
     async fn remove(&mut self, key: &RemotePrefix) -> Result<(), EntryError> {
         match self.map.remove(&write_key(key)) {
-            Ok(()) => self.epoch.advance(),
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => {
-                Err(EntryError::Remove { map: MAP, key: key.to_string(), source: Box::new(source) })
+                return Err(EntryError::Remove { map: MAP, key: key.to_string(), source: Box::new(source) });
             }
         }
+        // Also of what was gone already: the try before this one may have ended between the two.
+        self.epoch.advance()
     }
 }
 

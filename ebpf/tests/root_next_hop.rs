@@ -9,10 +9,10 @@ mod ground;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use ground::frame::Frame;
-use ground::router::{FAR, HOST_A, HOST_B, MAC_A, MAC_B, POD_A, POD_B, ROUTER, Router, WIRE};
-use rhumb_ebpf::{Code, Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Reason};
-use rhumb_model::{MacAddr, Target as _};
+use ground::frame::{Frame, with_options};
+use ground::router::{FAR, HOST_A, HOST_B, MAC_A, MAC_B, POD_A, POD_B, ROUTER, Router, WIRE, address};
+use rhumb_ebpf::{Code, Endpoint, EndpointAddr, Hook, IfIndex, PodLink, Reason, Remote, RemotePrefix};
+use rhumb_model::{MacAddr, Prefix, Target as _};
 
 /// The far side of each family, and the pod that calls it.
 const FAMILIES: [(&str, &str); 2] = [(POD_A.0, FAR.0), (POD_A.1, FAR.1)];
@@ -126,7 +126,7 @@ fn an_address_that_becomes_a_pods_is_delivered_to_at_once_and_so_is_one_that_mov
 
 #[test]
 fn a_flow_is_good_for_the_interface_that_its_pod_is_behind() {
-    let mut node = Router::new();
+    let node = Router::new();
     for (pod, to) in [(POD_A.0, POD_B.0), (POD_A.1, POD_B.1)] {
         let frame = Frame::tcp(pod, to, (40_000, 80)).macs(HOST_A, MAC_A);
         for _ in 0..20 {
@@ -138,14 +138,80 @@ fn a_flow_is_good_for_the_interface_that_its_pod_is_behind() {
             assert_eq!(reason, Reason::SourceAddress);
         }
     }
-    let frame = Frame::tcp(POD_A.0, POD_B.0, (40_000, 80)).macs(HOST_A, MAC_A);
-    let link = node.link_a();
+}
+
+#[test]
+fn an_address_that_another_pod_gets_is_that_ones_alone_from_then_on() {
+    let mut node = Router::new();
+    let owning = node.link_a();
+    let bare = PodLink { v4: None, v6: None, ..owning };
+    let (mut owner, mut other) = (node.pod_a, node.pod_b);
     for _ in 0..20 {
-        block_on(node.targets.pod_links.put(&IfIndex(node.pod_a), &link)).expect("put");
-        assert_eq!(sent(&node, &frame).0, Reason::ForwardedLocal);
-        let other = PodLink { v4: Some("10.1.0.99".parse().expect("an address")), ..link };
-        block_on(node.targets.pod_links.put(&IfIndex(node.pod_a), &other)).expect("put");
-        assert_eq!(sent(&node, &frame).0, Reason::SourceAddress);
+        block_on(node.targets.pod_links.put(&IfIndex(other), &bare)).expect("put");
+        block_on(node.targets.pod_links.put(&IfIndex(owner), &owning)).expect("put");
+        for (pod, far) in FAMILIES {
+            let bytes = Frame::tcp(pod, far, (40_000, 80)).macs(HOST_A, MAC_A).bytes();
+            for _ in 0..2 {
+                assert_eq!(node.run(Hook::FromPod, other, &bytes).0, Reason::SourceAddress);
+                assert_eq!(node.run(Hook::FromPod, owner, &bytes).0, Reason::ForwardedRemote);
+            }
+        }
+        std::mem::swap(&mut owner, &mut other);
+    }
+}
+
+#[test]
+fn what_a_pod_may_no_longer_do_ends_with_the_next_packet() {
+    let mut node = Router::new();
+    let (key, link) = (IfIndex(node.pod_a), node.link_a());
+    let chained = PodLink { chained: true, ..link };
+    let denied = Remote { denied: true, ..Remote::default() };
+    for (pod, near, far) in [(POD_A.0, POD_B.0, FAR.0), (POD_A.1, POD_B.1, FAR.1)] {
+        let [near, to_far] = [near, far].map(|to| Frame::tcp(pod, to, (40_000, 80)).macs(HOST_A, MAC_A));
+        let service = RemotePrefix(Prefix::host(address(far)));
+        let both = |node: &Router| [sent(node, &near).0, sent(node, &to_far).0];
+        for _ in 0..20 {
+            block_on(node.targets.pod_links.put(&key, &link)).expect("put");
+            for _ in 0..2 {
+                assert_eq!(both(&node), [Reason::ForwardedLocal, Reason::ForwardedRemote]);
+            }
+            block_on(node.targets.ipcache.put(&service, &denied)).expect("put");
+            for _ in 0..2 {
+                assert_eq!(both(&node), [Reason::ForwardedLocal, Reason::MetadataService]);
+            }
+            block_on(node.targets.ipcache.remove(&service)).expect("removed");
+            assert_eq!(both(&node), [Reason::ForwardedLocal, Reason::ForwardedRemote]);
+            block_on(node.targets.pod_links.put(&key, &chained)).expect("put");
+            assert_eq!(both(&node), [Reason::Chained; 2]);
+            block_on(node.targets.pod_links.remove(&key)).expect("removed");
+            assert_eq!(both(&node), [Reason::UnknownLink; 2]);
+        }
+    }
+}
+
+#[test]
+fn beside_a_flow_between_pods_packets_at_their_end_or_with_options_go_no_short_way() {
+    let node = Router::new();
+    for (hook, ifindex, from, macs) in [
+        (Hook::FromPod, node.pod_a, POD_A, (HOST_A, MAC_A)),
+        (Hook::FromWire, node.wire, FAR, (WIRE, ROUTER)),
+    ] {
+        for (src, dst) in [(from.0, POD_B.0), (from.1, POD_B.1)] {
+            let frame = Frame::udp(src, dst, (40_000, 53)).macs(macs.0, macs.1);
+            let plain = frame.bytes();
+            let mut unlike = vec![(frame.clone().hops(1).bytes(), Reason::TimeExceeded)];
+            if !src.contains(':') {
+                unlike.push((with_options(&plain), Reason::IpOptions));
+            }
+            for _ in 0..20 {
+                for (bytes, ends) in &unlike {
+                    for _ in 0..2 {
+                        assert_eq!(node.run(hook, ifindex, &plain).0, Reason::ForwardedLocal);
+                    }
+                    assert_eq!(node.run(hook, ifindex, bytes), (*ends, Code::Next, bytes.clone()));
+                }
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use ground::frame::{Frame, UDP, checksum, icmp6, ip};
+use ground::frame::{Frame, UDP, checksum, icmp6, ip, summed};
 use ground::{Ground, Namespace};
 use rhumb_ebpf::{
     Code, Endpoint, EndpointAddr, Hook, HostPort, HostPortBackend, IfIndex, PodLink, Ran, Reason, Remote,
@@ -182,10 +182,7 @@ fn large(frame: Frame, payload: usize) -> Frame {
 /// The same packet without the bit that forbids cutting it up.
 fn without_df(mut packet: Vec<u8>) -> Vec<u8> {
     packet[20] = 0;
-    packet[24..26].copy_from_slice(&[0, 0]);
-    let sum = checksum(&packet[14..34]).to_be_bytes();
-    packet[24..26].copy_from_slice(&sum);
-    packet
+    summed(packet)
 }
 
 /// What tells the pod that `packet` is larger than `mtu`.
@@ -270,6 +267,41 @@ fn a_packet_whose_outer_way_is_known_is_wrapped_on_the_spot() {
 }
 
 #[test]
+fn a_flow_follows_its_prefix_to_another_node_at_once_and_ends_with_its_room_and_with_the_tunnel() {
+    let mut node = Node::wrapping(FAR_NODE.0);
+    let outside = TunnelLink {
+        port: PORT,
+        v4: Some(NODE.0.parse().expect("an address")),
+        v6: Some(NODE.1.parse().expect("an address")),
+    };
+    for ((src, dst), prefix) in both(POD, FAR).into_iter().zip(["10.2.0.0/24", "fd00:2::/64"]) {
+        let packet = large(Frame::tcp(src, dst, (1, 80)), 1_300).bytes();
+        for _ in 0..20 {
+            block_on(node.targets.tunnel_links.put(&IfIndex(node.tunnel), &outside)).expect("put");
+            for far in [[198, 51, 100, 2], [198, 51, 100, 3]] {
+                let remote = Remote {
+                    tunnel: Some(IpAddr::from(far)),
+                    mtu: MTU,
+                    keep_source: true,
+                    ..Remote::default()
+                };
+                node.remote(prefix, remote);
+                for _ in 0..2 {
+                    let (reason, ran) = node.send(&packet);
+                    assert_eq!((reason, &ran.packet[30..34]), (Reason::ForwardedTunnel, &far[..]));
+                }
+                node.remote(prefix, Remote { mtu: 1_300, ..remote });
+                assert_eq!(node.send(&packet).0, Reason::AnsweredTooBig);
+                node.remote(prefix, remote);
+                assert_eq!(node.send(&packet).0, Reason::ForwardedTunnel);
+            }
+            node.tunnel_link(None);
+            assert_eq!(node.refused(&packet), (Reason::TunnelAbsent, Code::Drop));
+        }
+    }
+}
+
+#[test]
 fn congestion_marks_are_told_outside_and_nothing_else_of_the_class_is() {
     let node = Node::wrapping(FAR_NODE.0);
     for (class, outside) in [(0xb8, 0), (1, 1), (2, 2), (0xbb, 2)] {
@@ -280,9 +312,7 @@ fn congestion_marks_are_told_outside_and_nothing_else_of_the_class_is() {
                 packet[15] |= class << 4;
             } else {
                 packet[15] = class;
-                packet[24..26].copy_from_slice(&[0, 0]);
-                let sum = checksum(&packet[14..34]).to_be_bytes();
-                packet[24..26].copy_from_slice(&sum);
+                packet = summed(packet);
             }
             for _ in 0..2 {
                 let (_, ran) = node.send(&packet);

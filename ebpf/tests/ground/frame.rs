@@ -76,6 +76,25 @@ impl Frame {
     }
 }
 
+/// The frame with its IPv4 header's checksum made right.
+pub(crate) fn summed(mut frame: Vec<u8>) -> Vec<u8> {
+    let end = 14 + usize::from(frame[14] & 0x0f) * 4;
+    frame[24..26].copy_from_slice(&[0, 0]);
+    let sum = checksum(&frame[14..end]).to_be_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
+/// The frame of an IPv4 packet with four bytes of options.
+pub(crate) fn with_options(frame: &[u8]) -> Vec<u8> {
+    let (head, tail) = frame.split_at(34);
+    let mut frame = [head, &[1, 1, 1, 0], tail].concat();
+    frame[14] = 0x46;
+    let length = u16::try_from(frame.len() - 14).expect("short").to_be_bytes();
+    frame[16..18].copy_from_slice(&length);
+    summed(frame)
+}
+
 /// An Ethernet frame with an IP packet.
 pub(crate) fn ip(
     to: [u8; 6],
