@@ -394,6 +394,7 @@ fn an_agent_that_starts_takes_nothing_away_before_it_knows_more() {
     // An agent answers between its passes: one that tells of the routes has made a pass that knew them.
     while objects(all.lab.node(THERE), "host route") < known {
         assert!(begin.elapsed() < PATIENCE, "the agent sees no routes");
+        // Nobody is told of a pass: it is asked for.
         std::thread::sleep(INTERVAL);
     }
     assert_eq!(ours(&all), before);

@@ -64,6 +64,7 @@ impl Pair {
                 return;
             }
             assert!(begin.elapsed() < PATIENCE, "{why:?} never comes: {list:#}");
+            // The agent tells of ways that change, and a reason may change without its way.
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -78,6 +79,7 @@ impl Pair {
                 return;
             }
             assert!(begin.elapsed() < PATIENCE, "{state} never comes: {rows:?}");
+            // Nobody is told of what the probe knows: it is asked for.
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -159,6 +161,7 @@ fn series_goes_on(series: &Datagrams, time: Duration) {
     let wanted = u64::try_from(time.as_millis() / INTERVAL.as_millis()).expect("short");
     while series.received() < before + wanted {
         assert!(begin.elapsed() < PATIENCE, "the series stands still");
+        // The time that so many datagrams take is what is waited for.
         std::thread::sleep(INTERVAL);
     }
 }

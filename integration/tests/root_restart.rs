@@ -87,6 +87,7 @@ impl Load {
             let before = series.received();
             while series.received() < before + wanted {
                 assert!(Instant::now() < deadline, "{what} stands still");
+                // The time that so many datagrams take is what is waited for.
                 std::thread::sleep(INTERVAL);
             }
         }
@@ -174,6 +175,7 @@ fn an_agent_ends_while_another_process_holds_the_store() {
             break;
         }
         assert!(Instant::now() < deadline, "the agent writes nothing");
+        // The kernel tells nobody who waits for a lock.
         std::thread::sleep(INTERVAL);
     }
     let process = lab.node_mut(0).agent().expect("it runs");

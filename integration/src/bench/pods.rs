@@ -140,6 +140,7 @@ fn agent(lab: &mut Lab, report: &mut Report) -> Result<()> {
 
     let before = lab.node_mut(0).agent()?.cpu_time()?;
     let started = Instant::now();
+    // Idle time is what is measured.
     std::thread::sleep(IDLE);
     let used = lab.node_mut(0).agent()?.cpu_time()? - before;
     let share = 100.0 * used.as_secs_f64() / started.elapsed().as_secs_f64();

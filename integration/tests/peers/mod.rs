@@ -215,7 +215,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Waits for a condition while it runs.
+    /// Polls a condition while it runs: programs of others tell nobody how far they are.
     fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !condition() {
