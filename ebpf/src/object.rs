@@ -192,3 +192,24 @@ pub(crate) fn program(object: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassif
         .and_then(|program| program.try_into().ok())
         .ok_or(LoadError::Absent(hook))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rhumb_ebpf_common::layout::VERSION;
+
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_pin_and_no_other() {
+        let document = include_str!("../../docs/reference/kernel-objects.md");
+        let told = |folder: &str| -> BTreeSet<&str> {
+            let (_, after) =
+                document.split_once(&format!("\nv{VERSION}/{folder}/{{")).expect("the document has it");
+            after.split('}').next().expect("a part").split(',').collect()
+        };
+        assert_eq!(told("maps"), MAPS.map(|(name, _)| name).into());
+        assert_eq!(told("programs"), Hook::ALL.iter().map(|hook| hook.as_str()).collect());
+    }
+}

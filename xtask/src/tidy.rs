@@ -37,6 +37,7 @@ impl Finding {
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let sources = source::walk(workspace.root())?;
     let packages = packages(workspace)?;
+    let tests = documents::tests(&sources);
     let mut findings = Vec::new();
     findings.extend(arrows::check(&packages));
     findings.extend(manifests::wrapped(&packages));
@@ -44,7 +45,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     for source in &sources {
         findings.extend(files::check(source));
         findings.extend(words::check(source));
-        findings.extend(documents::check(source, workspace.root()));
+        findings.extend(documents::check(source, workspace.root(), &tests));
     }
     for path in generate::stale(workspace.root())? {
         findings.push(Finding::new(path, "out of date: run `cargo xtask gen`"));

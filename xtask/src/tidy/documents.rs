@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Paths in documents: a document that names a file names one that exists, so that a reader can follow it.
+//! Paths and tests in documents: a document that names a file or a test names one that exists, so that a reader can
+//! follow it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Finding;
@@ -9,8 +11,15 @@ use super::source::Source;
 /// Ends of names that are files of this tree.
 const ENDS: &[&str] = &[".rs", ".md", ".toml", ".yaml", "/"];
 
-/// Finds paths between backticks that lead nowhere, from the top folder or from the document's own.
-pub(crate) fn check(source: &Source, root: &Path) -> Vec<Finding> {
+/// The test files of all crates, by the names that cargo knows them by.
+pub(crate) fn tests(sources: &[Source]) -> BTreeSet<&str> {
+    let files = sources.iter().filter_map(|source| source.path.strip_suffix(".rs"));
+    files.filter_map(|path| path.split_once("/tests/")).map(|(_, name)| name).collect()
+}
+
+/// Finds paths between backticks that lead nowhere, from the top folder or from the document's own, and commands that
+/// run tests that there are not.
+pub(crate) fn check(source: &Source, root: &Path, tests: &BTreeSet<&str>) -> Vec<Finding> {
     if !source.path.ends_with(".md") {
         return Vec::new();
     }
@@ -22,7 +31,18 @@ pub(crate) fn check(source: &Source, root: &Path) -> Vec<Finding> {
             findings.push(Finding::at(source, number, format!("`{path}` does not exist")));
         }
     }
+    for (number, line) in source.text.lines().enumerate() {
+        for name in run_by(line).filter(|name| !tests.contains(name)) {
+            findings.push(Finding::at(source, number, format!("there is no test file {name}")));
+        }
+    }
     findings
+}
+
+/// Names of the test files that the commands of a line run.
+fn run_by(line: &str) -> impl Iterator<Item = &str> {
+    let commands = line.split("--test ").skip(1);
+    commands.filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next())
 }
 
 /// Words between backticks that are paths of this tree, with their line; fenced blocks are commands or pictures.
@@ -56,6 +76,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_test_that_is_run_is_there() {
+        let sources =
+            [source("a/tests/root_a.rs", ""), source("a/tests/lab/mod.rs", ""), source("a/src/b.rs", "")];
+        let text = "| `cargo test -p a --test root_a --test root_b -- --test-threads=1` |\n";
+        let found = check(&source("README.md", text), Path::new("/"), &tests(&sources));
+        assert_eq!(found, [Finding::new("README.md:1", "there is no test file root_b")]);
+    }
+
+    #[test]
     fn paths_are_told_from_other_words() {
         let text = "see `ipam/src/pool.rs` and `docs/adr/`\nnot `/run/rhumb/agent.sock`, `a b/c.rs`, `x/y`\n\
                     ```\n`no/such.rs`\n```\n";
@@ -65,8 +94,8 @@ mod tests {
     #[test]
     fn a_path_that_leads_nowhere_is_found() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(check(&source("A.md", "`src/main.rs`\n"), root), []);
-        assert_eq!(check(&source("A.md", "\n`src/absent.rs`\n"), root)[0].place, "A.md:2");
-        assert_eq!(check(&source("src/A.rs", "`src/absent.rs`\n"), root), []);
+        assert_eq!(check(&source("A.md", "`src/main.rs`\n"), root, &BTreeSet::new()), []);
+        assert_eq!(check(&source("A.md", "\n`src/absent.rs`\n"), root, &BTreeSet::new())[0].place, "A.md:2");
+        assert_eq!(check(&source("src/A.rs", "`src/absent.rs`\n"), root, &BTreeSet::new()), []);
     }
 }
