@@ -36,10 +36,10 @@ pub(crate) fn conformance(workspace: &Workspace, suite: &str, cases: &Path) -> a
     run(program(workspace, Profile::Dev, "rhumb-conformance").arg(suite).arg("--cases").arg(cases))
 }
 
-/// `cargo xtask bench`, with optimised programs.
-pub(crate) fn bench(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
+/// `cargo xtask bench`, with optimised programs; `more` is what the bench itself understands.
+pub(crate) fn bench(workspace: &Workspace, name: &str, more: &[String]) -> anyhow::Result<()> {
     prepare(workspace, Profile::Release)?;
-    run(program(workspace, Profile::Release, "rhumb-bench").arg(name))
+    run(program(workspace, Profile::Release, "rhumb-bench").arg(name).args(more))
 }
 
 /// Everything that a lab needs: the machine, the packages, the kernel, the programs.

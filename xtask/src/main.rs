@@ -81,10 +81,13 @@ enum Command {
         #[arg(long)]
         cases: PathBuf,
     },
-    /// Measure beside a peer and print the ratio, for example `pods` or `path`
+    /// Measure beside a peer and print the ratio: `pods`, `path`, `bgp`, `eni`
     Bench {
         /// Which bench
         name: String,
+        /// What the bench understands, for example `--only programs` of `path`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
     },
     /// Try the datapath on the oldest kernel, Debian's 6.1, in a virtual machine
     Vm {
@@ -137,11 +140,52 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Demo { keep } => integration::demo(&workspace, keep),
         Command::Lab { command: LabCommand::Down } => integration::lab_down(&workspace),
         Command::Conformance { suite, cases } => integration::conformance(&workspace, &suite, &cases),
-        Command::Bench { name } => integration::bench(&workspace, &name),
+        Command::Bench { name, more } => integration::bench(&workspace, &name, &more),
         Command::Vm { checks } => {
             setup::install(&[Part::Build, Part::Lab, Part::Machine])?;
             vm::run(&workspace, &checks)
         }
         Command::Fuzz { name, seconds } => fuzz::run_targets(&workspace, name.as_deref(), seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const CONTRIBUTING: &str = include_str!("../../CONTRIBUTING.md");
+
+    /// Every command of this program that a document names, in words up to the end of its line or quotation.
+    fn named(text: &str) -> impl Iterator<Item = Vec<&str>> {
+        let commands = text.lines().flat_map(|line| line.split("cargo xtask ").skip(1));
+        commands
+            .map(|rest| rest.split(['`', '#', ',']).next().unwrap_or_default().split_whitespace().collect())
+    }
+
+    #[test]
+    fn commands_that_documents_name_are_understood() {
+        let documents =
+            [CONTRIBUTING, include_str!("../../README.md"), include_str!("../../ARCHITECTURE.md")];
+        let mut seen = 0;
+        for words in documents.into_iter().flat_map(named) {
+            // What stands for something, and what may be left out, is no word to try.
+            if words.iter().all(|word| !word.starts_with('[') && word.chars().any(char::is_lowercase)) {
+                let tried = Arguments::try_parse_from(["xtask"].iter().chain(&words));
+                assert!(tried.is_ok(), "cargo xtask {}: {:?}", words.join(" "), tried.err());
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen} commands in the documents");
+        Arguments::try_parse_from(["xtask", "bench", "path", "--only", "programs"]).expect("understood");
+    }
+
+    #[test]
+    fn every_command_is_in_the_table() {
+        for command in Arguments::command().get_subcommands() {
+            let told = format!("`cargo xtask {}", command.get_name());
+            assert!(CONTRIBUTING.contains(&told), "CONTRIBUTING.md lacks {told}`");
+        }
     }
 }
