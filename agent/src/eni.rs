@@ -9,10 +9,14 @@ use rhumb_api::{BlockWord, EniConfig, EniInterface, NodeConfig, PodCidr};
 use rhumb_ipam::eni::agent::{self, Held, Share};
 use rhumb_ipam::eni::{EniBlock, Record, Word};
 use rhumb_model::{EniId, Family, IfName, MacAddr, PoolName, Prefix, Revision};
+use rhumb_routing::InterfaceSpec;
 use rhumb_routing::eni::{self, Input, Nic, Outside, Plan};
+use rhumb_routing::host::Uplink;
 use rhumb_routing::kernel::Link;
+use rhumb_routing::plan::Plan as Ways;
 
-use crate::desired::Desired;
+use crate::desired::{Desired, Programs};
+use crate::link_managers::Given;
 
 /// What of a NodeConfig object is about interfaces of the cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +84,16 @@ impl EniRow {
         };
         let whole = Family::BOTH.into_iter().filter(|family| everywhere(*family)).map(Family::default_route);
         self.config.vpc_cidrs.iter().copied().chain(whole).collect()
+    }
+
+    /// The interfaces whose links are there.
+    pub(crate) fn given(&self, links: &BTreeMap<MacAddr, Link>) -> Vec<Given> {
+        let given = |interface: &EniInterface| {
+            let Link { ifindex, name, .. } = links.get(&interface.mac)?;
+            let later = interface.card > 0 || interface.device_index > 0;
+            Some(Given { ifindex: *ifindex, ifname: name.to_string(), later })
+        };
+        self.config.interfaces.iter().filter_map(given).collect()
     }
 
     /// For how long an address that a pod had is given to no other, where the pool says so.
@@ -163,8 +177,8 @@ pub(crate) struct Eni {
     pods_table: Option<u32>,
     blocks: Vec<(Prefix, u32)>,
     marks: BTreeMap<u32, u32>,
-    /// Numbers of the tables of interfaces that are there.
-    tables: BTreeMap<MacAddr, u32>,
+    /// Names and tables of interfaces that are there.
+    there: BTreeMap<MacAddr, (IfName, u32)>,
 }
 
 impl Eni {
@@ -183,18 +197,48 @@ impl Eni {
         self.marks.get(&ifindex).copied()
     }
 
-    /// Those of a row's interfaces whose link is there; `holds` says whether the kernel has what was planned for one.
-    pub(crate) fn ready(&self, row: &EniRow, holds: impl Fn(&Desired) -> bool) -> BTreeSet<EniId> {
+    /// Those of a row's interfaces by which packets go as they should; `holds` says whether the kernel has what is wanted
+    /// for one.
+    pub(crate) fn ready(
+        &self,
+        row: &EniRow,
+        uplinks: &[Uplink],
+        programs: &Programs,
+        holds: impl Fn(&Desired) -> bool,
+    ) -> BTreeSet<EniId> {
         let has = |interface: &&EniInterface| {
-            let Some(table) = self.tables.get(&interface.mac) else { return false };
+            let Some((ifname, table)) = self.there.get(&interface.mac) else { return false };
+            let Some(uplink) = uplinks.iter().find(|uplink| uplink.ifname == *ifname) else { return false };
+            let part = self.part(ifname, *table);
+            // Addresses that were put and not seen yet are in no map of the datapath either.
+            let addressed = part.addresses.keys().all(|own| uplink.addresses.contains(&own.address));
             let mut wanted = Desired::default();
-            let routes = self.plan.routes.iter().filter(|(key, _)| key.table == *table);
-            wanted.table_routes.extend(routes.map(|(key, route)| (*key, route.clone())));
-            let rules = self.plan.rules.keys().filter(|rule| rule.table == *table);
-            wanted.rules.extend(rules.map(|rule| (*rule, ())));
-            holds(&wanted)
+            wanted.add_node(std::slice::from_ref(uplink), programs, &Ways::default());
+            wanted.add_interfaces(&part, |ifindex| self.mark(ifindex));
+            addressed && holds(&wanted)
         };
         row.config.interfaces.iter().filter(has).map(|interface| interface.id.clone()).collect()
+    }
+
+    /// What is planned for one interface.
+    fn part(&self, ifname: &IfName, table: u32) -> Plan {
+        let Plan { interfaces, addresses, routes, rules, .. } = &self.plan;
+        let own = |(name, spec): (&IfName, &InterfaceSpec)| (name == ifname).then(|| (name.clone(), *spec));
+        Plan {
+            interfaces: interfaces.iter().filter_map(own).collect(),
+            addresses: addresses
+                .keys()
+                .filter(|own| own.ifname == *ifname)
+                .map(|own| (own.clone(), ()))
+                .collect(),
+            routes: routes
+                .iter()
+                .filter(|(key, _)| key.table == table)
+                .map(|(key, to)| (*key, to.clone()))
+                .collect(),
+            rules: rules.keys().filter(|rule| rule.table == table).map(|rule| (*rule, ())).collect(),
+            missing: BTreeSet::new(),
+        }
     }
 
     /// Whether the interface is one that the cloud gave besides the node's first.
@@ -202,7 +246,7 @@ impl Eni {
         self.plan.addresses.keys().any(|address| address.ifname == *ifname)
     }
 
-    /// Plans anew where an input changed since.
+    /// Plans anew where an input changed since; says whether it did.
     pub(crate) fn refresh(
         &mut self,
         row: Option<&EniRow>,
@@ -210,9 +254,9 @@ impl Eni {
         keep_source: Vec<Prefix>,
         settings: EniSettings,
         rev: Revision,
-    ) {
+    ) -> bool {
         if self.planned == Some(rev) {
-            return;
+            return false;
         }
         let nics = row.map(EniRow::nics).unwrap_or_default();
         let there = |nic: &Nic| links.get(&nic.mac).map(|link| link.ifindex);
@@ -222,13 +266,15 @@ impl Eni {
             .flat_map(|(nic, ifindex)| nic.blocks.iter().map(move |block| (*block, ifindex)))
             .collect();
         self.marks = nics.iter().filter_map(|nic| Some((there(nic)?, nic.mark()?))).collect();
-        let here = nics.iter().filter(|nic| there(nic).is_some());
-        self.tables = here.map(|nic| (nic.mac, nic.table(settings.base))).collect();
+        let place =
+            |nic: &Nic| Some((nic.mac, (links.get(&nic.mac)?.name.clone(), nic.table(settings.base))));
+        self.there = nics.iter().filter_map(place).collect();
         self.pods_table = (!nics.is_empty()).then(|| eni::pods_table(settings.base));
         let outside = row.map_or(settings.outside, |row| row.outside(settings.outside));
         self.plan =
             eni::plan(&Input { nics, links: links.clone(), keep_source, outside, base: settings.base });
         self.planned = Some(rev);
+        true
     }
 }
 

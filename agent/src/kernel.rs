@@ -5,7 +5,7 @@
 //!   remove:  pods → host ports → masquerade → ipcache → host routes → rules → table routes → tunnel links
 //!            → attachments → filters → pod links → qdiscs → pod addresses → pod routes → links, host addresses,
 //!            interfaces, tunnels                                                                 (root to leaf)
-//!   put:     sysctls → tunnels → interfaces → host addresses → links → qdiscs → pod addresses → pod routes
+//!   put:     interfaces → host addresses → sysctls → tunnels → links → qdiscs → pod addresses → pod routes
 //!            → pod links → filters → attachments → tunnel links → table routes → rules → host routes → ipcache → masquerade → pods → host ports (leaf to root)
 //! ```
 
@@ -142,9 +142,14 @@ impl Kernel {
     pub(crate) async fn put_links(&mut self, desired: &Desired, now: Instant) -> Outcome {
         let mut sum = self.sysctls.put_missing(&desired.sysctls, now).await;
         add(&mut sum, self.put_tunnels(desired, now).await);
-        add(&mut sum, self.interfaces.put_missing(&desired.interfaces, now).await);
-        add(&mut sum, self.host_addresses.put_missing(&desired.host_addresses, now).await);
         add(&mut sum, self.links.put_missing(&desired.links, now).await);
+        sum
+    }
+
+    /// Switches interfaces of a cloud on and gives them their addresses.
+    pub(crate) async fn put_interfaces(&mut self, desired: &Desired, now: Instant) -> Outcome {
+        let mut sum = self.interfaces.put_missing(&desired.interfaces, now).await;
+        add(&mut sum, self.host_addresses.put_missing(&desired.host_addresses, now).await);
         sum
     }
 

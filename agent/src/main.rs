@@ -13,6 +13,7 @@ mod follow;
 mod instance;
 mod kernel;
 mod ledger;
+mod link_managers;
 mod local_socket;
 mod masquerade;
 mod metrics;

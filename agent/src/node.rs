@@ -42,6 +42,7 @@ use crate::eni::{Eni, EniRow, EniSettings};
 use crate::follow::fold;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
+use crate::link_managers::LinkManagers;
 use crate::masquerade::Masquerade;
 use crate::metrics::{MAP_EVICTED, Registry, SWEEP_MILLISECONDS, SWEEP_REMOVED, SWEEP_SEEN, Sample};
 use crate::monitor::Names;
@@ -218,6 +219,9 @@ pub(crate) struct Node {
     eni: Eni,
     /// When interfaces keep their names.
     udev: Udev,
+    link_managers: LinkManagers,
+    /// What other programs would do to interfaces of a cloud.
+    dangers: Vec<String>,
     /// Which instance of a cloud this node is, once that is known.
     instance: Option<InstanceIdentity>,
     /// Attachments for which there was no address, and when.
@@ -274,6 +278,8 @@ impl Node {
             fabric_times: fabric::FabricTimes::new(Instant::now()),
             eni: Eni::default(),
             udev: Udev::default(),
+            link_managers: LinkManagers::default(),
+            dangers: Vec::new(),
             instance: None,
             short: BTreeMap::new(),
             host_seen: false,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use rhumb_api::{
-    Condition, ConditionStatus, Node as NodeObject, NodeState, NodeStateStatus, ObjectKey, PoolUsage, READY,
-    Store, StoreError,
+    Condition, ConditionStatus, INTERFACES_LEFT_ALONE, Node as NodeObject, NodeState, NodeStateStatus,
+    ObjectKey, PoolUsage, READY, Store, StoreError,
 };
 use rhumb_ipam::Usage;
 use rhumb_model::{Family, NodeName, PoolName, Prefix};
@@ -44,6 +44,16 @@ pub(crate) fn ready_condition(not_ready: &[String]) -> Condition {
         [_, ..] => (ConditionStatus::False, "NotReady"),
     };
     Condition { kind: READY.to_owned(), status, reason: reason.to_owned(), message: not_ready.join("; ") }
+}
+
+/// The condition that says whether other programs leave interfaces of the cloud alone.
+pub(crate) fn left_alone_condition(dangers: &[String]) -> Condition {
+    let (status, reason) = match dangers {
+        [] => (ConditionStatus::True, "LeftAlone"),
+        [_, ..] => (ConditionStatus::False, "Managed"),
+    };
+    let kind = INTERFACES_LEFT_ALONE.to_owned();
+    Condition { kind, status, reason: reason.to_owned(), message: dangers.join("; ") }
 }
 
 /// Publishes every change until the sender is gone.

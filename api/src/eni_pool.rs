@@ -282,8 +282,15 @@ mod tests {
         let written = serde_json::to_value(&pool).expect("written");
         assert_eq!(serde_json::from_value::<ENIPool>(written).expect("read again"), pool);
         assert!(pool.spec.mode == EniMode::Prefixes && pool.spec.masquerade.external);
-        let unknown = text.replace("preAllocate", "preallocate");
-        assert!(serde_json::from_str::<ENIPool>(&unknown).is_err());
+        for (known, unknown, named) in [
+            ("preAllocate", "preallocate", "`preallocate`"),
+            // IPv6 is not translated, and whoever asks for that is told so.
+            (r#"{"external":true}"#, r#"{"ipv6":true}"#, "`ipv6`"),
+        ] {
+            let refused =
+                serde_json::from_str::<ENIPool>(&text.replace(known, unknown)).expect_err("refused");
+            assert!(refused.to_string().contains(named), "{refused}");
+        }
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub use key::{ObjectKey, ResourceVersion};
 pub use kind::{FieldError, HasStatus, Kind, KindScope};
 pub use node_config::{EniConfig, EniInterface, EniWaiting, NodeConfig, NodeConfigSpec, PodCidr};
 pub use node_state::{
-    BgpPeerStatus, BlockWord, Condition, ConditionStatus, InstanceIdentity, NodeState, NodeStateStatus,
-    PoolUsage, READY,
+    BgpPeerStatus, BlockWord, Condition, ConditionStatus, INTERFACES_LEFT_ALONE, InstanceIdentity, NodeState,
+    NodeStateStatus, PoolUsage, READY,
 };
 pub use pod_pool::{FamilyPool, PodPool, PodPoolSpec, Routing, RoutingException, RoutingMode};
 pub use problem::Problem;

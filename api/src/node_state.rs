@@ -12,6 +12,10 @@ use crate::{FieldError, ObjectMeta};
 /// Condition type that says whether the node's agent does its work.
 pub const READY: &str = "Ready";
 
+/// Condition type that says whether other programs of the node leave the interfaces alone that the cloud gave it; there
+/// where it has some.
+pub const INTERFACES_LEFT_ALONE: &str = "InterfacesLeftAlone";
+
 /// What a node's agent says about itself. Written by that agent only; its name is the node's.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodeState {

@@ -160,8 +160,9 @@ fn status(answer: &Value, colour: bool) -> String {
         answer["revision"]["reached"],
         answer["revision"]["desired"],
     );
-    for reason in answer["reasons"].as_array().into_iter().flatten() {
-        writeln!(text, "  {}", cell(reason)).expect("a string takes every write");
+    let told = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    for line in told("reasons").iter().chain(&told("dangers")) {
+        writeln!(text, "  {}", cell(line)).expect("a string takes every write");
     }
     let columns: &[(&'static str, &str)] = &[
         ("POOL", "pool"),
@@ -232,11 +233,13 @@ mod tests {
     fn a_failing_object_is_named_with_its_error() {
         let answer = json!({
             "node": "n", "version": "1", "ready": false, "reasons": ["no uplink"], "pools": [],
+            "dangers": ["networkd removes rules"],
             "targets": [{"kind": "link", "objects": 0, "failing": [{"key": "c/eth0", "error": "busy", "attempts": 2}]}],
             "memory_kib": 1, "uptime_seconds": 1, "revision": {"desired": 2, "reached": 1},
         });
         let shown = render("status", &answer, false);
         assert!(shown.contains("n  not ready") && shown.contains("no uplink"), "{shown}");
+        assert!(shown.contains("\n  networkd removes rules\n"), "{shown}");
         assert!(shown.contains("link c/eth0: busy (tried 2 times)"), "{shown}");
         assert!(!shown.contains("EVICTED"), "{shown}");
         let mut answer = answer;

@@ -51,13 +51,14 @@ impl Node {
             // Nothing is put or removed before the node's own links were seen once.
             return;
         }
+        let mut outcome = self.set_up_interfaces(now).await;
         self.choose_ways().await;
         let revision = self.tables.revision();
         self.plan_interfaces(revision);
         self.kernel.links.look(now).await;
         self.kernel.look_at_ways(now).await;
         let desired = self.plan();
-        let mut outcome = self.kernel.put_tunnelled(&desired, now).await;
+        add(&mut outcome, self.kernel.put_tunnelled(&desired, now).await);
         add(&mut outcome, self.kernel.remove(&desired, now).await);
         self.removal_point("agent.del.after_endpoint");
         add(&mut outcome, self.kernel.remove_links(&desired, now).await);
@@ -93,6 +94,19 @@ impl Node {
         self.announce().await;
         self.tell_bgp();
         self.probe_gateways().await;
+    }
+
+    /// Switches interfaces of a cloud on and gives them their addresses, before anything is planned that depends on these.
+    /// The kernel tells of no change that this process made.
+    async fn set_up_interfaces(&mut self, now: Instant) -> Outcome {
+        self.plan_interfaces(self.tables.revision());
+        let mut desired = Desired::default();
+        desired.add_interfaces(self.eni.plan(), |ifindex| self.eni.mark(ifindex));
+        let outcome = self.kernel.put_interfaces(&desired, now).await;
+        if outcome.changed > 0 {
+            self.look_at_host().await;
+        }
+        outcome
     }
 
     /// After a pass without a failure, every pod's filter runs the programs of this version.
@@ -133,6 +147,7 @@ impl Node {
             self.tables.touch();
         }
         self.chained_links = seen.chained;
+        self.look_for_dangers();
     }
 
     /// Names of the links that lead out: those of the flag, else those that carry a default route, or did. A default
@@ -174,7 +189,8 @@ impl Node {
     /// Lets addresses be leased for interfaces that have all they need by now, and for no others.
     fn note_ready_interfaces(&mut self) {
         let Some(row) = self.tables.eni(&self.settings.node) else { return };
-        let ready = self.eni.ready(row, |wanted| self.kernel.holds(wanted));
+        let (uplinks, programs) = (&self.tables.uplinks, &self.settings.programs);
+        let ready = self.eni.ready(row, uplinks, programs, |wanted| self.kernel.holds(wanted));
         if ready != self.tables.ready_enis {
             self.tables.ready_enis = ready;
             self.set_ranges();
@@ -184,7 +200,22 @@ impl Node {
     fn plan_interfaces(&mut self, rev: Revision) {
         let (tables, settings) = (&self.tables, &self.settings);
         let keep_source = tables.keep_source(&settings.node, &settings.pool);
-        self.eni.refresh(tables.eni(&settings.node), &tables.hardware, keep_source, settings.eni, rev);
+        if self.eni.refresh(tables.eni(&settings.node), &tables.hardware, keep_source, settings.eni, rev) {
+            self.look_for_dangers();
+        }
+    }
+
+    /// Asks what other programs would do to interfaces of a cloud.
+    fn look_for_dangers(&mut self) {
+        let row = self.tables.eni(&self.settings.node);
+        let given = row.map(|row| row.given(&self.tables.hardware)).unwrap_or_default();
+        let dangers = self.link_managers.dangers(&given);
+        if dangers != self.dangers {
+            for danger in &dangers {
+                warn!(danger, "another program would take away what interfaces of the cloud need");
+            }
+            self.dangers = dangers;
+        }
     }
 
     fn plan(&self) -> Desired {

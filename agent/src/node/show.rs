@@ -79,6 +79,7 @@ impl Node {
             "version": env!("CARGO_PKG_VERSION"),
             "ready": reasons.is_empty(),
             "reasons": reasons.iter().map(NotReady::to_string).collect::<Vec<_>>(),
+            "dangers": self.dangers,
             "revision": {"desired": self.tables.revision(), "reached": self.reached},
             "pools": Family::BOTH.into_iter().filter_map(pool).collect::<Vec<_>>(),
             "uplinks": self.tables.uplinks.iter().map(|uplink| uplink.ifname.as_str()).collect::<Vec<_>>(),

@@ -134,10 +134,13 @@ impl Node {
         };
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let bgp = self.bgp_summary.clone();
+        let eni = self.tables.eni(&self.settings.node).is_some();
+        let left_alone = eni.then(|| publish::left_alone_condition(&self.dangers));
+        let conditions = [publish::ready_condition(&reasons)].into_iter().chain(left_alone);
         NodeStateStatus {
             addresses: self.node_addresses(),
             pools: published.into_iter().map(usage).collect(),
-            conditions: [publish::ready_condition(&reasons)].into_iter().chain(bgp.conditions).collect(),
+            conditions: conditions.chain(bgp.conditions).collect(),
             bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
