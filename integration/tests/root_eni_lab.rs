@@ -3,12 +3,13 @@
 //! every interface reach each other, the VPC and the world, and are reached, and whatever answers leaves by the interface
 //! that it was asked at.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rhumb_integration::ec2::{Interface, Vpc, nft, node_config};
+use anyhow::{Context, Result, ensure};
+use rhumb_integration::ec2::{Interface, Vpc, Wire, courses, dropped, nft, node_config, returned_by};
 use rhumb_integration::lab::{Lab, Namespace, Node, Pod, Spec, Wait};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,18 +52,17 @@ fn pod(node: &Node, number: usize, index: u8, host_port: u16) -> Result<Pod> {
     node.attach_as(pod, &network)
 }
 
+/// Listens to both families.
+///
+/// It listens until the test ends: a socket that is closed stays open as long as a program that another test starts at the
+/// moment holds a copy, and its port is taken meanwhile.
+fn listen(inside: &Namespace, port: u16) -> Result<TcpListener> {
+    inside.run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?))
+}
+
 /// Connects, says a word, hears it back; gives as whom the other side knew the caller.
-fn exchange(
-    from: &Namespace,
-    bound: Option<IpAddr>,
-    to: SocketAddr,
-    inside: &Namespace,
-    listen: u16,
-) -> Result<IpAddr> {
+fn exchange(from: &Namespace, bound: Option<IpAddr>, to: SocketAddr, at: &TcpListener) -> Result<IpAddr> {
     use std::io::{Read, Write};
-    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
-    let listener = inside.run(|| Ok(TcpListener::bind((any, listen))?))?;
-    listener.set_nonblocking(true)?;
     let mut caller = from.run(|| {
         let domain =
             if to.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
@@ -78,8 +78,10 @@ fn exchange(
     })?;
     caller.set_read_timeout(Some(PATIENCE))?;
     caller.set_write_timeout(Some(PATIENCE))?;
-    let (mut called, peer) = listener.accept().context("the connection was accepted by somebody else")?;
-    called.set_nonblocking(false)?;
+    let mut waiting = [PollFd::new(at, PollFlags::IN)];
+    let came = poll(&mut waiting, Some(&PATIENCE.try_into()?))?;
+    ensure!(came == 1, "the connection was accepted by somebody else");
+    let (mut called, peer) = at.accept()?;
     called.set_read_timeout(Some(PATIENCE))?;
     let mut heard = [0; 4];
     caller.write_all(b"ask!")?;
@@ -91,12 +93,21 @@ fn exchange(
     Ok(peer.ip().to_canonical())
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Waits until a node lends this many IPv4 addresses.
+fn until_lent(lab: &Lab, node: usize, addresses: u64) -> Result<()> {
+    let name = &lab.node(node).name;
+    lab.store().wait_until(&format!("{addresses} addresses of {name}"), PATIENCE, |store| {
+        let state = store.get("NodeState", "", name)?.unwrap_or_default();
+        let mut pools = state["status"]["pools"].as_array().into_iter().flatten();
+        Ok(pools.any(|pool| pool["family"] == "ipv4" && pool["capacity"] == addresses).then_some(()))
+    })
+}
+
+/// Waits until the rules of a node are these again.
+fn until_rules(namespace: &Namespace, wanted: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while !holds()? {
-        if Instant::now() > deadline {
-            bail!("{what}: not within {PATIENCE:?}");
-        }
+    while namespace.ip_show("rule")? != wanted {
+        ensure!(Instant::now() < deadline, "the rules are not back within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -104,7 +115,73 @@ fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
 
 struct Ground {
     lab: Lab,
-    pods: Vec<(usize, u8, u16, Pod)>,
+    /// Saw every packet since the first interfaces were attached.
+    wire: Wire,
+    pods: Vec<Seat>,
+    /// Hears what the world is asked, at port 80.
+    world: TcpListener,
+}
+
+/// A pod on an interface.
+struct Seat {
+    /// Number of the node.
+    node: usize,
+    interface: Interface,
+    host_port: u16,
+    pod: Pod,
+    /// Hears what the pod is asked, at port 8080.
+    listener: TcpListener,
+}
+
+impl Ground {
+    fn vpc(&self) -> Vpc<'_> {
+        Vpc::at(&self.lab)
+    }
+
+    /// Ends a test: every flow that somebody outside began had its requests and its answers on the link that it was asked
+    /// by, and nothing was on a link that EC2 would drop there.
+    fn finish(self, worked: Result<Vec<Asked>>) {
+        let counters = self.vpc().counters().expect("told");
+        let all: Vec<Interface> = (0..2).flat_map(interfaces).collect();
+        let packets = self.wire.take(&self.vpc(), &all).expect("told");
+        let wrong = dropped(&packets).join("\n");
+        let asked = worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}\n{wrong}"));
+        let dropped = self.vpc().dropped().expect("told");
+        assert!(dropped == 0 && wrong.is_empty(), "{counters:?}\n{wrong}");
+        let courses = courses(&packets, &world());
+        for Asked { addr, port, by } in asked {
+            returned_by(&courses, (addr, port), &by).unwrap_or_else(|error| panic!("{error:#}"));
+        }
+        self.lab.close().expect("closed");
+    }
+}
+
+/// What somebody outside asked, and by which link of the router that goes.
+struct Asked {
+    addr: IpAddr,
+    port: u16,
+    by: String,
+}
+
+/// Addresses of the world, IPv4 first.
+fn world() -> [IpAddr; 2] {
+    [WORLD, WORLD_V6].map(|addr| addr.parse().expect("valid"))
+}
+
+/// Drops what came in by another link than its answers would leave by, as strict filters by reverse path do for IPv4,
+/// where the kernel has none.
+fn filter_v6_strictly(namespace: &Namespace) -> Result<()> {
+    nft(
+        namespace,
+        "table ip6 strict {
+            counter dropped { }
+            chain pre {
+                type filter hook prerouting priority -150; policy accept;
+                icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept
+                fib saddr . mark . iif oif missing counter name dropped drop
+            }
+        }",
+    )
 }
 
 /// The lab with a pod on every interface. The later interfaces appear while the agents run already.
@@ -115,16 +192,19 @@ fn ground(name: &str, masquerade: bool) -> Result<Ground> {
         .ip(&format!("address add {WORLD}/32 dev eth0\naddress add {WORLD_V6}/128 dev eth0 nodad"))?;
     lab.router()
         .ip(&format!("route add {WORLD} via 203.0.113.10\nroute add {WORLD_V6} via 2001:db8:cc::10"))?;
-    {
+    let wire = {
         let vpc = Vpc::around(&lab)?;
+        let wire = Wire::open(&vpc)?;
         for number in 0..2 {
             vpc.attach(lab.node(number), &interfaces(number)[0])?;
             for key in ["all", "default", "eth0"] {
                 lab.node(number).namespace().sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), "1")?;
             }
+            filter_v6_strictly(lab.node(number).namespace())?;
             lab.store().apply(&node_config(lab.node(number), &interfaces(number), masquerade, 1))?;
         }
-    }
+        wire
+    };
     for number in 0..2 {
         let options = rhumb_integration::lab::AgentOptions { wait: Wait::Ready, ..Default::default() };
         lab.node_mut(number).start_agent_with(options)?;
@@ -134,161 +214,195 @@ fn ground(name: &str, masquerade: bool) -> Result<Ground> {
         for interface in &interfaces(number)[1..] {
             vpc.attach(lab.node(number), interface)?;
         }
-        let node = lab.node(number);
-        until("every interface has its rules", || {
-            let rules = node.namespace().ip_show("rule")?;
-            Ok((7300..7303).all(|table| rules.contains(&format!("lookup {table}"))))
-        })?;
+        until_lent(&lab, number, [27, 48][number])?;
     }
     let mut pods = Vec::new();
-    for number in 0..2 {
-        for index in 0..3_u8 {
-            let port = HOST_PORT + u16::try_from(pods.len()).expect("few");
-            pods.push((number, index, port, pod(lab.node(number), number, index, port)?));
-        }
+    for interface in (0..2).flat_map(interfaces) {
+        let Interface { node, index, .. } = interface;
+        let host_port = HOST_PORT + u16::try_from(pods.len()).expect("few");
+        let pod = pod(lab.node(node), node, index, host_port)?;
+        let listener = listen(&pod.namespace, 8080)?;
+        pods.push(Seat { node, interface, host_port, pod, listener });
     }
-    Ok(Ground { lab, pods })
+    let world = listen(lab.client(), 80)?;
+    Ok(Ground { lab, wire, pods, world })
 }
 
 #[test]
 fn pods_on_every_interface_reach_each_other_and_the_world_and_are_reached() {
-    let Ground { lab, pods } = ground("eni", true).expect("a lab");
-    let vpc = Vpc::at(&lab);
-    let world: [IpAddr; 2] = [WORLD.parse().expect("valid"), WORLD_V6.parse().expect("valid")];
-    let work = || -> Result<()> {
-        for (number, index, _, from) in &pods {
-            for (_, _, _, to) in &pods {
-                if from.container == to.container {
-                    continue;
-                }
-                for (own, addr) in [(from.v4(), to.v4()), (from.v6(), to.v6())] {
-                    let seen = exchange(&from.namespace, None, (addr, 8080).into(), &to.namespace, 8080)
+    let ground = ground("eni", true).expect("a lab");
+    let Ground { lab, pods, .. } = &ground;
+    let work = || -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        for from in pods {
+            for to in pods.iter().filter(|to| to.pod.container != from.pod.container) {
+                for (own, addr) in [(from.pod.v4(), to.pod.v4()), (from.pod.v6(), to.pod.v6())] {
+                    let seen = exchange(&from.pod.namespace, None, (addr, 8080).into(), &to.listener)
                         .with_context(|| format!("from {own} to {addr}"))?;
                     ensure!(seen == own, "{own} is known to {addr} as {seen}");
                 }
             }
-            // The node's first address, where nobody knows the pod's.
-            let seen = exchange(&from.namespace, None, (world[0], 80).into(), lab.client(), 80)
-                .with_context(|| format!("from {} to the world", from.v4()))?;
-            ensure!(seen == lab.node(*number).addresses[0], "{} is known to the world as {seen}", from.v4());
-            let seen = exchange(&from.namespace, None, (world[1], 80).into(), lab.client(), 80)
-                .with_context(|| format!("from {} to the world", from.v6()))?;
-            ensure!(seen == from.v6(), "{} is known to the world as {seen}", from.v6());
+            // The node's first address, where nobody knows the pod's; IPv6 is not translated.
+            let node = lab.node(from.node).addresses[0];
+            let known = [(from.pod.v4(), node), (from.pod.v6(), from.pod.v6())];
+            for ((own, known), to) in known.into_iter().zip(world()) {
+                let seen = exchange(&from.pod.namespace, None, (to, 80).into(), &ground.world)
+                    .with_context(|| format!("from {own} to the world"))?;
+                ensure!(seen == known, "{own} is known to the world as {seen}");
+            }
             // Straight to the pod, as a load balancer with targets by address does, also with a caller of the world.
-            let port = interfaces(*number)[usize::from(*index)].port();
-            for (caller, addr) in [(world[0], from.v4()), (world[1], from.v6())] {
-                let before = vpc.counters()?[&format!("in_{port}")];
-                exchange(lab.client(), Some(caller), (addr, 8080).into(), &from.namespace, 8080)
+            for (caller, addr) in world().into_iter().zip([from.pod.v4(), from.pod.v6()]) {
+                exchange(lab.client(), Some(caller), (addr, 8080).into(), &from.listener)
                     .with_context(|| format!("from {caller} to {addr}"))?;
-                let after = vpc.counters()?[&format!("in_{port}")];
-                ensure!(after >= before + 3, "{addr} answered {} packets by {port}", after - before);
+                asked.push(Asked { addr, port: 8080, by: from.interface.port() });
             }
         }
-        Ok(())
+        Ok(asked)
     };
     let worked = work();
-    let counters = vpc.counters().expect("told");
-    worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}"));
-    assert_eq!(vpc.dropped().expect("told"), 0, "{counters:?}");
-    lab.close().expect("closed");
+    ground.finish(worked);
 }
 
 #[test]
 fn a_host_port_answers_by_the_interface_that_it_was_asked_at() {
-    let Ground { lab, pods } = ground("enihp", true).expect("a lab");
-    let vpc = Vpc::at(&lab);
-    let caller: IpAddr = WORLD.parse().expect("valid");
-    let work = || -> Result<()> {
-        for (number, _, host_port, pod) in &pods {
-            for interface in &interfaces(*number) {
-                let addr: IpAddr = interface.primary.parse()?;
-                let before = vpc.counters()?[&format!("in_{}", interface.port())];
-                let seen =
-                    exchange(lab.client(), Some(caller), (addr, *host_port).into(), &pod.namespace, 8080)
-                        .with_context(|| format!("host port {host_port} at {addr} for {}", pod.v4()))?;
-                ensure!(seen == caller, "the caller is known as {seen}");
-                let after = vpc.counters()?[&format!("in_{}", interface.port())];
-                ensure!(after >= before + 3, "{} packets by {}", after - before, interface.port());
+    let ground = ground("enihp", true).expect("a lab");
+    let Ground { lab, pods, .. } = &ground;
+    let work = || -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        for Seat { node, host_port: port, pod, listener, .. } in pods {
+            for interface in &interfaces(*node) {
+                for (caller, addr) in world().into_iter().zip(interface.addresses()) {
+                    let seen = exchange(lab.client(), Some(caller), (addr, *port).into(), listener)
+                        .with_context(|| format!("host port {port} at {addr} for {}", pod.v4()))?;
+                    ensure!(seen == caller, "the caller is known as {seen}");
+                    asked.push(Asked { addr, port: *port, by: interface.port() });
+                }
             }
         }
-        Ok(())
+        Ok(asked)
     };
     let worked = work();
-    let counters = vpc.counters().expect("told");
-    worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}"));
-    assert_eq!(vpc.dropped().expect("told"), 0, "{counters:?}");
-    lab.close().expect("closed");
+    ground.finish(worked);
 }
 
 /// As kube-proxy does it: the stack translates, with and without hiding the caller behind the node.
 #[test]
 fn what_the_hosts_stack_translates_returns_by_the_interface_that_it_came_in_by() {
-    let Ground { lab, pods } = ground("eninp", true).expect("a lab");
-    let vpc = Vpc::at(&lab);
-    let caller: IpAddr = WORLD.parse().expect("valid");
-    let work = || -> Result<()> {
-        for hide in [false, true] {
-            for (number, index, host_port, pod) in &pods {
-                let node = lab.node(*number).namespace();
-                let node_port = host_port + 1000;
-                let post = if hide {
-                    format!(
-                        "chain post {{ type nat hook postrouting priority 100; ip daddr {} masquerade; }}",
-                        pod.v4()
-                    )
-                } else {
-                    String::new()
-                };
-                nft(node, &format!(
-                    "table ip kube {{
-                        chain pre {{ type nat hook prerouting priority -100; tcp dport {node_port} dnat to {}:8080; }}
-                        {post}
-                    }}", pod.v4()
-                ))?;
-                for interface in &interfaces(*number) {
-                    let addr: IpAddr = interface.primary.parse()?;
-                    let before = vpc.counters()?[&format!("in_{}", interface.port())];
-                    let seen =
-                        exchange(lab.client(), Some(caller), (addr, node_port).into(), &pod.namespace, 8080)
+    let ground = ground("eninp", true).expect("a lab");
+    let Ground { lab, pods, .. } = &ground;
+    let work = || -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        for Seat { node, interface: own, host_port, pod, listener } in pods {
+            let namespace = lab.node(*node).namespace();
+            for (port, hide) in [(host_port + 1000, false), (host_port + 2000, true)] {
+                nft(namespace, &kube_proxy("ip", port, &pod.v4().to_string(), hide))?;
+                nft(namespace, &kube_proxy("ip6", port, &format!("[{}]", pod.v6()), hide))?;
+                for interface in &interfaces(*node) {
+                    for (caller, addr) in world().into_iter().zip(interface.addresses()) {
+                        let seen = exchange(lab.client(), Some(caller), (addr, port).into(), listener)
                             .with_context(|| {
-                                format!("at {addr} for eth{index}'s {}, hidden {hide}", pod.v4())
+                                format!("at {addr} for a pod of {}, hidden {hide}", own.ifname())
                             })?;
-                    ensure!((seen == caller) != hide, "the caller is known as {seen}");
-                    let after = vpc.counters()?[&format!("in_{}", interface.port())];
-                    ensure!(after >= before + 3, "{} packets by {}", after - before, interface.port());
+                        ensure!((seen == caller) != hide, "the caller is known as {seen}");
+                        asked.push(Asked { addr, port, by: interface.port() });
+                    }
                 }
-                nft(node, "delete table ip kube")?;
             }
         }
-        Ok(())
+        Ok(asked)
     };
     let worked = work();
-    let counters = vpc.counters().expect("told");
-    worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}"));
-    assert_eq!(vpc.dropped().expect("told"), 0, "{counters:?}");
+    ground.finish(worked);
+}
+
+/// Leads a port of the node to a pod, as kube-proxy does.
+///
+/// It stays until the test ends: without it the stack translates nothing any more, and the last packets of a connection
+/// would leave as the pod sent them.
+fn kube_proxy(family: &str, port: u16, pod: &str, hide: bool) -> String {
+    let hidden = format!(
+        "chain post {{ type nat hook postrouting priority 100; meta l4proto tcp ct original proto-dst {port} masquerade; }}"
+    );
+    let post = if hide { hidden.as_str() } else { "" };
+    format!(
+        "table {family} kube{port} {{
+            chain pre {{ type nat hook prerouting priority -100; tcp dport {port} dnat to {pod}:8080; }}
+            {post}
+        }}"
+    )
+}
+
+/// The kernel tells an agent nothing of addresses that it put itself, and an interface that is on already does not come up.
+#[test]
+fn an_interface_that_was_on_before_it_was_the_nodes_is_used_at_once() {
+    let mut lab =
+        Lab::build(Spec { nodes: 1, pool_v4: None, pool_v6: None, ..Spec::named("enion") }).expect("a lab");
+    let mut work = || -> Result<()> {
+        lab.store().delete("PodPool", "", "default")?;
+        lab.client().ip(&format!("address add {WORLD}/32 dev eth0"))?;
+        lab.router().ip(&format!("route add {WORLD} via 203.0.113.10"))?;
+        let all = interfaces(0);
+        // Without IPv6, whose addresses the kernel tells of later.
+        let decide = |lab: &Lab, many: usize, generation: u64| {
+            let mut config = node_config(lab.node(0), &all[..many], true, generation);
+            for interface in config["spec"]["eni"]["interfaces"].as_array_mut().context("a list")? {
+                let interface = interface.as_object_mut().context("an object")?;
+                interface.retain(|key, _| !key.ends_with("V6"));
+            }
+            let blocks = config["spec"]["podCIDRs"].as_array_mut().context("a list")?;
+            blocks.retain(|block| block["cidr"].as_str().is_some_and(|cidr| !cidr.contains(':')));
+            lab.store().apply(&config)
+        };
+        let vpc = Vpc::around(&lab)?;
+        vpc.attach(lab.node(0), &all[0])?;
+        decide(&lab, 1, 1)?;
+        lab.node_mut(0).start_agent()?;
+
+        let vpc = Vpc::at(&lab);
+        let node = lab.node(0);
+        vpc.attach(node, &all[1])?;
+        node.namespace().ip("link set eth1 up")?;
+        decide(&lab, 2, 2)?;
+        let mut network = node.network();
+        network["capabilities"] = json!({"ips": true, "portMappings": true});
+        network["runtimeConfig"] = json!({
+            "ips": ["192.168.101.23"],
+            "portMappings": [{"hostPort": HOST_PORT, "containerPort": 8080, "protocol": "tcp"}],
+        });
+        until_lent(&lab, 0, 18)?;
+        let pod = node.attach_as(node.make_container("default", "p")?, &network)?;
+        let listener = listen(&pod.namespace, 8080)?;
+        for to in [(pod.v4(), 8080), (all[1].addresses()[0], HOST_PORT)] {
+            let seen = exchange(lab.client(), Some(world()[0]), to.into(), &listener)
+                .with_context(|| format!("from the world to {to:?}"))?;
+            ensure!(seen == world()[0], "the caller is known as {seen}");
+        }
+        let dropped = vpc.dropped()?;
+        ensure!(dropped == 0, "EC2 would have dropped {dropped} packets");
+        Ok(())
+    };
+    work().unwrap_or_else(|error| panic!("{error:#}"));
     lab.close().expect("closed");
 }
 
 #[test]
 fn where_another_translates_pods_leave_by_their_own_interface_and_wiped_rules_come_back() {
-    let Ground { lab, pods } = ground("eniext", false).expect("a lab");
-    let vpc = Vpc::at(&lab);
-    let world: IpAddr = WORLD.parse().expect("valid");
-    let work = || -> Result<()> {
+    let ground = ground("eniext", false).expect("a lab");
+    let Ground { lab, pods, .. } = &ground;
+    let work = || -> Result<Vec<Asked>> {
         let node = lab.node(0).namespace();
         let before = node.ip_show("rule")?;
         node.ip("rule flush\nrule add lookup main priority 32766\nrule add lookup default priority 32767")?;
-        until("the rules are back", || Ok(node.ip_show("rule")? == before))?;
-        for (_, _, _, pod) in &pods {
-            let seen = exchange(&pod.namespace, None, (world, 80).into(), lab.client(), 80)
-                .with_context(|| format!("from {} to the world", pod.v4()))?;
-            ensure!(seen == pod.v4(), "{} is known to the world as {seen}", pod.v4());
+        until_rules(node, &before)?;
+        for Seat { pod, .. } in pods {
+            for (own, to) in [pod.v4(), pod.v6()].into_iter().zip(world()) {
+                let seen = exchange(&pod.namespace, None, (to, 80).into(), &ground.world)
+                    .with_context(|| format!("from {own} to the world"))?;
+                ensure!(seen == own, "{own} is known to the world as {seen}");
+            }
         }
-        Ok(())
+        Ok(Vec::new())
     };
     let worked = work();
-    let counters = vpc.counters().expect("told");
-    worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}"));
-    assert_eq!(vpc.dropped().expect("told"), 0, "{counters:?}");
-    lab.close().expect("closed");
+    ground.finish(worked);
 }

@@ -141,7 +141,8 @@ impl Segments {
         self.everybody_reaches_everybody();
         let pods: BTreeSet<IpAddr> = self.pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
         let seen = capture.take();
-        let tunnelled = seen.iter().filter(|packet| packet.udp == Some(TUNNEL_PORT)).map(|packet| packet.to);
+        let tunnelled =
+            seen.iter().filter(|packet| packet.udp() == Some(TUNNEL_PORT)).map(|packet| packet.to);
         let plain = seen.iter().filter(|packet| pods.contains(&packet.to)).map(|packet| packet.to);
         (tunnelled.collect(), plain.collect())
     }

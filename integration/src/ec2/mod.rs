@@ -9,8 +9,13 @@
 //! ```
 //! There are no neighbours but the router: subnets of a VPC only look like Ethernets.
 
+mod wire;
+
+pub use wire::{Course, Flow, Packet, Wire, courses, dropped, returned_by};
+
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -61,6 +66,14 @@ impl Interface {
         } else {
             format!("n{}e{}", self.node + 1, self.index)
         }
+    }
+
+    /// Its own addresses, IPv4 first.
+    ///
+    /// # Panics
+    /// When they are none.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [&self.primary, &self.primary_v6].map(|addr| addr.parse().expect("an address"))
     }
 
     /// The router of its subnet.
