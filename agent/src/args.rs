@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use rhumb_model::{IfName, NodeName, PoolName};
+use rhumb_routing::{eni, learned};
 
 use crate::metrics;
 
@@ -133,8 +134,7 @@ pub(crate) struct Args {
 
     /// Number of the routing table of the node's first network interface (ENI); those of the others follow it, and the one
     /// before it is for routes to pods. Only nodes with such interfaces have these tables.
-    #[arg(long, value_name = "TABLE", default_value_t = rhumb_routing::eni::TABLE,
-        value_parser = clap::value_parser!(u32).range(256..=0x7fff_0000))]
+    #[arg(long, value_name = "TABLE", default_value_t = eni::TABLE, value_parser = first_table)]
     pub(crate) eni_tables: u32,
 
     /// Seconds for which a direct way to another node has to be back before packets return to it from the tunnel;
@@ -186,4 +186,44 @@ fn fraction(value: &str) -> Result<Duration, String> {
     let seconds: f64 = value.parse().map_err(|_| "want a number of seconds".to_owned())?;
     let length = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     if length > LONGEST_HOLD_DOWN { Err("want at most an hour".to_owned()) } else { Ok(length) }
+}
+
+/// The last of the kernel's own tables, which is that of local addresses.
+const LOCAL_TABLE: u32 = 255;
+/// Some programs take the number of a table for a signed one.
+const LAST_FIRST_TABLE: u32 = 0x7fff_0000;
+
+/// The tables from there on are nobody else's.
+fn first_table(value: &str) -> Result<u32, String> {
+    let base: u32 = value.parse().map_err(|_| "want a number".to_owned())?;
+    if base > LAST_FIRST_TABLE {
+        return Err(format!("want at most {LAST_FIRST_TABLE}"));
+    }
+    let tables = eni::tables(base);
+    if *tables.start() <= LOCAL_TABLE {
+        return Err(format!(
+            "want at least {}: up to {LOCAL_TABLE} tables are the kernel's",
+            LOCAL_TABLE + 2
+        ));
+    }
+    if tables.contains(&learned::TABLE) {
+        let (first, last, taken) = (tables.start(), tables.end(), learned::TABLE);
+        return Err(format!("{first} to {last} would be in use, and {taken} is that of learned routes"));
+    }
+    Ok(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_interfaces_are_nobody_elses() {
+        for base in [257, 1000, 7269 + 1, eni::TABLE, 100_000] {
+            assert_eq!(first_table(&base.to_string()), Ok(base));
+        }
+        for base in ["0", "255", "256", "7000", "7268", "7269", "-1", "x", "4294967295"] {
+            assert!(first_table(base).is_err(), "{base}");
+        }
+    }
 }

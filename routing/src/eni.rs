@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 use rhumb_model::{Family, IfName, MacAddr, Prefix};
@@ -27,6 +28,8 @@ use crate::table_routes::{TableKey, TableRoute};
 pub const TABLE: u32 = 7300;
 /// How many tables each network card of the node has.
 const TABLES_PER_CARD: u32 = 32;
+/// How many cards an instance has at most (DescribeInstanceTypes, MaximumNetworkCards).
+const CARDS: u32 = 32;
 /// Priority of the rule to the table of pods; the other three follow it.
 pub const PRIORITY: u32 = 7260;
 /// Priority of the rules by firewall mark.
@@ -126,6 +129,11 @@ pub struct Plan {
 /// Number of the table of pods, where `base` is that of the first interface.
 pub fn pods_table(base: u32) -> u32 {
     base - 1
+}
+
+/// The tables that are for interfaces and their pods alone, where `base` is that of the first interface.
+pub fn tables(base: u32) -> RangeInclusive<u32> {
+    base.saturating_sub(1)..=base.saturating_add(TABLES_PER_CARD * CARDS - 1)
 }
 
 /// What the interfaces want. Without any, nothing.
