@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rhumb_integration::ec2::{Interface, Vpc, Wire, courses, dropped, nft, node_config, returned_by};
-use rhumb_integration::lab::{Lab, Namespace, Node, Pod, Spec, Wait};
+use rhumb_integration::lab::{AgentOptions, Lab, Namespace, Node, Pod, Spec, Wait};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
@@ -103,14 +103,46 @@ fn until_lent(lab: &Lab, node: usize, addresses: u64) -> Result<()> {
     })
 }
 
-/// Waits until the rules of a node are these again.
-fn until_rules(namespace: &Namespace, wanted: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while namespace.ip_show("rule")? != wanted {
-        ensure!(Instant::now() < deadline, "the rules are not back within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
+/// What interfaces want of a node, as `ip` says it; rules of one priority come in the order in which they were put.
+fn state(namespace: &Namespace) -> Result<Vec<String>> {
+    let tables =
+        (7299..7303).flat_map(|table| ["", "-6 "].map(|family| format!("{family}route show table {table}")));
+    let addresses = ["eth1", "eth2"].map(|link| format!("-o address show dev {link} scope global"));
+    let mut lines = Vec::new();
+    for words in ["rule".to_owned(), "-6 rule".to_owned()].into_iter().chain(tables).chain(addresses) {
+        let said = namespace.ip_show(&words)?;
+        lines.extend(said.lines().map(|line| format!("{words}: {line}")));
     }
-    Ok(())
+    lines.sort();
+    Ok(lines)
+}
+
+/// Waits until a node has all of this again.
+fn until_state(namespace: &Namespace, wanted: &[String]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = state(namespace)?;
+        if found == wanted {
+            return Ok(());
+        }
+        let other = |lines: &[String], than: &[String]| {
+            lines.iter().filter(|line| !than.contains(line)).cloned().collect::<Vec<_>>().join("\n")
+        };
+        let (less, more) = (other(wanted, &found), other(&found, wanted));
+        ensure!(Instant::now() < deadline, "after {PATIENCE:?} lacks\n{less}\nhas besides\n{more}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Who gives packets of pods to the world another source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Translates {
+    /// The node, with the address of its first interface.
+    Node,
+    /// The node, with the address of the pod's own interface.
+    Interface,
+    /// Somebody behind the interface.
+    Other,
 }
 
 struct Ground {
@@ -185,7 +217,9 @@ fn filter_v6_strictly(namespace: &Namespace) -> Result<()> {
 }
 
 /// The lab with a pod on every interface. The later interfaces appear while the agents run already.
-fn ground(name: &str, masquerade: bool) -> Result<Ground> {
+///
+/// `translates` is who translates what pods send to the world.
+fn ground(name: &str, translates: Translates) -> Result<Ground> {
     let mut lab = Lab::build(Spec { pool_v4: None, pool_v6: None, ..Spec::named(name) })?;
     lab.store().delete("PodPool", "", "default")?;
     lab.client()
@@ -201,12 +235,17 @@ fn ground(name: &str, masquerade: bool) -> Result<Ground> {
                 lab.node(number).namespace().sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), "1")?;
             }
             filter_v6_strictly(lab.node(number).namespace())?;
+            let masquerade = translates != Translates::Other;
             lab.store().apply(&node_config(lab.node(number), &interfaces(number), masquerade, 1))?;
         }
         wire
     };
     for number in 0..2 {
-        let options = rhumb_integration::lab::AgentOptions { wait: Wait::Ready, ..Default::default() };
+        let args = match translates {
+            Translates::Node | Translates::Other => vec![],
+            Translates::Interface => ["--eni-masquerade", "interface"].map(str::to_owned).into(),
+        };
+        let options = AgentOptions { wait: Wait::Ready, args, ..AgentOptions::default() };
         lab.node_mut(number).start_agent_with(options)?;
     }
     let vpc = Vpc::at(&lab);
@@ -230,7 +269,7 @@ fn ground(name: &str, masquerade: bool) -> Result<Ground> {
 
 #[test]
 fn pods_on_every_interface_reach_each_other_and_the_world_and_are_reached() {
-    let ground = ground("eni", true).expect("a lab");
+    let ground = ground("eni", Translates::Node).expect("a lab");
     let Ground { lab, pods, .. } = &ground;
     let work = || -> Result<Vec<Asked>> {
         let mut asked = Vec::new();
@@ -265,7 +304,7 @@ fn pods_on_every_interface_reach_each_other_and_the_world_and_are_reached() {
 
 #[test]
 fn a_host_port_answers_by_the_interface_that_it_was_asked_at() {
-    let ground = ground("enihp", true).expect("a lab");
+    let ground = ground("enihp", Translates::Node).expect("a lab");
     let Ground { lab, pods, .. } = &ground;
     let work = || -> Result<Vec<Asked>> {
         let mut asked = Vec::new();
@@ -288,7 +327,7 @@ fn a_host_port_answers_by_the_interface_that_it_was_asked_at() {
 /// As kube-proxy does it: the stack translates, with and without hiding the caller behind the node.
 #[test]
 fn what_the_hosts_stack_translates_returns_by_the_interface_that_it_came_in_by() {
-    let ground = ground("eninp", true).expect("a lab");
+    let ground = ground("eninp", Translates::Node).expect("a lab");
     let Ground { lab, pods, .. } = &ground;
     let work = || -> Result<Vec<Asked>> {
         let mut asked = Vec::new();
@@ -355,12 +394,15 @@ fn an_interface_that_was_on_before_it_was_the_nodes_is_used_at_once() {
         };
         let vpc = Vpc::around(&lab)?;
         vpc.attach(lab.node(0), &all[0])?;
+        // As EC2's links are.
+        jumbo(&lab, &all[0])?;
         decide(&lab, 1, 1)?;
         lab.node_mut(0).start_agent()?;
 
         let vpc = Vpc::at(&lab);
         let node = lab.node(0);
         vpc.attach(node, &all[1])?;
+        jumbo(&lab, &all[1])?;
         node.namespace().ip("link set eth1 up")?;
         decide(&lab, 2, 2)?;
         let mut network = node.network();
@@ -371,6 +413,8 @@ fn an_interface_that_was_on_before_it_was_the_nodes_is_used_at_once() {
         });
         until_lent(&lab, 0, 18)?;
         let pod = node.attach_as(node.make_container("default", "p")?, &network)?;
+        let link = pod.namespace.ip_show("link show dev eth0")?;
+        ensure!(link.contains("mtu 9001 "), "{link}");
         let listener = listen(&pod.namespace, 8080)?;
         for to in [(pod.v4(), 8080), (all[1].addresses()[0], HOST_PORT)] {
             let seen = exchange(lab.client(), Some(world()[0]), to.into(), &listener)
@@ -385,15 +429,30 @@ fn an_interface_that_was_on_before_it_was_the_nodes_is_used_at_once() {
     lab.close().expect("closed");
 }
 
+/// Gives both ends of an interface's link the MTU that EC2's have.
+fn jumbo(lab: &Lab, interface: &Interface) -> Result<()> {
+    lab.router().ip(&format!("link set {} mtu 9001", interface.port()))?;
+    lab.node(interface.node).namespace().ip(&format!("link set {} mtu 9001", interface.ifname()))
+}
+
 #[test]
-fn where_another_translates_pods_leave_by_their_own_interface_and_wiped_rules_come_back() {
-    let ground = ground("eniext", false).expect("a lab");
+fn where_another_translates_pods_leave_by_their_own_interface_and_what_is_wiped_comes_back() {
+    let ground = ground("eniext", Translates::Other).expect("a lab");
     let Ground { lab, pods, .. } = &ground;
     let work = || -> Result<Vec<Asked>> {
         let node = lab.node(0).namespace();
-        let before = node.ip_show("rule")?;
+        let before = state(node)?;
         node.ip("rule flush\nrule add lookup main priority 32766\nrule add lookup default priority 32767")?;
-        until_rules(node, &before)?;
+        until_state(node, &before)?;
+        for taken in ["-6 rule del priority 7263", "route flush table 7301", "-6 route flush table 7302"] {
+            node.ip_show(taken)?;
+        }
+        until_state(node, &before)?;
+        node.ip("address del 192.168.101.10/32 dev eth1\naddress del fd00:192::2:1/128 dev eth2")?;
+        until_state(node, &before)?;
+        // With the link the kernel takes routes along, and tells of those of IPv6 alone.
+        node.ip("link set eth1 down")?;
+        until_state(node, &before)?;
         for Seat { pod, .. } in pods {
             for (own, to) in [pod.v4(), pod.v6()].into_iter().zip(world()) {
                 let seen = exchange(&pod.namespace, None, (to, 80).into(), &ground.world)
@@ -402,6 +461,29 @@ fn where_another_translates_pods_leave_by_their_own_interface_and_wiped_rules_co
             }
         }
         Ok(Vec::new())
+    };
+    let worked = work();
+    ground.finish(worked);
+}
+
+#[test]
+fn where_interfaces_translate_pods_leave_by_their_own_interface_with_its_address() {
+    let ground = ground("eniown", Translates::Interface).expect("a lab");
+    let Ground { lab, pods, .. } = &ground;
+    let work = || -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        for Seat { interface, pod, listener, .. } in pods {
+            let known = [interface.addresses()[0], pod.v6()];
+            for ((own, to), known) in [pod.v4(), pod.v6()].into_iter().zip(world()).zip(known) {
+                let seen = exchange(&pod.namespace, None, (to, 80).into(), &ground.world)
+                    .with_context(|| format!("from {own} to the world"))?;
+                ensure!(seen == known, "{own} is known to the world as {seen}");
+                exchange(lab.client(), Some(to), (own, 8080).into(), listener)
+                    .with_context(|| format!("from {to} to {own}"))?;
+                asked.push(Asked { addr: own, port: 8080, by: interface.port() });
+            }
+        }
+        Ok(asked)
     };
     let worked = work();
     ground.finish(worked);
