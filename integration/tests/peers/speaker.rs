@@ -135,7 +135,7 @@ impl<'a> Speaker<'a> {
             .map(|path| path.to_str().expect("text").to_owned());
         let args = ["-c", &line, program, "--config", config, "--state-dir", &state, "--socket", &socket];
         let label = format!("rhumb-bgp-{namespace}");
-        let mut daemon = net.start(namespace, &label, "sh", &args, &[]);
+        let mut daemon = net.start(namespace, &label, "sh", &args, &[("RUST_LOG", "rhumb_bgp=debug")]);
         daemon.until("ready", || fs::read_to_string(&ready).is_ok_and(|text| text.contains("ready")));
         daemon
     }

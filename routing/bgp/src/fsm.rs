@@ -27,9 +27,9 @@
 //!                           └─────────────┘    connection (RFC 4724 §5): see `pair`
 //! ```
 //!
-//! Two things differ from the letter of RFC 4271, as they do in every other speaker: a connection that cannot be
-//! made leads to Active and not to Idle, so that the peer's own attempt is heard; and the peer's NOTIFICATION in
-//! OpenSent ends the connection without one of ours.
+//! Three things differ from the letter of RFC 4271. As in every other speaker, a connection that cannot be made leads
+//! to Active and not to Idle, so that the peer's own attempt is heard; and the peer's NOTIFICATION in OpenSent ends the
+//! connection without one of ours. And one that tells of a collision leads to Active as well.
 
 mod event;
 mod pair;
@@ -132,6 +132,11 @@ impl Machine {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Whether its session has begun within the time that two connections of one peer wait for each other.
+    fn is_young(&self, now: Instant) -> bool {
+        self.established.is_some_and(|since| now.saturating_duration_since(since) < pair::PATIENCE)
     }
 
     /// ConnectRetryCounter (RFC 4271 §8): failures since the peer was started.
@@ -278,7 +283,7 @@ impl Machine {
                 self.release(out);
                 self.wait_in_idle(None, now);
             }
-            Event::Notification(_) => self.fail(now, out),
+            Event::Notification(text) => self.denied(&text, now, out),
             Event::Keepalive | Event::Update | Event::UpdateError(_) | Event::RouteRefresh => {
                 self.refuse(Notification::unexpected_in_open_sent(kind), now, out);
             }
@@ -305,7 +310,8 @@ impl Machine {
             Event::AutomaticStop(text, wait) => self.pause(text, wait, now, out),
             Event::HoldTimerExpires => self.refuse(Notification::hold_timer_expired(), now, out),
             Event::KeepaliveTimerExpires => self.keep_alive(now, out),
-            Event::TcpConnectionFails | Event::Notification(_) => self.fail(now, out),
+            Event::TcpConnectionFails => self.fail(now, out),
+            Event::Notification(text) => self.denied(&text, now, out),
             Event::HeaderError(text) | Event::OpenError(text) => self.refuse(text, now, out),
             Event::OpenCollisionDump => {
                 self.refuse(Notification::cease(Cease::ConnectionCollision), now, out)
@@ -375,6 +381,18 @@ impl Machine {
             Event::ConnectRetryTimerExpires | Event::DelayOpenTimerExpires | Event::IdleHoldTimerExpires => {
                 self.confuse(unexpected_event(), now, out);
             }
+        }
+    }
+
+    /// The peer's NOTIFICATION before the session is up. One about a collision tells of another connection, which must
+    /// not be refused.
+    fn denied(&mut self, text: &Notification, now: Instant, out: &mut Vec<Action>) {
+        if text.is_collision() {
+            self.release(out);
+            self.count();
+            self.await_connection(now);
+        } else {
+            self.fail(now, out);
         }
     }
 

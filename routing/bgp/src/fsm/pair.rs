@@ -1,11 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machines of one peer: the one that connects, and while both sides have connected at once, a second for the
 //! peer's connection (RFC 4271 §6.8 and §8.2.1).
+//!
+//! The RFC lets an established connection win over a better one, and each side is established by messages that cross
+//! those on the other connection: taken by the letter, both sides may close what the other one keeps. So nobody gets a
+//! KEEPALIVE on a connection that is going to lose (ADR 0039): its OPEN waits for that of the better one, and a
+//! connection that comes when the other one has both OPENs is silent until that one is up or gone.
 
 use std::time::{Duration, Instant};
 
 use super::{Action, Event, Machine, Settings, State};
 use crate::wire::{Asn, RouterId};
+
+/// How long one connection waits for what becomes of the other. Less than the shortest hold time, 3 s, which the peer
+/// may count already.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a new connection is silent beside one that has both OPENs. Shorter, as the peer may be patient, too.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Whose connection it is: the one that we made, or the one that the peer made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +25,15 @@ pub enum Lane {
     Ours,
     /// The peer connected.
     Theirs,
+}
+
+impl Lane {
+    fn other(self) -> Self {
+        match self {
+            Lane::Ours => Lane::Theirs,
+            Lane::Theirs => Lane::Ours,
+        }
+    }
 }
 
 /// What becomes of a connection that the peer has made.
@@ -47,13 +67,23 @@ pub struct Pair {
     lane: Lane,
     /// Has the peer's connection while `main` has ours.
     second: Option<Machine>,
+    waiting: Option<Waiting>,
+}
+
+/// An OPEN that was read, and is not answered before it is known what becomes of the other connection.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    lane: Lane,
+    hold_time: Duration,
+    /// Then the other connection has lost, whichever is better.
+    until: Instant,
 }
 
 impl Pair {
     /// A peer in Idle.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Pair { main: Machine::new(settings), lane: Lane::Ours, second: None }
+        Pair { main: Machine::new(settings), lane: Lane::Ours, second: None, waiting: None }
     }
 
     /// The state of the machine that is further.
@@ -72,7 +102,14 @@ impl Pair {
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         let second = self.second.as_ref().and_then(|second| second.timers().next());
-        self.main.timers().next().into_iter().chain(second).min()
+        let waiting = self.waiting.map(|waiting| waiting.until);
+        self.main.timers().next().into_iter().chain(second).chain(waiting).min()
+    }
+
+    /// The connection on which nothing more is to be read for now: its OPEN waits for the other connection.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Lane> {
+        self.waiting.map(|waiting| waiting.lane)
     }
 
     /// The machine of a connection, if there is one.
@@ -107,7 +144,7 @@ impl Pair {
         }
         let lane = self.lane;
         actions.extend(self.main.step(event, now).into_iter().map(|action| (lane, action)));
-        self.settle();
+        actions.extend(self.settle(now));
         actions
     }
 
@@ -117,8 +154,8 @@ impl Pair {
         let Some(machine) = machine else {
             return Vec::new();
         };
-        let actions = machine.step(event, now).into_iter().map(|action| (lane, action)).collect();
-        self.settle();
+        let mut actions: Vec<_> = machine.step(event, now).into_iter().map(|action| (lane, action)).collect();
+        actions.extend(self.settle(now));
         actions
     }
 
@@ -135,16 +172,22 @@ impl Pair {
                 break;
             }
         }
+        if let Some(waiting) = self.waiting.filter(|waiting| waiting.until <= now) {
+            actions.extend(self.step(waiting.lane.other(), Event::OpenCollisionDump, now));
+        }
         actions
     }
 
     /// The peer has made a connection. `replaces`: graceful restart was negotiated for the session that is there, so
-    /// a new connection tells that the peer has restarted (RFC 4724 §5).
+    /// a new connection tells that the peer has restarted (RFC 4724 §5). A session that has just begun is not replaced:
+    /// the connection is one that was made beside it.
     pub fn incoming(&mut self, replaces: Replaces, now: Instant) -> (Incoming, Vec<(Lane, Action)>) {
         let mut actions = Vec::new();
         match self.main.state() {
             State::Idle => return (Incoming::Refused, actions),
-            State::Established if replaces == Replaces::Nothing => return (Incoming::Refused, actions),
+            State::Established if replaces == Replaces::Nothing || self.main.is_young(now) => {
+                return (Incoming::Refused, actions);
+            }
             State::Established => {
                 actions.extend(self.step(self.lane, Event::TcpConnectionFails, now));
                 actions.extend(self.administer(Event::AutomaticStart, now));
@@ -165,6 +208,10 @@ impl Pair {
                 Lane::Ours if self.second.is_some() => return (Incoming::Refused, actions),
                 Lane::Ours => {
                     let mut second = self.main.listening();
+                    if self.main.state() == State::OpenConfirm {
+                        // Silent, but not for ever: see the head of this file.
+                        second.settings.delay_open = Some(SILENCE);
+                    }
                     let steps = second.step(Event::TcpConnectionConfirmed, now);
                     actions.extend(steps.into_iter().map(|action| (Lane::Theirs, action)));
                     self.second = Some(second);
@@ -174,8 +221,9 @@ impl Pair {
         (Incoming::Taken, actions)
     }
 
-    /// An acceptable OPEN has come on `lane`. Where the other connection has got that far as well, one of them is
-    /// closed: the one that the side with the lower identifier has made (RFC 4271 §6.8).
+    /// An acceptable OPEN has come on `lane`. Of two connections, the one that the side with the higher identifier has
+    /// made is kept (RFC 4271 §6.8); the OPEN on the other one waits for the one on that, as the connection may be an
+    /// old one of which nothing will come.
     pub fn open(
         &mut self,
         lane: Lane,
@@ -184,25 +232,36 @@ impl Pair {
         theirs: Identity,
         now: Instant,
     ) -> Vec<(Lane, Action)> {
-        let other = if lane == Lane::Ours { Lane::Theirs } else { Lane::Ours };
-        let other_state = self.machine(other).map(Machine::state);
+        let other = lane.other();
+        let kept = if ours.rank() > theirs.rank() { Lane::Ours } else { Lane::Theirs };
+        let open = Event::Open { hold_time };
+        let Some(machine) =
+            self.machine(lane).filter(|it| it.is_connected() && it.state() <= State::OpenSent)
+        else {
+            return self.step(lane, open, now);
+        };
+        let silent_until = machine.timers().delay_open;
         let mut actions = Vec::new();
-        match other_state {
-            Some(State::OpenConfirm | State::OpenSent) => {
-                let kept = if ours.rank() > theirs.rank() { Lane::Ours } else { Lane::Theirs };
-                let closed = if kept == Lane::Ours { Lane::Theirs } else { Lane::Ours };
-                // The connection in OpenSent may be an older one of the peer's, so only an OPEN on the one that is
-                // kept, or a second OPEN, decides.
-                if kept == lane || other_state == Some(State::OpenConfirm) {
-                    actions.extend(self.step(closed, Event::OpenCollisionDump, now));
-                }
+        match (self.machine(other).map(Machine::state), silent_until) {
+            (Some(State::Established), _) => return self.step(lane, Event::OpenCollisionDump, now),
+            (Some(State::OpenSent), _) if kept == other => {
+                self.waiting = Some(Waiting { lane, hold_time, until: now + PATIENCE });
+                return actions;
             }
-            Some(State::Established) => {
-                actions.extend(self.step(lane, Event::OpenCollisionDump, now));
+            // What was said there makes the peer keep that one, unless it has closed it already.
+            (Some(State::OpenConfirm), Some(until)) if kept == lane => {
+                self.waiting = Some(Waiting { lane, hold_time, until });
+                return actions;
             }
-            Some(State::Idle | State::Connect | State::Active) | None => {}
+            (Some(State::OpenConfirm), _) if kept == other => {
+                return self.step(lane, Event::OpenCollisionDump, now);
+            }
+            (Some(State::OpenSent | State::OpenConfirm), _) => {
+                actions.extend(self.step(other, Event::OpenCollisionDump, now));
+            }
+            (Some(State::Idle | State::Connect | State::Active) | None, _) => {}
         }
-        actions.extend(self.step(lane, Event::Open { hold_time }, now));
+        actions.extend(self.step(lane, open, now));
         actions
     }
 
@@ -219,19 +278,39 @@ impl Pair {
     }
 
     /// A second machine that came to its end goes; one that is alone becomes the main one. A main machine without a
-    /// connection connects by itself again.
-    fn settle(&mut self) {
+    /// connection connects by itself again. What waited for the other connection knows what to do.
+    fn settle(&mut self, now: Instant) -> Vec<(Lane, Action)> {
         let live = |machine: &Machine| machine.is_connected();
         if self.second.as_ref().is_some_and(|second| !live(second)) {
             self.second = None;
         }
+        let mut actions = Vec::new();
         if !live(&self.main) {
             self.lane = Lane::Ours;
             if let Some(second) = self.second.take() {
                 self.main.adopt(second);
                 self.lane = Lane::Theirs;
+                if self.main.settings.delay_open.is_none() && self.main.timers.delay_open.take().is_some() {
+                    let steps = self.main.step(Event::DelayOpenTimerExpires, now);
+                    actions.extend(steps.into_iter().map(|action| (Lane::Theirs, action)));
+                }
             }
         }
+        let Some(Waiting { lane, hold_time, .. }) = self.waiting else { return actions };
+        let state = |lane| self.machine(lane).filter(|machine| live(machine)).map(Machine::state);
+        let event = match (state(lane), state(lane.other())) {
+            (None | Some(State::OpenConfirm | State::Established), _) => None,
+            (Some(_), Some(State::OpenSent | State::OpenConfirm)) => return actions,
+            (Some(_), Some(State::Established)) => Some(Event::OpenCollisionDump),
+            (Some(_), Some(State::Idle | State::Connect | State::Active) | None) => {
+                Some(Event::Open { hold_time })
+            }
+        };
+        self.waiting = None;
+        if let Some(event) = event {
+            actions.extend(self.step(lane, event, now));
+        }
+        actions
     }
 }
 
@@ -243,3 +322,6 @@ pub enum Replaces {
     /// The peer has restarted: the new one takes the place of the old.
     Session,
 }
+
+#[cfg(test)]
+mod tests;

@@ -249,6 +249,17 @@ fn the_first_failure_waits_for_nothing_and_the_next_ever_longer() {
 }
 
 #[test]
+fn whoever_is_told_of_a_collision_waits_for_the_other_connection() {
+    let now = Instant::now();
+    for state in [State::OpenSent, State::OpenConfirm] {
+        let mut machine = machine_in(state, now);
+        let told = Event::Notification(Notification::cease(Cease::ConnectionCollision));
+        assert_eq!((machine.step(told, now), machine.state()), (vec![Action::Drop], State::Active));
+        assert_eq!(machine.step(Event::TcpConnectionConfirmed, now), [Action::SendOpen]);
+    }
+}
+
+#[test]
 fn a_session_that_held_for_long_is_tried_again_at_once() {
     let now = Instant::now();
     let mut machine = machine_in(State::Established, now);
@@ -338,7 +349,8 @@ fn a_new_connection_replaces_an_established_session_only_with_graceful_restart()
     pair.open(Lane::Ours, 9 * SECOND, LOW, HIGH, now);
     pair.step(Lane::Ours, Event::Keepalive, now);
     assert_eq!(pair.incoming(Replaces::Nothing, now), (Incoming::Refused, vec![]));
-    let (taken, actions) = pair.incoming(Replaces::Session, now);
+    assert_eq!(pair.incoming(Replaces::Session, now), (Incoming::Refused, vec![]), "made beside it");
+    let (taken, actions) = pair.incoming(Replaces::Session, now + 2 * SECOND);
     assert_eq!(taken, Incoming::Taken);
     assert!(actions.contains(&(Lane::Ours, Action::Down(Cause::ConnectionFailed))));
     assert_eq!(actions.last(), Some(&(Lane::Theirs, Action::SendOpen)));

@@ -41,6 +41,8 @@ pub(crate) struct Session {
     lingering: JoinSet<()>,
     number: Number,
     told_state: State,
+    /// The connection whose OPEN waited for what becomes of the other one.
+    waited: Option<Lane>,
     /// Capabilities that the peer did not take.
     left_out: BTreeSet<u8>,
     counters: Arc<Counters>,
@@ -68,6 +70,7 @@ impl Session {
             lingering: JoinSet::new(),
             number: 0,
             told_state: State::Idle,
+            waited: None,
             left_out: BTreeSet::new(),
             counters,
         }
@@ -81,7 +84,7 @@ impl Session {
             self.tell_state();
             self.offer_reports();
             let next = self.pair.next().map(tokio::time::Instant::from_std);
-            let want = if self.pending.is_empty() { Want::Read } else { Want::WriteOnly };
+            let [want_ours, want_theirs] = [Lane::Ours, Lane::Theirs].map(|lane| self.want(lane));
             let woken = tokio::select! {
                 biased;
                 () = at(next) => Woken::Timer,
@@ -96,8 +99,8 @@ impl Session {
                     Err(_) => break,
                 },
                 result = attempted(&mut self.attempt) => Woken::Attempted(result),
-                () = ready(self.ours.as_ref(), want) => Woken::Ready(Lane::Ours),
-                () = ready(self.theirs.as_ref(), want) => Woken::Ready(Lane::Theirs),
+                () = ready(self.ours.as_ref(), want_ours) => Woken::Ready(Lane::Ours),
+                () = ready(self.theirs.as_ref(), want_theirs) => Woken::Ready(Lane::Theirs),
                 Some(_) = self.lingering.join_next() => continue,
             };
             match woken {
@@ -105,13 +108,31 @@ impl Session {
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) => break,
                 Woken::Attempted(result) => self.attempted(result),
-                Woken::Ready(lane) => self.serve(lane, want),
+                Woken::Ready(lane) => self.serve(lane, self.want(lane)),
             }
+            self.resume();
             // A peer that always has more to say is otherwise heard until timers, its own among them, are long due.
             tokio::task::yield_now().await;
         }
         // Whoever was told the reason is given the time to hear it.
         while self.lingering.join_next().await.is_some() {}
+    }
+
+    /// What a connection is waited for: its messages have room, and are not kept back by the other connection.
+    fn want(&self, lane: Lane) -> Want {
+        if self.pending.is_empty() && self.pair.waiting() != Some(lane) {
+            Want::Read
+        } else {
+            Want::WriteOnly
+        }
+    }
+
+    /// Takes what was read behind an OPEN that had to wait, and need not any more.
+    fn resume(&mut self) {
+        if let Some(lane) = self.waited.take_if(|lane| self.pair.waiting() != Some(*lane)) {
+            self.understand(lane);
+            self.flush_all();
+        }
     }
 
     fn tell_state(&mut self) {
@@ -281,7 +302,8 @@ impl Session {
             self.understand(lane);
         }
         if (broken || ended) && self.connection(lane).is_some() {
-            let actions = self.pair.step(lane, Event::TcpConnectionFails, Instant::now());
+            let event = self.last_word(lane).map_or(Event::TcpConnectionFails, Event::Notification);
+            let actions = self.pair.step(lane, event, Instant::now());
             self.act(actions);
             // In a state without a connection the machine has nothing to drop.
             *self.connection(lane) = None;
@@ -289,11 +311,29 @@ impl Session {
         self.flush_all();
     }
 
+    /// Why the peer has closed a connection whose OPEN waited: what it said behind that was not read.
+    fn last_word(&mut self, lane: Lane) -> Option<Notification> {
+        if self.pair.waiting() != Some(lane) {
+            return None;
+        }
+        let connection = self.connection(lane).as_mut()?;
+        while let Ok(Some(message)) = connection.next() {
+            if let Message::Notification(text) = message {
+                self.counters.count_received(&Message::Notification(text.clone()));
+                self.pending.push_back(Report::Trouble(format!("the peer says: {text}")));
+                return Some(text);
+            }
+        }
+        None
+    }
+
     /// Takes all whole messages out of a connection's buffer.
     fn understand(&mut self, lane: Lane) {
         let now = Instant::now();
         let mut updates: Vec<Update> = Vec::new();
-        while let Some(connection) = self.connection(lane) {
+        while self.pair.waiting() != Some(lane)
+            && let Some(connection) = self.connection(lane)
+        {
             let event = match connection.next() {
                 Ok(Some(message)) => {
                     self.counters.count_received(&message);
@@ -372,7 +412,9 @@ impl Session {
                     connection.codec = Codec::new(&negotiated);
                     connection.negotiated = Some(negotiated);
                 }
-                self.pair.open(lane, hold_time, ours, theirs, now)
+                let actions = self.pair.open(lane, hold_time, ours, theirs, now);
+                self.waited = self.waited.or(self.pair.waiting());
+                actions
             }
             Err(text) => {
                 self.pending.push_back(Report::Trouble(format!("the peer's OPEN: {text}")));

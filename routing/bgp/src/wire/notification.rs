@@ -141,6 +141,11 @@ impl Notification {
         (self.code, self.subcode) == (6, Cease::HardReset as u8)
     }
 
+    /// Whether another connection of the same two speakers is kept instead (RFC 4271 §6.8).
+    pub fn is_collision(&self) -> bool {
+        (self.code, self.subcode) == (6, Cease::ConnectionCollision as u8)
+    }
+
     /// The reason that a hard reset carries (RFC 8538 §3.1).
     pub fn within_hard_reset(&self) -> Option<Notification> {
         match self.data.as_slice() {
