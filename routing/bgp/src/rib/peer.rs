@@ -46,6 +46,9 @@ pub struct PeerInfo {
     pub extended_next_hop: BTreeSet<Family>,
     /// Whether the peer may be told of routes that are stale for long (RFC 9494 §4.3).
     pub knows_long_lived: bool,
+    /// Families whose routes become a last resort when the peer does not come back: stale ones outlive another loss of
+    /// the session before that (RFC 9494 §4.2).
+    pub long_lived: BTreeSet<Family>,
     /// Families of which the peer takes several paths to a destination, and how many at most it is told (RFC 7911).
     pub send_paths: BTreeMap<Family, usize>,
     /// Families of which the peer is told ourselves as the next hop of learned routes, too.

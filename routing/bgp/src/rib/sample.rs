@@ -52,6 +52,7 @@ pub(super) fn info(number: u8, asn: u32) -> PeerInfo {
         families: Family::BOTH.into(),
         extended_next_hop: BTreeSet::new(),
         knows_long_lived: true,
+        long_lived: BTreeSet::new(),
         send_paths: BTreeMap::new(),
         next_hop_self: BTreeSet::new(),
         max_prefixes: BTreeMap::new(),

@@ -64,7 +64,10 @@ impl Rib {
                 self.keep_long(peer, family);
             } else {
                 // Those that are stale already were not told again by the session that ended (RFC 4724 §4.2).
-                self.forget(peer, family, |one| one.stale);
+                let known = &self.peers[peer.0 as usize];
+                if known.info.as_ref().is_none_or(|info| !info.long_lived.contains(&family)) {
+                    self.forget(peer, family, |one| one.stale);
+                }
                 self.mark_stale(peer, family);
             }
         }

@@ -372,6 +372,22 @@ fn a_peer_that_comes_back_takes_the_mark_from_what_it_tells_again() {
 }
 
 #[test]
+fn stale_routes_that_may_become_a_last_resort_outlive_a_second_loss() {
+    for (long_lived, left) in [(BTreeSet::new(), false), (BTreeSet::from([Family::V4]), true)] {
+        let mut rib = rib();
+        let info = PeerInfo { long_lived, ..info(1, 65001) };
+        let one = up(&mut rib, info.clone());
+        rib.update(one, &announce(1, path(&[65001]), &[A, B])).expect("within limits");
+        rib.peer_down(one, &Family::BOTH.into());
+        rib.peer_up(one, info);
+        rib.update(one, &announce(1, path(&[65001]), &[A])).expect("within limits");
+        rib.peer_down(one, &Family::BOTH.into());
+        let stays = |prefix| !communities(&rib, prefix).is_empty();
+        assert_eq!((stays(A), stays(B)), (true, left));
+    }
+}
+
+#[test]
 fn no_policy_takes_the_mark_of_a_stale_route_away() {
     let mut rib = rib();
     let (one, two) = (up(&mut rib, info(1, 65001)), up(&mut rib, info(2, 65002)));

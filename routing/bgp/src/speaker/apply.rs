@@ -144,6 +144,7 @@ impl Speaker {
             has_news: false,
             ended: BTreeSet::new(),
             kept: BTreeMap::new(),
+            over: BTreeSet::new(),
             is_refused: false,
             established_count: 0,
             last_error: None,

@@ -409,6 +409,9 @@ impl Speaker {
                     None => {
                         info!(peer = %peer.config.key, %family, "the peer is not back in time: its routes go");
                         rib.sweep_stale(peer.id, family);
+                        if kept.is_last_resort && peer.session.is_some() {
+                            peer.over.insert(family);
+                        }
                     }
                 }
                 peer.is_changed = true;

@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) ended: BTreeSet<Family>,
     /// Families of which stale routes are kept, and for how long.
     pub(crate) kept: BTreeMap<Family, Kept>,
+    /// Families whose last time ran out in this session before their end was heard (RFC 9494 §4.2).
+    pub(crate) over: BTreeSet<Family>,
     /// It told too many routes, and its session is ending.
     pub(crate) is_refused: bool,
     pub(crate) established_count: u64,

@@ -88,7 +88,8 @@ impl Speaker {
         let Some(session) = peer.session.take() else { return };
         peer.last_end = Some(LastEnd(session.number, cause.clone()));
         let longest = peer.config.graceful_restart.map_or(0, |restart| restart.long_lived_stale_time);
-        let kept = restart::keep(&session.negotiated, cause, &peer.kept, longest, Instant::now());
+        let over = std::mem::take(&mut peer.over);
+        let kept = restart::keep(&session.negotiated, cause, &peer.kept, &over, longest, Instant::now());
         warn!(peer = %key, ?cause, kept = kept.len(), "session over");
         if let Some(rib) = self.ribs.get_mut(&peer.instance) {
             rib.peer_down(peer.id, &kept.keys().copied().collect());
@@ -118,6 +119,7 @@ impl Speaker {
                 debug!(peer = %key, %family, "end of routes");
                 rib.sweep_stale(peer.id, family);
                 peer.kept.remove(&family);
+                peer.over.remove(&family);
                 peer.ended.insert(family);
                 ended = true;
                 continue;

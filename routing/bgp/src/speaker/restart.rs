@@ -41,27 +41,26 @@ impl Kept {
 }
 
 /// What stays when a session is over, and for how long: the routes of families for which the peer said so, where the end
-/// was a failure and not a decision. `before` is what was still kept of earlier sessions, `longest` the longest time in
-/// seconds that we keep routes as a last resort.
+/// was a failure and not a decision. `before` is what was still kept of earlier sessions, `over` the families whose last
+/// time ran out in the session that ended, before the peer had told everything again: they are not kept once more
+/// (RFC 9494 §4.2). `longest` is the longest time in seconds that we keep routes as a last resort.
 pub(crate) fn keep(
     negotiated: &Negotiated,
     cause: &Cause,
     before: &BTreeMap<Family, Kept>,
+    over: &BTreeSet<Family>,
     longest: u32,
     now: Instant,
 ) -> BTreeMap<Family, Kept> {
     let Some(restart) = &negotiated.graceful_restart else {
         return BTreeMap::new();
     };
-    let long = |family: &Family| {
-        let seconds = negotiated.long_lived.get(family)?.stale_time.min(longest);
-        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
-    };
+    let long = long_lived(negotiated, longest);
     let plain = kept(negotiated, cause);
     let offered = if is_failure(restart, cause) { negotiated.families.clone() } else { BTreeSet::new() };
     let mut all = BTreeMap::new();
-    for family in offered {
-        let then = long(&family);
+    for family in offered.difference(over).copied() {
+        let then = long.get(&family).copied();
         let restart_time = match plain.contains(&family) {
             true => Duration::from_secs(restart.restart_time.into()),
             false => Duration::ZERO,
@@ -74,6 +73,15 @@ pub(crate) fn keep(
         }
     }
     all
+}
+
+/// How long routes are a last resort, of families where they are: for the peer's time, `longest` seconds at most.
+pub(crate) fn long_lived(negotiated: &Negotiated, longest: u32) -> BTreeMap<Family, Duration> {
+    let seconds = |offer: &LongLived| offer.stale_time.min(longest);
+    let all = negotiated.long_lived.iter().map(|(family, offer)| (*family, seconds(offer)));
+    all.filter(|(_, seconds)| *seconds > 0)
+        .map(|(family, seconds)| (family, Duration::from_secs(seconds.into())))
+        .collect()
 }
 
 /// What of the kept routes still waits for its End-of-RIB when the peer is back. What is not in it goes, because the peer
@@ -256,7 +264,7 @@ mod tests {
     fn a_peer_that_comes_back_without_forwarding_has_lost_its_routes() {
         let now = Instant::now();
         let session = negotiated(true, &[(Family::V4, true), (Family::V6, false)]);
-        let before = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), 0, now);
+        let before = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), &BTreeSet::new(), 0, now);
         assert_eq!(before.len(), 2);
         let still = keep_on(&session, &before, now);
         let waits = Kept { until: now + STALE_FOR, then: None, is_last_resort: false };
@@ -274,7 +282,8 @@ mod tests {
         let now = Instant::now();
         let session = long(negotiated(false, &[(Family::V4, true), (Family::V6, true)]), true, 600);
         for (longest, seconds) in [(3600, Some(600)), (60, Some(60)), (0, None)] {
-            let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), longest, now);
+            let kept =
+                keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), &BTreeSet::new(), longest, now);
             let first = kept[&Family::V4];
             assert_eq!((first.until, first.is_last_resort), (now + Duration::from_secs(120), false));
             let next = first.next().map(|next| (next.until - first.until, next.is_last_resort, next.next()));
@@ -287,11 +296,11 @@ mod tests {
     fn a_family_without_graceful_restart_is_a_last_resort_at_once() {
         let now = Instant::now();
         let session = long(negotiated(false, &[]), true, 600);
-        let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), 600, now);
+        let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), &BTreeSet::new(), 600, now);
         assert_eq!(kept.keys().collect::<Vec<_>>(), [&Family::V4]);
         assert_eq!(kept[&Family::V4].until, now);
         let ended = Cause::Received(Notification { code: 3, subcode: 1, data: Vec::new() });
-        assert!(keep(&session, &ended, &BTreeMap::new(), 600, now).is_empty());
+        assert!(keep(&session, &ended, &BTreeMap::new(), &BTreeSet::new(), 600, now).is_empty());
     }
 
     #[test]
@@ -302,8 +311,17 @@ mod tests {
         let last_resort = Kept { until: now + Duration::from_secs(500), then: None, is_last_resort: true };
         let before = BTreeMap::from([(Family::V4, last_resort)]);
         assert_eq!(keep_on(&session, &before, later), before, "F of the other capability does not count");
-        assert_eq!(keep(&session, &Cause::ConnectionFailed, &before, 600, later), before);
+        assert_eq!(keep(&session, &Cause::ConnectionFailed, &before, &BTreeSet::new(), 600, later), before);
         assert!(keep_on(&long(session, false, 600), &before, later).is_empty());
+    }
+
+    #[test]
+    fn what_the_peer_told_again_after_the_last_time_ran_out_is_not_kept_once_more() {
+        let now = Instant::now();
+        let session = long(negotiated(false, &[(Family::V4, true), (Family::V6, true)]), true, 600);
+        let over = BTreeSet::from([Family::V4]);
+        let kept = keep(&session, &Cause::ConnectionFailed, &BTreeMap::new(), &over, 600, now);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), [&Family::V6]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rhumb_bgp_feed::{PeerAddress, PeerAsn};
 use rhumb_model::Family;
 
 use super::addresses::Links;
-use super::restart::{LastRun, offer, offer_long};
+use super::restart::{self, LastRun, offer, offer_long};
 use crate::fsm;
 use crate::rib::{self, PeerInfo};
 use crate::session::{Endpoint, Established, NOWHERE, Reach, Settings};
@@ -115,6 +115,7 @@ pub(crate) fn info(
     let interface = scope.or_else(|| links.shared_with(session.remote.ip()));
     let negotiated = &session.negotiated;
     let rib::Handling { client, next_hop_self, max_prefixes } = handling(peer);
+    let longest = peer.graceful_restart.map_or(0, |restart| restart.long_lived_stale_time);
     PeerInfo {
         asn: negotiated.peer_asn,
         own_asn: own_asn(instance, peer),
@@ -126,6 +127,7 @@ pub(crate) fn info(
         families: negotiated.families.clone(),
         extended_next_hop: negotiated.extended_next_hop.clone(),
         knows_long_lived: negotiated.knows_long_lived,
+        long_lived: restart::long_lived(negotiated, longest).into_keys().collect(),
         send_paths: peer
             .families
             .iter()
