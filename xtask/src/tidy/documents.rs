@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Paths and tests in documents: a document that names a file or a test names one that exists, so that a reader can
-//! follow it.
+//! Paths and tests in documents: a document that names a file, a test file or, as `file.rs::function`, a function names
+//! one that exists, so that a reader can follow it.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use super::Finding;
@@ -36,6 +37,13 @@ pub(crate) fn check(source: &Source, root: &Path, tests: &BTreeSet<&str>) -> Vec
             findings.push(Finding::at(source, number, format!("there is no test file {name}")));
         }
     }
+    for (number, word) in quoted(&source.text) {
+        if let Some((path, function)) = function(word)
+            && !has_function(&root.join(path), function)
+        {
+            findings.push(Finding::at(source, number, format!("`{path}` has no function `{function}`")));
+        }
+    }
     findings
 }
 
@@ -45,16 +53,32 @@ fn run_by(line: &str) -> impl Iterator<Item = &str> {
     commands.filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next())
 }
 
-/// Words between backticks that are paths of this tree, with their line; fenced blocks are commands or pictures.
+/// File and function of a word of the form `file.rs::function`.
+fn function(word: &str) -> Option<(&str, &str)> {
+    let (path, function) = word.split_once("::")?;
+    let is_name = function.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (is_path(path) && path.ends_with(".rs") && is_name).then_some((path, function))
+}
+
+fn has_function(path: &Path, function: &str) -> bool {
+    let head = format!("fn {function}(");
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with(&head)))
+}
+
+/// Words between backticks that are paths of this tree, with their line.
 fn paths(text: &str) -> Vec<(usize, &str)> {
+    quoted(text).into_iter().filter(|(_, word)| is_path(word)).collect()
+}
+
+/// Words between backticks, with their line; fenced blocks are commands or pictures.
+fn quoted(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
         if line.trim_start().starts_with("```") {
             fenced = !fenced;
         } else if !fenced {
-            let quoted = line.split('`').skip(1).step_by(2);
-            found.extend(quoted.filter(|word| is_path(word)).map(|word| (number, word)));
+            found.extend(line.split('`').skip(1).step_by(2).map(|word| (number, word)));
         }
     }
     found
@@ -97,5 +121,15 @@ mod tests {
         assert_eq!(check(&source("A.md", "`src/main.rs`\n"), root, &BTreeSet::new()), []);
         assert_eq!(check(&source("A.md", "\n`src/absent.rs`\n"), root, &BTreeSet::new())[0].place, "A.md:2");
         assert_eq!(check(&source("src/A.rs", "`src/absent.rs`\n"), root, &BTreeSet::new()), []);
+    }
+
+    #[test]
+    fn a_function_that_is_not_in_its_file_is_found() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let found = |word: &str| check(&source("A.md", &format!("`{word}`\n")), root, &BTreeSet::new()).len();
+        assert_eq!(found("src/tidy/documents.rs::has_function"), 0);
+        assert_eq!(found("src/tidy/documents.rs::has_funct"), 1);
+        assert_eq!(found("src/absent.rs::has_function"), 1);
+        assert_eq!(found("tracing::info"), 0, "no file");
     }
 }
