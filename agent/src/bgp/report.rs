@@ -31,7 +31,7 @@ pub(crate) struct Report {
     /// How it stands with each peer.
     pub(crate) peers: BTreeMap<PeerKey, PeerState>,
     /// Prefixes to which it learned a way, by instance.
-    learned: BTreeSet<(String, Prefix)>,
+    learned: BTreeMap<String, BTreeSet<Prefix>>,
     /// Routes that it is to tell, by instance and kind.
     pub(crate) routes: BTreeMap<(String, RouteKind), u64>,
 }
@@ -70,8 +70,17 @@ impl Report {
         match change {
             StateChange::Peer(state) => drop(self.peers.insert(state.key.clone(), *state)),
             StateChange::PeerGone(key) => drop(self.peers.remove(&key)),
-            StateChange::Learned(learned) => drop(self.learned.insert((learned.instance, learned.prefix))),
-            StateChange::LearnedGone { instance, prefix } => drop(self.learned.remove(&(instance, prefix))),
+            StateChange::Learned(learned) => {
+                self.learned.entry(learned.instance).or_default().insert(learned.prefix);
+            }
+            StateChange::LearnedGone { instance, prefix } => {
+                if let Some(prefixes) = self.learned.get_mut(&instance) {
+                    prefixes.remove(&prefix);
+                    if prefixes.is_empty() {
+                        self.learned.remove(&instance);
+                    }
+                }
+            }
         }
     }
 
@@ -90,11 +99,7 @@ impl Report {
 
     /// How many prefixes each instance learned a way to.
     pub(crate) fn learned(&self) -> BTreeMap<&str, u64> {
-        let mut counts = BTreeMap::new();
-        for (instance, _) in &self.learned {
-            *counts.entry(instance.as_str()).or_insert(0) += 1;
-        }
-        counts
+        self.learned.iter().map(|(instance, prefixes)| (instance.as_str(), prefixes.len() as u64)).collect()
     }
 
     /// What is published; nothing where nobody wants BGP.

@@ -58,6 +58,28 @@ fn main() {
         rib.update(from, message).expect("no limit");
     }
     each("in, the same again", began, drain(&mut rib, to));
+    // What the owner of the tables does in one piece, and nothing else meanwhile.
+    let whole = |what: &str, rib: &mut Rib, step: &dyn Fn(&mut Rib)| {
+        let began = processor_time();
+        step(rib);
+        each(what, began, 1);
+        drain(rib, to);
+        rib.changes();
+    };
+    whole("another import policy", &mut rib, &|rib| rib.set_policy(from, &accept(Some(50)), &accept(None)));
+    whole("another export policy", &mut rib, &|rib| rib.set_policy(to, &accept(None), &accept(Some(50))));
+    whole("lost, and kept", &mut rib, &|rib| rib.peer_down(from, &Family::BOTH.into()));
+    whole("kept as a last resort", &mut rib, &|rib| rib.keep_long(from, Family::V4));
+    whole("swept", &mut rib, &|rib| rib.sweep_stale(from, Family::V4));
+    for message in &messages {
+        rib.update(from, message).expect("no limit");
+    }
+    whole("lost", &mut rib, &|rib| rib.peer_down(from, &BTreeSet::new()));
+    let from = peer(&mut rib, 1, 65001);
+    for message in &messages {
+        rib.update(from, message).expect("no limit");
+    }
+    drain(&mut rib, to);
     let began = processor_time();
     for message in &takes_back {
         rib.update(from, message).expect("no limit");
@@ -79,12 +101,15 @@ fn settings() -> Settings {
     }
 }
 
+/// All routes, with this MED.
+fn accept(med: Option<u32>) -> Policy {
+    let action = Action::Accept(Changes { med, ..Changes::default() });
+    Policy { rules: vec![Rule { name: "all".to_owned(), matches: Match::default(), action }] }
+}
+
 fn peer(rib: &mut Rib, number: u8, asn: u32) -> PeerId {
     let peer = rib.peer(&PeerKey(number.to_string()));
-    let accept = Action::Accept(Changes::default());
-    let all =
-        Policy { rules: vec![Rule { name: "all".to_owned(), matches: Match::default(), action: accept }] };
-    rib.set_policy(peer, &all, &all);
+    rib.set_policy(peer, &accept(None), &accept(None));
     let info = PeerInfo {
         asn: Asn(asn),
         own_asn: Asn(65000),
@@ -96,6 +121,7 @@ fn peer(rib: &mut Rib, number: u8, asn: u32) -> PeerId {
         families: Family::BOTH.into(),
         extended_next_hop: BTreeSet::new(),
         knows_long_lived: false,
+        long_lived: BTreeSet::new(),
         send_paths: BTreeMap::new(),
         next_hop_self: BTreeSet::new(),
         max_prefixes: BTreeMap::new(),
