@@ -43,11 +43,6 @@ impl EniRow {
         self.blocks.iter().map(|block| (&block.pool, block.cidr))
     }
 
-    /// Blocks that the operator wants back.
-    pub(crate) fn wanted_back(&self) -> impl Iterator<Item = Prefix> {
-        self.blocks.iter().filter(|block| block.releasing.is_some()).map(|block| block.cidr)
-    }
-
     /// Blocks of a pool from which addresses may be leased: of interfaces that are ready, and not wanted back.
     pub(crate) fn lendable(&self, pool: &PoolName, ready: &BTreeSet<EniId>) -> Vec<Prefix> {
         let nothing = BTreeSet::new();

@@ -23,6 +23,7 @@ mod plugin_socket;
 mod probe;
 mod publish;
 mod question;
+mod shortage;
 mod sweep;
 mod tables;
 mod tunnel;

@@ -48,6 +48,7 @@ use crate::metrics::{MAP_EVICTED, Registry, SWEEP_MILLISECONDS, SWEEP_REMOVED, S
 use crate::monitor::Names;
 use crate::probe;
 use crate::question::Show;
+use crate::shortage::Shortage;
 use crate::sweep;
 use crate::tables::{NodeRow, PoolRow, Tables};
 use crate::udev::Udev;
@@ -60,9 +61,6 @@ const REFRESH: Duration = Duration::from_secs(30);
 
 /// Notices of the kernel within this time are one reason to look: most are echoes of what we did ourselves.
 const NOTICES_SETTLE: Duration = Duration::from_millis(200);
-
-/// For how long an attachment that was refused for want of an address counts as one that waits.
-const SHORT_FOR: Duration = Duration::from_secs(60);
 
 /// What the loop hears.
 #[derive(Debug)]
@@ -224,8 +222,7 @@ pub(crate) struct Node {
     dangers: Vec<String>,
     /// Which instance of a cloud this node is, once that is known.
     instance: Option<InstanceIdentity>,
-    /// Attachments for which there was no address, and when.
-    short: BTreeMap<AttachmentKey, Instant>,
+    shortage: Shortage,
     /// Whether the node's own links and addresses were ever read.
     host_seen: bool,
     reached: Revision,
@@ -281,7 +278,7 @@ impl Node {
             link_managers: LinkManagers::default(),
             dangers: Vec::new(),
             instance: None,
-            short: BTreeMap::new(),
+            shortage: Shortage::default(),
             host_seen: false,
             reached: Revision::default(),
             migrated: false,

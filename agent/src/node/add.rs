@@ -13,7 +13,7 @@ use rhumb_routing::{host, inspect};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Node, Pending, SHORT_FOR, Wishes, refuse_all, wall_clock};
+use super::{Node, Pending, Wishes, refuse_all, wall_clock};
 use crate::desired::protocol_number;
 use crate::endpoint::{ChainedLink, Endpoint};
 
@@ -89,19 +89,8 @@ impl Node {
         let wanted = if requested.is_empty() { &wishes.addresses } else { requested };
         let owner = Endpoint::owner(&request.key, request.pod.as_ref(), wishes.sticky);
         let leased = self.ledger.lease(&owner, wanted, wall_clock());
-        self.note_shortage(&request.key, leased.as_ref().err());
+        self.shortage.note(&owner, leased.as_ref().err(), Instant::now());
         leased.map_err(|error| refused_lease(&error))
-    }
-
-    /// Remembers for a while who got no address for want of one.
-    fn note_shortage(&mut self, key: &AttachmentKey, error: Option<&AllocateError>) {
-        self.short.retain(|_, at| at.elapsed() < SHORT_FOR);
-        match error {
-            Some(AllocateError::Exhausted { .. } | AllocateError::NoRange { .. }) => {
-                self.short.insert(key.clone(), Instant::now());
-            }
-            Some(_) | None => _ = self.short.remove(key),
-        }
     }
 
     async fn chained_link(&mut self, key: &AttachmentKey) -> Result<ChainedLink, Refusal> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rhumb_api::NodeStateStatus;
 use rhumb_cni::protocol::{Refusal, RefusalKind};
@@ -14,9 +14,12 @@ use rhumb_routing::host::Uplink;
 use tracing::info;
 
 use super::add::{families, refusal};
-use super::{Node, SHORT_FOR, wall_clock};
+use super::{Node, wall_clock};
 use crate::desired::Desired;
 use crate::{bgp, eni, publish};
+
+/// Addresses that have rested within this time are told of together.
+const RESTED_TOGETHER: Duration = Duration::from_millis(250);
 
 /// Why ADD cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,8 +104,11 @@ impl Node {
     pub(super) async fn announce(&mut self) {
         let reasons = self.not_ready();
         // A full pool is no reason to take the node away from the runtime; but where addresses come from interfaces, the
-        // first has to be there before the node is offered.
-        let may_be_full = self.announced_ready || self.tables.eni(&self.settings.node).is_none();
+        // first has to be there before the node is offered. What pods have already was there before.
+        let pool = self.ledger.pool();
+        let has_served = Family::BOTH.iter().any(|family| pool.usage(*family, wall_clock()).held > 0);
+        let may_be_full =
+            self.announced_ready || has_served || self.tables.eni(&self.settings.node).is_none();
         let able = reasons.iter().all(|reason| may_be_full && matches!(reason, NotReady::Exhausted(_)));
         if able && !self.announced_ready {
             // Written only once ADD can be served: the runtime takes the node for ready when it sees the file.
@@ -144,7 +150,7 @@ impl Node {
             bgp_peers: bgp.peers,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
-            pending: self.pending_addresses(),
+            pending: self.shortage.count(Instant::now()),
             observed_generation: share.observed,
             released: eni::words(&share.released),
             declined: eni::words(&share.declined),
@@ -164,26 +170,18 @@ impl Node {
         row.share(&Held { leased: &leased, cooling: &cooling, ready: &self.tables.ready_enis })
     }
 
-    /// When the next address of a block that is wanted back has rested: the block may be released then.
+    /// When the next address of the interfaces' blocks has rested, and those that do so together with it: the operator
+    /// hears then what it may want back, and what is wanted back may go.
     pub(super) fn rested_wake(&self) -> Option<Instant> {
-        let back: Vec<Prefix> = self.tables.eni(&self.settings.node)?.wanted_back().collect();
-        if back.is_empty() {
-            return None;
-        }
+        let row = self.tables.eni(&self.settings.node)?;
         let now = wall_clock();
         let resting = self.ledger.pool().entries(now).filter_map(|(addr, state, _, _)| match state {
             State::Held => None,
             State::Cooling { until } | State::Kept { until } => {
-                back.iter().any(|block| block.contains(addr)).then_some(until)
+                row.blocks().any(|(_, block)| block.contains(addr)).then_some(until)
             }
         });
-        Some(Instant::now() + resting.min()?.since(now))
-    }
-
-    /// How many attachments are short of an address: refused for want of one in the last minute, and not served since.
-    fn pending_addresses(&self) -> u32 {
-        let lately = self.short.values().filter(|at| at.elapsed() < SHORT_FOR).count();
-        u32::try_from(lately).unwrap_or(u32::MAX)
+        Some(Instant::now() + resting.min()?.since(now) + RESTED_TOGETHER)
     }
 
     /// Tells BGP of the node's pods, and whether the datapath forwards: it stands on every uplink, and the pods that were
