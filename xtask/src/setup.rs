@@ -49,8 +49,16 @@ const LLVM: Packages = Packages {
 
 const LAB: Packages = Packages {
     part: Part::Lab,
-    names: &["iproute2", "util-linux", "bpftool", "iptables", "ethtool", "containernetworking-plugins"],
-    why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside",
+    names: &[
+        "iproute2",
+        "util-linux",
+        "bpftool",
+        "iptables",
+        "ethtool",
+        "containernetworking-plugins",
+        "libfaketime",
+    ],
+    why: "labs: namespaces and links, a look into BPF, the reference plugins to chain with and to measure beside, clocks that run fast",
 };
 
 // Services are kept from starting: the labs start each of them in a namespace, as many as they need.

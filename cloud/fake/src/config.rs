@@ -105,6 +105,9 @@ pub struct NewInstance {
     /// `/28` blocks of its first interface.
     #[serde(default)]
     pub prefixes: u16,
+    /// IPv6 addresses of its first interface.
+    #[serde(default)]
+    pub addresses_v6: u16,
     /// Tags of the instance.
     #[serde(default)]
     pub tags: Tags,
@@ -176,6 +179,7 @@ impl NewInstance {
         let wants = Wants {
             addresses: Want::Count(self.addresses),
             prefixes: Want::Count(self.prefixes),
+            addresses_v6: Want::Count(self.addresses_v6),
             ..Wants::default()
         };
         let launch = Launch {

@@ -9,8 +9,13 @@
 //! ```
 //! There are no neighbours but the router: subnets of a VPC only look like Ethernets.
 
+mod cloud;
+mod exchange;
+mod port;
 mod wire;
 
+pub use cloud::{Cloud, State};
+pub use exchange::{exchange, listen};
 pub use wire::{Course, Flow, Packet, Wire, courses, dropped, returned_by};
 
 use std::collections::BTreeMap;
@@ -22,6 +27,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Namespace, Node};
+use port::Port;
 
 /// Blocks of the VPC.
 pub const VPC: [&str; 2] = ["192.168.100.0/22", "fd00:192::/64"];
@@ -112,65 +118,23 @@ impl<'a> Vpc<'a> {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, node: &Node, interface: &Interface) -> Result<()> {
-        let (port, mac, ifname) = (interface.port(), interface.mac(), interface.ifname());
+        let (mac, ifname) = (interface.mac(), interface.ifname());
+        let port = Port {
+            name: interface.port(),
+            mac: mac.clone(),
+            own: vec![interface.primary.clone(), interface.primary_v6.clone()],
+            blocks: interface.blocks.clone(),
+        };
         if interface.index == 0 {
             node.namespace().ip(&format!("link set {ifname} address {mac}"))?;
             let defaults =
                 "route replace default via 192.168.100.254\nroute replace default via fd00:192::fe";
             node.namespace().ip(defaults)?;
         } else {
-            self.router.ip(&format!(
-                "link add {port} type veth peer name {ifname} address {mac} netns {}",
-                node.namespace().name()
-            ))?;
+            self.router.ip(&port.link(&ifname, node.namespace().name()))?;
         }
-        self.router.ip(&format!("link set {port} up"))?;
-        self.router.sysctl(&format!("net/ipv4/conf/{port}/proxy_arp"), "1")?;
-        self.router.sysctl(&format!("net/ipv4/conf/{port}/rp_filter"), "0")?;
-        let mut batch = format!(
-            "address add {}/32 dev {port}
-            address add fd00:192::fe/128 dev {port} nodad
-            address add {ROUTER_V6}/64 dev {port} nodad\n",
-            interface.gateway()
-        );
-        for primary in [&interface.primary, &interface.primary_v6] {
-            batch.push_str(&format!("neigh replace {primary} lladdr {mac} dev {port} nud permanent\n"));
-            batch.push_str(&format!("route replace {primary} dev {port}\n"));
-        }
-        for block in &interface.blocks {
-            let via = if block.contains(':') { &interface.primary_v6 } else { &interface.primary };
-            batch.push_str(&format!("route replace {block} via {via} dev {port} onlink\n"));
-        }
-        self.router.ip(&batch)?;
-        self.guard(interface)
-    }
-
-    /// Lets pass what EC2 would.
-    fn guard(&self, interface: &Interface) -> Result<()> {
-        let (port, mac) = (interface.port(), interface.mac());
-        let (v6, v4): (Vec<&String>, Vec<&String>) =
-            interface.blocks.iter().partition(|block| block.contains(':'));
-        let list = |own: &String, blocks: Vec<&String>| {
-            [own].into_iter().chain(blocks).map(String::as_str).collect::<Vec<_>>().join(", ")
-        };
-        let (v4, v6) = (list(&interface.primary, v4), list(&interface.primary_v6, v6));
-        nft(
-            self.router,
-            &format!(
-                r#"table netdev vpc {{
-                    counter in_{port} {{ }}
-                    chain {port} {{
-                        type filter hook ingress device "{port}" priority 0; policy drop;
-                        ether saddr != {mac} counter name wrong_mac drop
-                        ether type arp accept
-                        ip saddr {{ {v4} }} counter name in_{port} accept
-                        ip6 saddr {{ {v6} }} counter name in_{port} accept
-                        ip6 saddr {{ fe80::/10, :: }} accept
-                        counter name wrong_source drop
-                    }}
-                }}"#
-            ),
-        )
+        port.open(self.router, &[format!("{}/32", interface.gateway()), "fd00:192::fe/128".to_owned()])?;
+        port.route(self.router)
     }
 
     /// Packets by counter: `wrong_mac` and `wrong_source` were dropped, `in_PORT` came from the node by that link.

@@ -46,5 +46,5 @@ pub use probe::{
 pub use process::Process;
 pub use spec::Spec;
 pub use store::Store;
-pub use topology::Lab;
+pub use topology::{Lab, ProgramOptions};
 pub use ways::{Turn, Ways};

@@ -13,6 +13,15 @@ use super::{AgentOptions, Binaries, Namespace, Node, Process, Spec, Store};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What an operator, or another program beside the nodes, is started with besides what the lab gives it.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramOptions {
+    /// More of its command line.
+    pub args: Vec<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
+}
+
 /// A cluster of namespaces; removed on drop.
 // Fields are dropped in this order: programs first, then namespaces, then the files that the programs used.
 #[derive(Debug)]
@@ -94,19 +103,22 @@ impl Lab {
     /// # Errors
     /// With its log when it does not come up.
     pub fn start_operator(&mut self) -> Result<()> {
+        self.start_operator_with(&ProgramOptions::default())
+    }
+
+    /// Starts the operator and waits until it serves.
+    ///
+    /// # Errors
+    /// With its log when it does not come up.
+    pub fn start_operator_with(&mut self, options: &ProgramOptions) -> Result<()> {
         let mut args = vec!["--store".to_owned(), self.store.path().display().to_string()];
         if let Some(grace) = self.spec.grace {
             args.extend(["--grace".to_owned(), grace.as_secs().to_string()]);
         }
         args.extend(["--ready-fd", "1"].map(str::to_owned));
-        let start = Start {
-            program: self.binaries.path("rhumb-operator"),
-            netns: Some(self.router.path()),
-            args,
-            env: Vec::new(),
-            log: self.home.path().join("operator.log"),
-        };
-        let mut operator = Process::start(&self.home.records(), start)?;
+        args.extend(options.args.iter().cloned());
+        let options = ProgramOptions { args, env: options.env.clone() };
+        let mut operator = self.launch("rhumb-operator", options, &self.router, "operator.log")?;
         operator.wait_for("ready", PATIENCE)?;
         self.operator = Some(operator);
         Ok(())
@@ -186,16 +198,32 @@ impl Lab {
     /// # Errors
     /// With its log when it does not come up.
     pub fn start_program(&self, program: &str, args: &[&str], inside: &Namespace) -> Result<Process> {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let options = ProgramOptions { args, env: Vec::new() };
+        let mut process = self.launch(program, options, inside, &format!("{program}.log"))?;
+        process.wait_for("ready", PATIENCE)?;
+        Ok(process)
+    }
+
+    /// Starts one of the programs inside a namespace and waits for nothing; it logs to a file of this name.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(
+        &self,
+        program: &str,
+        options: ProgramOptions,
+        inside: &Namespace,
+        log: &str,
+    ) -> Result<Process> {
         let start = Start {
             program: self.binaries.path(program),
             netns: Some(inside.path()),
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            env: Vec::new(),
-            log: self.home.path().join(format!("{program}.log")),
+            args: options.args,
+            env: options.env,
+            log: self.home.path().join(log),
         };
-        let mut process = Process::start(&self.home.records(), start)?;
-        process.wait_for("ready", PATIENCE)?;
-        Ok(process)
+        Process::start(&self.home.records(), start)
     }
 
     /// Tells the router which node has which pod CIDR, as a network of the world around the cluster would know it.
