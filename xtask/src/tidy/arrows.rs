@@ -51,8 +51,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rhumb-process",
         ],
     ),
-    // It starts the programs as a user would, and links none of them; the pure plan it runs on a virtual clock.
-    ("rhumb-integration", &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-ipam", "rhumb-cloud-fake"]),
+    // It starts the programs as a user would, and links none of them; the pure plan it runs on a virtual clock, at the
+    // pace of the pure buckets.
+    (
+        "rhumb-integration",
+        &["rhumb-model", "rhumb-api", "rhumb-cni", "rhumb-ipam", "rhumb-cloud", "rhumb-cloud-fake"],
+    ),
     ("xtask", &[]),
 ];
 

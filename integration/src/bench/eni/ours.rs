@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our plan as the operator runs it: a look each minute, calls at the pace of EC2's buckets, and agents that answer.
+//! Our plan as the operator runs it: a look each minute and when the plan asks for one, calls at the pace of its buckets,
+//! and agents that answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Result;
 use rhumb_cloud_fake::{
-    Action as Call, Answer, Assign, AssignV6, Attach, Change, Detach, NewInterface, Question, Refusal,
-    Unassign, Want, Wants,
+    Action as Call, Answer, Assign, AssignV6, Attach, Change, Detach, NewInterface, NewReservation, Question,
+    Refusal, Unassign, Want, Wants,
 };
 use rhumb_ipam::eni::agent::{Held, share};
 use rhumb_ipam::eni::{
     Action, Addresses, EniPolicy, Fault, Inputs, Memory, NodeFacts, Record, Reply, Report, View, plan,
 };
-use rhumb_model::{EniStatus, NodeName, PoolName, Prefix, Timestamp};
+use rhumb_model::{EniStatus, NodeName, PoolName, Prefix, ReservationKind, Timestamp};
 
 use super::pace::Pace;
 use super::world::World;
 
-/// Seconds between two looks at EC2, and until the next after one that failed.
+/// Seconds between two looks at EC2, at least between two, and until the next after one that failed.
 const PERIOD: u64 = 60;
-const LOOK_AGAIN: u64 = 10;
+const SOONEST: u64 = 5;
+const LOOK_AGAIN: u64 = 5;
 
 /// The operator and all agents.
 pub(super) struct Ours {
@@ -31,6 +33,9 @@ pub(super) struct Ours {
     leased: Vec<BTreeSet<IpAddr>>,
     looked: bool,
     look_at: u64,
+    looked_at: u64,
+    /// When the last plan wants a look.
+    look_wanted: Option<Timestamp>,
     /// For each agent the NodeConfig, the number of its links and of its pods when it last spoke.
     spoken: Vec<Option<(u64, usize, usize)>>,
     /// Whether anything changed since the last plan that called for nothing.
@@ -73,6 +78,8 @@ impl Ours {
             leased,
             looked: false,
             look_at: 0,
+            looked_at: 0,
+            look_wanted: None,
             spoken,
             changed: true,
             wake_at: None,
@@ -85,14 +92,15 @@ impl Ours {
             self.agent(world, node);
         }
         let second = world.seconds();
-        if second >= self.look_at {
-            self.look_at = second + LOOK_AGAIN;
+        let is_wanted =
+            self.look_wanted.is_some_and(|at| at <= world.now) && second >= self.looked_at + SOONEST;
+        if second >= self.look_at || is_wanted {
+            (self.looked_at, self.look_at) = (second, second + LOOK_AGAIN);
             if self.look(world).is_ok() {
                 (self.looked, self.look_at) = (true, second + PERIOD);
                 self.changed = true;
             }
         }
-        self.pace.refill();
         let is_woken = self.wake_at.is_some_and(|at| at <= world.now);
         if !self.looked || !(self.changed || is_woken) {
             return;
@@ -102,6 +110,7 @@ impl Ours {
             let now = world.now;
             let plan = plan(&self.inputs, &mut self.memory, now);
             (self.changed, self.wake_at) = (!plan.actions.is_empty(), plan.wake_at);
+            self.look_wanted = plan.look_at;
             for (name, node) in plan.nodes {
                 if let Some(facts) = self.inputs.nodes.get_mut(&name)
                     && facts.record != node.record
@@ -111,10 +120,14 @@ impl Ours {
                 }
             }
             for planned in plan.actions {
-                if self.pace.take(planned.action.call()) {
+                let name = planned.action.call();
+                if self.pace.take(name, second) {
                     self.memory.start(&planned.action, now);
                     let outcome = call(world, &planned.action);
                     self.memory.finish(&planned.action, &outcome, now);
+                    if outcome == Err(Fault::Throttled) {
+                        self.pace.refused(name, second);
+                    }
                 }
             }
         }
@@ -136,7 +149,7 @@ impl Ours {
     }
 
     /// Leases for every pod that has none, and says how it stands.
-    fn agent(&mut self, world: &World, node: usize) {
+    fn agent(&mut self, world: &mut World, node: usize) {
         let Some(facts) = self.inputs.nodes.get_mut(&self.names[node]) else { return };
         let ready: BTreeSet<_> = world
             .interfaces(node)
@@ -154,12 +167,13 @@ impl Ours {
         };
         let pods = world.nodes[node].pods;
         while leased.len() > pods {
-            leased.pop_last();
+            leased.pop_last().iter().for_each(|addr| world.disclaim(*addr));
         }
         let open = look(leased).open;
         let free = open.iter().flat_map(|block| (0..block.size()).filter_map(move |at| block.nth(at)));
         let free: Vec<IpAddr> =
             free.filter(|addr| !leased.contains(addr)).take(pods - leased.len()).collect();
+        free.iter().for_each(|addr| world.claim(node, *addr));
         leased.extend(free);
         let share = look(leased);
         let report = Report {
@@ -229,6 +243,13 @@ fn call(world: &mut World, action: &Action) -> Result<Reply, Fault> {
             Call::DetachNetworkInterface(Detach { attachment: attachment.clone(), force: false })
         }
         Action::Delete { eni } => Call::DeleteNetworkInterface(eni.clone()),
+        Action::Reserve { subnet, cidr, tags } => Call::CreateSubnetCidrReservation(NewReservation {
+            subnet: subnet.clone(),
+            cidr: *cidr,
+            kind: ReservationKind::Prefix,
+            description: String::new(),
+            tags: tags.clone(),
+        }),
     };
     world.call(call).map(reply).map_err(|refusal| fault(&refusal))
 }
@@ -243,6 +264,9 @@ fn reply(answer: Answer) -> Reply {
     if let Answer::Assigned(_, addresses, prefixes) = answer {
         let single = addresses.into_iter().map(|addr| Prefix::host(IpAddr::V4(addr)));
         return Reply::Assigned(single.chain(prefixes).collect());
+    }
+    if let Answer::Reserved(made) = answer {
+        return Reply::Reserved(made.id);
     }
     Reply::Done
 }

@@ -1,58 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-/// Buckets of calls, refilled each second.
+use rhumb_cloud::{Action, Bucket, Rate};
+
+/// Buckets of calls, by the second of the virtual clock.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
-    buckets: BTreeMap<&'static str, f64>,
-    rates: &'static [(&'static str, f64, f64)],
+    start: Instant,
+    buckets: BTreeMap<&'static str, Bucket>,
 }
 
-/// What EC2 lets an account do (developer guide, request throttling): capacity and calls per second.
-const PUBLISHED: &[(&str, f64, f64)] = &[
-    ("CreateNetworkInterface", 100.0, 5.0),
-    ("DeleteNetworkInterface", 100.0, 5.0),
-    ("AssignPrivateIpAddresses", 100.0, 5.0),
-    ("UnassignPrivateIpAddresses", 100.0, 5.0),
-    ("AssignIpv6Addresses", 100.0, 5.0),
-    ("ModifyNetworkInterfaceAttribute", 100.0, 5.0),
-    ("AttachNetworkInterface", 50.0, 5.0),
-    ("DetachNetworkInterface", 50.0, 5.0),
-];
-
 /// Cilium's limit of its own for all calls together (`limit-ipam-api-qps`, `limit-ipam-api-burst`).
-const ONE_FOR_ALL: &[(&str, f64, f64)] = &[("", 20.0, 4.0)];
+const ONE_FOR_ALL: Rate = Rate { capacity: 20.0, per_second: 4.0 };
 
 impl Pace {
+    /// The operator's own buckets, which take all that EC2 allows.
     pub(super) fn published() -> Self {
-        Self::of(PUBLISHED)
+        let start = Instant::now();
+        let bucket = |action: Action| (action.name(), Bucket::new(action.published(), 1.0, start));
+        Self { start, buckets: Action::ALL.into_iter().map(bucket).collect() }
     }
 
     pub(super) fn one_for_all() -> Self {
-        Self::of(ONE_FOR_ALL)
+        let start = Instant::now();
+        Self { start, buckets: [("", Bucket::new(ONE_FOR_ALL, 1.0, start))].into() }
     }
 
-    fn of(rates: &'static [(&'static str, f64, f64)]) -> Self {
-        Self { buckets: rates.iter().map(|(name, capacity, _)| (*name, *capacity)).collect(), rates }
+    /// Whether the call may be made in this second.
+    pub(super) fn take(&mut self, call: &str, second: u64) -> bool {
+        let now = self.start + Duration::from_secs(second);
+        self.buckets.get_mut(call).is_some_and(|bucket| bucket.take(now))
     }
 
-    /// A second has passed.
-    pub(super) fn refill(&mut self) {
-        for (name, capacity, per_second) in self.rates {
-            if let Some(left) = self.buckets.get_mut(name) {
-                *left = (*left + per_second).min(*capacity);
-            }
-        }
-    }
-
-    /// Whether the call may be made now.
-    pub(super) fn take(&mut self, call: &str) -> bool {
-        let Some(left) = self.buckets.get_mut(call) else { return false };
-        let may = *left >= 1.0;
-        if may {
-            *left -= 1.0;
-        }
-        may
+    /// EC2 refused the call.
+    pub(super) fn refused(&mut self, call: &str, second: u64) {
+        let now = self.start + Duration::from_secs(second);
+        self.buckets.get_mut(call).into_iter().for_each(|bucket| bucket.refuse(now));
     }
 }

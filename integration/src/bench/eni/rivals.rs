@@ -149,7 +149,6 @@ impl Cilium {
     }
 
     pub(super) fn step(&mut self, world: &mut World) -> Result<()> {
-        self.pace.refill();
         let second = world.seconds();
         if self.synced.is_none_or(|at| second >= at + RESYNC) {
             self.synced = Some(second);
@@ -166,7 +165,7 @@ impl Cilium {
             self.turn += 1;
             self.refine(world, number)?;
             while !self.nodes[number].steps.is_empty() {
-                if !self.pace.take("") {
+                if !self.pace.take("", second) {
                     self.turn -= 1;
                     return Ok(());
                 }

@@ -2,12 +2,13 @@
 //! A cluster of m5.large instances in an EC2 in memory, all of whose pods come at once, on a virtual clock.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use rhumb_cloud_fake::{
-    Action, Answer, Fake, Launch, Limits, NewSubnet, NewVpc, Question, Refusal, Settings, Span,
+    Action, Answer, Fake, Launch, Limits, NewSubnet, NewVpc, Question, Refusal, Settings, Span, User,
 };
-use rhumb_model::{Eni, EniId, EniStatus, InstanceId, Prefix, SubnetId, Timestamp, Zone};
+use rhumb_model::{Eni, EniId, EniStatus, InstanceId, Prefix, SubnetId, Timestamp, VpcId, Zone};
 
 /// Interfaces of an m5.large, and addresses of one for pods.
 pub(super) const INTERFACES: usize = 3;
@@ -22,6 +23,7 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     pub(super) nodes: Vec<Node>,
     start: Timestamp,
+    vpc: VpcId,
 }
 
 /// One instance and its pods.
@@ -73,7 +75,7 @@ impl World {
             }));
         }
         fake.limit(Limits::default());
-        Ok(Self { fake, now: start, nodes: all, start })
+        Ok(Self { fake, now: start, nodes: all, start, vpc })
     }
 
     /// Seconds since the pods came.
@@ -86,8 +88,29 @@ impl World {
         self.fake.advance(self.now);
     }
 
+    /// What takes no time is done.
+    pub(super) fn settle(&mut self) {
+        self.fake.advance(self.now);
+    }
+
     pub(super) fn call(&mut self, action: Action) -> Result<Answer, Refusal> {
         self.fake.call(self.now, &action.into()).outcome.ok()
+    }
+
+    /// A pod uses the address from now on: EC2's books note when it is unassigned meanwhile.
+    pub(super) fn claim(&mut self, node: usize, addr: IpAddr) {
+        let user = User { pod: addr.to_string(), instance: self.nodes[node].instance.clone() };
+        self.fake.claim(&self.vpc, addr, user);
+    }
+
+    /// No pod uses it any more.
+    pub(super) fn disclaim(&mut self, addr: IpAddr) {
+        self.fake.disclaim(&self.vpc, addr);
+    }
+
+    /// So many pods are to be on each node.
+    pub(super) fn set_pods(&mut self, pods: usize) {
+        self.nodes.iter_mut().for_each(|node| node.pods = pods);
     }
 
     /// The interfaces that the node really has.
