@@ -96,11 +96,6 @@ impl EniRow {
         self.config.cool_down_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// The change of the object that all of this is from.
-    pub(crate) fn generation(&self) -> u64 {
-        self.config.generation
-    }
-
     /// With whose address packets leave the cloud's network, where `asked` is what the node was told.
     fn outside(&self, asked: Outside) -> Outside {
         if self.config.masquerade { asked } else { Outside::External }

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rhumb_api::{InstanceIdentity, NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
+use rhumb_ipam::eni::agent::Newest;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::{Event, HoldDown};
 use rhumb_routing::{Namespaces, Netlink, Notices};
@@ -215,6 +216,8 @@ pub(crate) struct Node {
     fabric_times: fabric::FabricTimes,
     /// What is planned for interfaces of a cloud.
     eni: Eni,
+    /// Keeps it from going back to an older NodeConfig.
+    newest: Newest,
     /// When interfaces keep their names.
     udev: Udev,
     link_managers: LinkManagers,
@@ -274,6 +277,7 @@ impl Node {
             ways: Ways::default(),
             fabric_times: fabric::FabricTimes::new(Instant::now()),
             eni: Eni::default(),
+            newest: Newest::default(),
             udev: Udev::default(),
             link_managers: LinkManagers::default(),
             dangers: Vec::new(),
@@ -389,15 +393,17 @@ impl Node {
     }
 
     fn take_node_config(&mut self, update: Update<NodeConfig>) {
-        if let Update::Put(config) = &update
-            && config.metadata.name.as_deref() == Some(self.settings.node.as_str())
-            && let (Some(known), Some(told)) = (self.tables.eni(&self.settings.node), &config.spec.eni)
-            && told.generation < known.generation()
-        {
-            let (told, known) = (told.generation, known.generation());
-            warn!(node = %self.settings.node, told, known, "an older NodeConfig is passed over");
-            return;
-        }
+        let own = |config: &&NodeConfig| config.metadata.name.as_deref() == Some(self.settings.node.as_str());
+        let told = match &update {
+            Update::Put(config) => Some(config).filter(own),
+            Update::Snapshot(all) => all.iter().find(own),
+            Update::Delete(_) | Update::Stalled(_) => None,
+        };
+        let told = told.and_then(|config| config.spec.eni.as_ref()).map(|eni| eni.generation);
+        let kept = told.filter(|told| !self.newest.take(*told)).map(|told| {
+            warn!(node = %self.settings.node, told, "an older NodeConfig is passed over");
+            self.tables.nodes.as_ref().and_then(|nodes| nodes.get(&self.settings.node)).cloned()
+        });
         fold(update, &mut self.tables.nodes, |config| {
             let routed = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none());
             NodeRow {
@@ -405,6 +411,12 @@ impl Node {
                 eni: EniRow::of(config),
             }
         });
+        if let (Some(row), Some(nodes)) = (kept, &mut self.tables.nodes) {
+            match row {
+                Some(row) => drop(nodes.insert(self.settings.node.clone(), row)),
+                None => drop(nodes.remove(&self.settings.node)),
+            }
+        }
         self.inputs_changed();
     }
 

@@ -68,6 +68,8 @@ pub struct ENIPoolSpec {
     pub release_delay_seconds: u32,
     /// For how long an address that a pod had is given to no other.
     pub cool_down_seconds: u32,
+    /// How many /28 of each of the subnets are kept for prefixes, at least; 0: no reservation is made.
+    pub reserve_prefixes: u32,
     /// Whether single addresses may be taken in a subnet that serves prefixes, when it has no whole prefix any more.
     pub allow_addresses_in_prefix_subnets: bool,
 }
@@ -95,6 +97,7 @@ impl Default for ENIPoolSpec {
             interface_budget_per_hour: 30,
             release_delay_seconds: 180,
             cool_down_seconds: 130,
+            reserve_prefixes: 0,
             allow_addresses_in_prefix_subnets: false,
         }
     }
@@ -163,6 +166,8 @@ const MOST_TAGS: usize = 40;
 const MOST_GROUPS: usize = 16;
 /// More would be of no use: EC2 attaches no instance to so many interfaces.
 const MOST_INTERFACE_INDEX: u8 = 31;
+/// The greatest subnet, a /16, has no more.
+const MOST_PREFIXES: u32 = 4096;
 const DAY: u32 = 24 * 60 * 60;
 
 impl ENIPool {
@@ -205,6 +210,7 @@ impl ENIPool {
             ("interfaceBudgetPerHour", spec.interface_budget_per_hour, 1, 1000),
             ("settleSeconds", spec.settle_seconds, 0, DAY),
             ("releaseDelaySeconds", spec.release_delay_seconds, 0, DAY),
+            ("reservePrefixes", spec.reserve_prefixes, 0, MOST_PREFIXES),
             ("coolDownSeconds", spec.cool_down_seconds, 0, DAY),
         ] {
             if !(least..=most).contains(&value) {
@@ -276,7 +282,8 @@ mod tests {
             "warm":{"adaptive":true,"horizonSeconds":30},"firstInterfaceIndex":1,
             "excludeInterfaceTags":{"no":"manage"},"interfaceTags":{"team":"net"},"deleteOnTermination":false,
             "sourceDestCheck":false,"masquerade":{"external":true},"interfaceBudgetPerHour":5,
-            "releaseDelaySeconds":60,"coolDownSeconds":30,"allowAddressesInPrefixSubnets":true}}"#;
+            "releaseDelaySeconds":60,"coolDownSeconds":30,"reservePrefixes":8,
+            "allowAddressesInPrefixSubnets":true}}"#;
         let pool: ENIPool = serde_json::from_str(text).expect("valid");
         assert_eq!(pool.validate(), Ok(()));
         let written = serde_json::to_value(&pool).expect("written");
@@ -296,7 +303,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Change = fn(&mut ENIPoolSpec);
-        let cases: [(&str, Change); 15] = [
+        let cases: [(&str, Change); 16] = [
             ("spec.nodeSelector.matchExpressions[0].values", |spec| {
                 spec.node_selector =
                     serde_json::from_str(r#"{"matchExpressions": [{"key": "a", "operator": "In"}]}"#)
@@ -329,6 +336,7 @@ mod tests {
             ("spec.warm.horizonSeconds", |spec| spec.warm.horizon_seconds = 0),
             ("spec.interfaceBudgetPerHour", |spec| spec.interface_budget_per_hour = 0),
             ("spec.settleSeconds", |spec| spec.settle_seconds = DAY + 1),
+            ("spec.reservePrefixes", |spec| spec.reserve_prefixes = MOST_PREFIXES + 1),
             ("spec.coolDownSeconds", |spec| spec.cool_down_seconds = DAY + 1),
         ];
         for (field, change) in cases {

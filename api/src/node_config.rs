@@ -66,8 +66,9 @@ pub struct EniConfig {
     pub instance: InstanceId,
     /// Its zone.
     pub zone: Zone,
-    /// Grows by one with every change of `podCIDRs` or of this part. The agent passes over an object whose number is
-    /// lower than one that it has seen.
+    /// Grows by one with every change of `podCIDRs` or of this part, and begins with the time in milliseconds, so that an
+    /// object that is made anew is newer than any before. The agent passes over one whose number is lower than one that
+    /// it has seen.
     #[serde(default)]
     pub generation: u64,
     /// The attached interfaces that rhumb looks after, by device index.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use rhumb_model::{AttachmentId, Eni, EniId, InstanceId, NodeName, Prefix, SecurityGroupId, SubnetId};
+use rhumb_model::{
+    AttachmentId, Eni, EniId, InstanceId, NodeName, Prefix, ReservationId, SecurityGroupId, SubnetId,
+};
 
 /// A call to EC2.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +99,15 @@ pub enum Action {
         /// The interface.
         eni: EniId,
     },
+    /// `CreateSubnetCidrReservation`: a part of a subnet is kept for prefixes.
+    Reserve {
+        /// The subnet.
+        subnet: SubnetId,
+        /// The part.
+        cidr: Prefix,
+        /// The reservation's tags.
+        tags: BTreeMap<String, String>,
+    },
 }
 
 /// Which addresses of IPv4 are asked for.
@@ -135,6 +146,8 @@ pub enum Key {
     Eni(EniId),
     /// The making of an interface for this card and index.
     Place(NodeName, u8, u8),
+    /// A reservation in a subnet.
+    Subnet(SubnetId),
 }
 
 impl Action {
@@ -150,6 +163,7 @@ impl Action {
             | Self::Unassign { eni, .. }
             | Self::Detach { eni, .. }
             | Self::Delete { eni } => Key::Eni(eni.clone()),
+            Self::Reserve { subnet, .. } => Key::Subnet(subnet.clone()),
         }
     }
 
@@ -166,6 +180,7 @@ impl Action {
             Self::Unassign { .. } => "UnassignPrivateIpAddresses",
             Self::Detach { .. } => "DetachNetworkInterface",
             Self::Delete { .. } => "DeleteNetworkInterface",
+            Self::Reserve { .. } => "CreateSubnetCidrReservation",
         }
     }
 
@@ -180,7 +195,8 @@ impl Action {
             | Self::Detach { node, .. } => Some(node),
             Self::SetDeleteOnTermination { .. }
             | Self::SwitchOffSourceDestCheck { .. }
-            | Self::Delete { .. } => None,
+            | Self::Delete { .. }
+            | Self::Reserve { .. } => None,
         }
     }
 }
@@ -218,6 +234,8 @@ pub enum Reply {
     Attached(AttachmentId),
     /// The blocks that `Assign` or `AssignV6` gave.
     Assigned(Vec<Prefix>),
+    /// The reservation that `Reserve` made.
+    Reserved(ReservationId),
     /// It is done.
     Done,
 }

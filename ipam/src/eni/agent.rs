@@ -16,11 +16,12 @@ use super::{EniBlock, Record, Word};
 pub struct Newest(Option<u64>);
 
 impl Newest {
-    /// Whether the record is no older than any before; notes it then.
-    pub fn take(&mut self, record: &Record) -> bool {
-        let is_newest = self.0.is_none_or(|seen| seen <= record.generation);
+    /// Whether a NodeConfig of this generation is no older than any before; notes it then. That one was deleted in
+    /// between makes none newer.
+    pub fn take(&mut self, generation: u64) -> bool {
+        let is_newest = self.0.is_none_or(|seen| seen <= generation);
         if is_newest {
-            self.0 = Some(record.generation);
+            self.0 = Some(generation);
         }
         is_newest
     }
@@ -154,10 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn an_older_record_is_passed_over() {
-        let at = |generation| Record { generation, ..Record::default() };
+    fn an_older_node_config_is_passed_over() {
         let mut newest = Newest::default();
-        assert!(newest.take(&at(3)) && newest.take(&at(3)) && newest.take(&at(5)));
-        assert!(!newest.take(&at(4)) && newest.take(&at(5)));
+        assert!(newest.take(3) && newest.take(3) && newest.take(5));
+        assert!(!newest.take(4) && newest.take(5));
     }
 }

@@ -102,5 +102,9 @@ mod tests {
             wanted.push(Demand::of(&node("a"), facts, &policy, &shape, &memory, now).wanted);
         }
         assert_eq!(wanted, [8, 11, 24, 20]);
+        let inputs = inputs(policy.clone(), [("a", used(30, 0, 0))]);
+        memory.hear(&inputs, Timestamp(9_000_000));
+        let arrived = memory.arrivals(&node("a"), Duration::from_secs(60), Timestamp(9_000_000));
+        assert_eq!(arrived, 18, "after hours of rest, too");
     }
 }

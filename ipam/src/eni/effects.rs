@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use rhumb_model::{
-    Attachment, AttachmentStatus, Eni, EniId, EniStatus, Family, InstanceId, Prefix, Timestamp,
+    Attachment, AttachmentStatus, Eni, EniId, EniStatus, Family, InstanceId, Prefix, ReservationKind,
+    SubnetReservation, Timestamp,
 };
 
 use super::{Action, LAG, Reply, View};
@@ -21,6 +22,7 @@ pub(super) enum Effect {
     Unassigned { eni: EniId, blocks: Vec<Prefix> },
     Detached(EniId),
     Deleted(EniId),
+    Reserved(SubnetReservation),
 }
 
 impl Effect {
@@ -47,12 +49,21 @@ impl Effect {
             }
             (Action::Detach { eni, .. }, _) => Self::Detached(eni.clone()),
             (Action::Delete { eni }, _) => Self::Deleted(eni.clone()),
+            (Action::Reserve { subnet, cidr, .. }, Reply::Reserved(id)) => {
+                let (id, subnet, cidr) = (id.clone(), subnet.clone(), *cidr);
+                Self::Reserved(SubnetReservation { id, subnet, cidr, kind: ReservationKind::Prefix })
+            }
             (
                 Action::Create { .. }
                 | Action::Attach { .. }
                 | Action::Assign { .. }
-                | Action::AssignV6 { .. },
-                Reply::Created(_) | Reply::Attached(_) | Reply::Assigned(_) | Reply::Done,
+                | Action::AssignV6 { .. }
+                | Action::Reserve { .. },
+                Reply::Created(_)
+                | Reply::Attached(_)
+                | Reply::Assigned(_)
+                | Reply::Reserved(_)
+                | Reply::Done,
             ) => return None,
         })
     }
@@ -65,6 +76,11 @@ impl Effect {
             }
             Self::Deleted(eni) => {
                 view.enis.remove(eni);
+            }
+            Self::Reserved(made) => {
+                if !view.reservations.iter().any(|known| known.id == made.id) {
+                    view.reservations.push(made.clone());
+                }
             }
             Self::Attached { eni, attachment, instance, device_index, card } => {
                 // A view that shows an attachment is newer.

@@ -51,7 +51,7 @@ impl NodeFacts {
 /// The part of a NodeConfig that the plan writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Grows by one with every change.
+    /// Grows by one with every change; the first is the time, in milliseconds since 1970. 0: there is no NodeConfig.
     pub generation: u64,
     /// The blocks of interfaces.
     pub blocks: Vec<EniBlock>,

@@ -88,6 +88,18 @@ pub(super) fn is_ours(eni: &Eni, cluster: &str) -> bool {
     eni.tags.get(TAG_CLUSTER).is_some_and(|tag| tag == cluster)
 }
 
+/// Whether it is the node's: its instance has it, or it was made for it and nobody has it.
+pub(super) fn is_for(eni: &Eni, name: &NodeName, node: &NodeFacts, cluster: &str) -> bool {
+    let id = &node.instance.id;
+    match &eni.attachment {
+        Some(attachment) => attachment.instance.as_ref() == Some(id),
+        None => {
+            let says = |tag: &str, value: &str| eni.tags.get(tag).is_some_and(|it| it == value);
+            is_ours(eni, cluster) && says(TAG_NODE, name.as_str()) && says(TAG_INSTANCE, id.as_str())
+        }
+    }
+}
+
 fn place(eni: &Eni) -> (u8, u8) {
     eni.attachment
         .as_ref()

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhumb_model::{Eni, NodeName, Prefix, SecurityGroupId, Subnet, SubnetId, Timestamp};
 
 use super::fleet::{Fleet, blocks, size_v4};
+use super::memory::HOUR;
 use super::obstacle::Obstacle;
 use super::room::Rooms;
 use super::shape::Shape;
@@ -126,17 +127,22 @@ impl Growth<'_> {
         left
     }
 
-    /// Attaches interfaces that were made for the node, while what they have is wanted.
+    /// Attaches interfaces that were made for the node: while what they have is wanted, and those of which the node was
+    /// told before somebody detached them.
     fn attach_loose(&mut self, mut left: u32, wants_v6: bool) -> u32 {
         let mut places = self.free_places().into_iter();
         for eni in &self.fleet.loose {
-            let on_its_way =
-                self.node.record.blocks.iter().any(|block| block.interface == eni.id && block.unassigning);
+            let told = self.node.record.blocks.iter().filter(|block| block.interface == eni.id);
+            let is_given_back = told.clone().all(|block| block.unassigning);
+            let is_new = told.clone().next().is_none();
             let has_the_80 = wants_v6 && !eni.prefixes_v6.is_empty();
-            if on_its_way || (left == 0 && !has_the_80) {
+            let is_wanted = if is_new { left > 0 || has_the_80 } else { !is_given_back };
+            if !is_wanted {
                 continue;
             }
-            left = left.saturating_sub(blocks(eni).map(size_v4).sum());
+            // What the node was told of counts as there already.
+            let new = blocks(eni).filter(|cidr| !told.clone().any(|block| block.cidr == *cidr));
+            left = left.saturating_sub(new.map(size_v4).sum());
             if self.memory.is_taken(&Key::Eni(eni.id.clone())) {
                 continue;
             }
@@ -183,7 +189,8 @@ impl Growth<'_> {
             | Action::AssignV6 { .. }
             | Action::Unassign { .. }
             | Action::Detach { .. }
-            | Action::Delete { .. } => 0,
+            | Action::Delete { .. }
+            | Action::Reserve { .. } => 0,
         });
         // Of what nobody knows whether it was made, the most is supposed.
         let unsure = self.memory.unsure.keys().filter(|key| mine(key)).map(|_| self.most_of_one());
@@ -201,7 +208,7 @@ impl Growth<'_> {
             .chain(self.actions.iter().map(Action::key))
             .filter_map(|key| match key {
                 Key::Place(node, card, index) if node == *self.name => Some((card, index)),
-                Key::Place(..) | Key::Eni(_) => None,
+                Key::Place(..) | Key::Eni(_) | Key::Subnet(_) => None,
             })
             .collect();
         // The /80 is on one that is being made.
@@ -212,7 +219,7 @@ impl Growth<'_> {
         let mut places =
             places.into_iter().rev().filter(|place| !busy.contains(place)).take(room).collect::<Vec<_>>();
         places.sort_unstable();
-        let (made, free_again) = self.memory.made(self.name, self.now);
+        let (made, free_again) = self.made();
         let mut budget = self.policy.interfaces_per_hour.saturating_sub(made);
         for (card, device_index) in places {
             if left == 0 && !wants_v6 {
@@ -233,6 +240,18 @@ impl Growth<'_> {
             self.meets(if self.shape.known { Obstacle::InstanceFull } else { Obstacle::UnknownType });
         }
         left
+    }
+
+    /// How many interfaces were made for the node within the hour, and when the first of them no longer counts. What the
+    /// memory lost, the tags of those that are still there say.
+    fn made(&self) -> (u32, Option<Timestamp>) {
+        let known = self.memory.made(self.name, self.now);
+        let created = |eni: &&Eni| eni.tags.get(TAG_CREATED)?.parse().ok().map(Timestamp);
+        let there = self.fleet.pods.iter().chain(&self.fleet.loose).filter_map(created);
+        let times: Vec<Timestamp> = there.filter(|at| self.now.since(*at) < HOUR).collect();
+        let there =
+            (u32::try_from(times.len()).unwrap_or(u32::MAX), times.iter().min().map(|at| at.after(HOUR)));
+        if there.0 > known.0 { there } else { known }
     }
 
     /// Makes one interface; how many addresses it has.
@@ -348,7 +367,7 @@ impl Growth<'_> {
     }
 
     /// The subnets that come into question, the fullest last.
-    fn subnets(&self, wants_v6: bool) -> Vec<SubnetId> {
+    pub(super) fn subnets(&self, wants_v6: bool) -> Vec<SubnetId> {
         let view: &View = self.memory.view();
         let instance = &self.node.instance;
         let chosen = |subnet: &&Subnet| match &self.policy.subnets {

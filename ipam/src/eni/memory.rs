@@ -7,7 +7,7 @@ use std::time::Duration;
 use rhumb_model::{EniId, EniStatus, NodeName, Prefix, SubnetId, Timestamp};
 
 use super::effects::Effect;
-use super::fleet::is_ours;
+use super::fleet::{is_for, is_ours};
 use super::trouble::Trouble;
 use super::{Action, Fault, Inputs, Key, Reply, Unit, View};
 
@@ -17,6 +17,9 @@ pub const LAG: Duration = Duration::from_secs(30);
 
 /// After this time an interface that is being detached is looked at again: EC2 takes 1 to 30 s.
 const SOON: Duration = Duration::from_secs(5);
+
+/// For how long arrivals of pods and interfaces that were made are remembered.
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// What the operator keeps between two plans.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +32,7 @@ pub struct Memory {
     pub(super) trouble: Trouble,
     /// Since which look each interface that nobody has is seen to be so.
     orphans: BTreeMap<EniId, Timestamp>,
-    /// Since which look each block of a NodeConfig is missed on its interface.
+    /// Since which look each block of a NodeConfig is missed: its interface is without it, or is another instance's.
     pub(super) absent: BTreeMap<(EniId, Prefix), Timestamp>,
     /// Since when the agent's word for a block is known.
     acked: BTreeMap<(NodeName, Prefix, u64), Timestamp>,
@@ -65,10 +68,14 @@ impl Memory {
         for id in orphans {
             self.orphans.entry(id.clone()).or_insert(at);
         }
-        let recorded = inputs.nodes.values().flat_map(|node| &node.record.blocks);
+        let recorded =
+            inputs.nodes.iter().flat_map(|node| node.1.record.blocks.iter().map(move |block| (node, block)));
         let missing: BTreeSet<(EniId, Prefix)> = recorded
-            .filter(|block| !view.enis.get(&block.interface).is_some_and(|eni| has(eni, block.cidr)))
-            .map(|block| (block.interface.clone(), block.cidr))
+            .filter(|((name, node), block)| {
+                let eni = view.enis.get(&block.interface);
+                !eni.is_some_and(|eni| has(eni, block.cidr) && is_for(eni, name, node, &inputs.cluster))
+            })
+            .map(|(_, block)| (block.interface.clone(), block.cidr))
             .collect();
         self.absent.retain(|block, _| missing.contains(block));
         for block in missing {
@@ -91,13 +98,15 @@ impl Memory {
             if used.last().is_none_or(|(_, last)| *last != report.used) {
                 used.push((now, report.used));
             }
-            used.retain(|(at, _)| now.since(*at) <= Duration::from_secs(3600));
+            // The last of those that are older says how many there were when the hour began.
+            let older = used.iter().rposition(|(at, _)| now.since(*at) > HOUR).unwrap_or(0);
+            used.drain(..older);
         }
         self.acked = acked;
         self.used.retain(|name, _| inputs.nodes.contains_key(name));
         self.excess.retain(|name, _| inputs.nodes.contains_key(name));
         for made in self.made.values_mut() {
-            made.retain(|at| now.since(*at) < Duration::from_secs(3600));
+            made.retain(|at| now.since(*at) < HOUR);
         }
         self.made.retain(|_, made| !made.is_empty());
         self.trouble.forget(now);
@@ -148,7 +157,7 @@ impl Memory {
         self.unsure.values().copied().chain(absent).chain(leaving).min()
     }
 
-    /// Whether two looks, apart by more than they lag, agree that the interface does not have the block.
+    /// Whether two looks, apart by more than they lag, agree that the node does not have the block on the interface.
     pub(super) fn is_gone(&self, eni: &EniId, block: Prefix) -> bool {
         let since = self.absent.get(&(eni.clone(), block));
         since.is_some_and(|since| since.after(LAG) <= self.view.at)
@@ -180,10 +189,9 @@ impl Memory {
 
     /// How many interfaces were made for the node in the last hour, and when the first of them no longer counts.
     pub(super) fn made(&self, node: &NodeName, now: Timestamp) -> (u32, Option<Timestamp>) {
-        let hour = Duration::from_secs(3600);
         let made = self.made.get(node).map_or(&[][..], Vec::as_slice);
-        let recent: Vec<Timestamp> = made.iter().copied().filter(|at| now.since(*at) < hour).collect();
-        (u32::try_from(recent.len()).unwrap_or(u32::MAX), recent.first().map(|at| at.after(hour)))
+        let recent: Vec<Timestamp> = made.iter().copied().filter(|at| now.since(*at) < HOUR).collect();
+        (u32::try_from(recent.len()).unwrap_or(u32::MAX), recent.first().map(|at| at.after(HOUR)))
     }
 
     /// Whether nothing may be planned under this key: a call is under way, or nobody knows yet what one did.

@@ -41,6 +41,7 @@ mod policy;
 #[cfg(test)]
 mod protocol;
 mod record;
+mod reserve;
 mod room;
 mod shape;
 mod sweep;

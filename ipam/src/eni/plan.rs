@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rhumb_model::{AttachmentStatus, NodeName, Timestamp};
+use rhumb_model::{AttachmentStatus, NodeName, SubnetId, Timestamp};
 
 use super::demand::Demand;
 use super::fleet::{Fleet, Fleets};
@@ -11,7 +11,9 @@ use super::obstacle::{General, Obstacle};
 use super::record::{Case, Next, kept};
 use super::room::Rooms;
 use super::shape::Shape;
-use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Planned, Priority, sweep};
+use super::{
+    Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Planned, Priority, Unit, reserve, sweep,
+};
 
 /// Plans for the whole cluster.
 ///
@@ -31,6 +33,7 @@ pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
         now,
         fleets: Fleets::of(memory.view(), &inputs.cluster),
         rooms: Rooms::of(memory.view(), memory, inputs),
+        reserved: BTreeMap::new(),
     };
     for (name, node) in &inputs.nodes {
         let Some(policy) = inputs.pools.get(&node.pool) else { continue };
@@ -41,6 +44,8 @@ pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
         plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at.filter(|at| *at > now)).min();
         plan.nodes.insert(name.clone(), planned);
     }
+    let Cluster { rooms, reserved, .. } = cluster;
+    reserve::plan(&reserved, inputs, memory, &rooms, now, &mut plan.actions);
     sweep::garbage(inputs, memory, &mut plan.actions);
     keep_possible(&mut plan, memory, now);
     memory.note_excess(&excess, now);
@@ -53,6 +58,8 @@ struct Cluster<'a> {
     now: Timestamp,
     fleets: Fleets<'a>,
     rooms: Rooms,
+    /// How many /28 of each subnet are to be kept for prefixes.
+    reserved: BTreeMap<SubnetId, u32>,
 }
 
 impl Cluster<'_> {
@@ -108,6 +115,12 @@ impl Cluster<'_> {
             obstacle: None,
         };
         growth.plan(missing, &mut self.rooms);
+        if policy.unit == Some(Unit::Prefix) && policy.reserve_prefixes > 0 {
+            for subnet in growth.subnets(false) {
+                let wanted = self.reserved.entry(subnet).or_default();
+                *wanted = policy.reserve_prefixes.max(*wanted);
+            }
+        }
         let priority = if demand.serves(has) < demand.pods {
             Priority::Waiting
         } else if has < policy.min_allocate {

@@ -69,6 +69,8 @@ pub struct EniPolicy {
     pub interfaces_per_hour: u32,
     /// From the agent's word that a block is free to EC2 taking it.
     pub release_delay: Duration,
+    /// How many /28 of each of the subnets are kept for prefixes, at least.
+    pub reserve_prefixes: u32,
     /// Whether single addresses may be taken where no whole prefix is left.
     pub addresses_in_prefix_subnets: bool,
 }
@@ -93,6 +95,7 @@ impl Default for EniPolicy {
             switch_off_source_dest_check: false,
             interfaces_per_hour: 30,
             release_delay: Duration::from_secs(180),
+            reserve_prefixes: 0,
             addresses_in_prefix_subnets: false,
         }
     }

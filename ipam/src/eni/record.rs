@@ -35,7 +35,9 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     pub(super) fn next(&self) -> Next {
         let mut next = Next { record: self.node.record.clone(), ..Next::default() };
-        let number = next.record.generation + 1;
+        // A NodeConfig that is made anew is newer than any that the node ever had.
+        let is_new = next.record.generation == 0;
+        let number = if is_new { self.now.0.max(1) } else { next.record.generation + 1 };
         if self.node.is_served() {
             self.step_blocks(&mut next, number);
             self.publish(&mut next.record);
@@ -43,7 +45,7 @@ impl Case<'_> {
             self.ask_back(&mut next, number);
         }
         next.record.interfaces = self.interfaces(&next.record);
-        if next.record != self.node.record {
+        if is_new || next.record != self.node.record {
             next.record.generation = number;
         }
         next

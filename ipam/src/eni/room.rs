@@ -51,6 +51,11 @@ impl Rooms {
         }
         for action in memory.flying.values() {
             rooms.claim(action);
+            if let Action::Reserve { subnet, cidr, .. } = action
+                && let Some(room) = rooms.0.get_mut(subnet)
+            {
+                room.reserve(*cidr, ReservationKind::Prefix);
+            }
         }
         // A block that EC2 is asked to take would be taken again and again if it were assigned meanwhile.
         let records = inputs.nodes.values().flat_map(|node| &node.record.blocks);
@@ -77,6 +82,19 @@ impl Rooms {
     /// How many units the subnet could give.
     pub(super) fn free(&self, subnet: &SubnetId, unit: Unit) -> u32 {
         self.0.get(subnet).map_or(0, |room| room.free(unit))
+    }
+
+    /// How many /28 are kept for prefixes, used or not.
+    pub(super) fn reserved(&self, subnet: &SubnetId) -> u32 {
+        let reserved = self.0.get(subnet).into_iter().flat_map(|room| &room.reserved);
+        let count = reserved.filter(|kind| **kind == Some(ReservationKind::Prefix)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// The greatest part of at most so many /28 that is nobody's and kept for nothing; the last of several: single
+    /// addresses come from the lowest.
+    pub(super) fn reservable(&self, subnet: &SubnetId, most: u32) -> Option<Prefix> {
+        self.0.get(subnet)?.reservable(most)
     }
 
     /// Takes up to `units`; those that it says are no longer free.
@@ -133,6 +151,17 @@ impl Room {
         if let Some(((first, _), (last, _))) = blocks {
             self.reserved[first..=last].fill(Some(kind));
         }
+    }
+
+    fn reservable(&self, most: u32) -> Option<Prefix> {
+        let is_open = |place: usize| self.taken[place] == 0 && self.reserved[place].is_none();
+        (0..=most.checked_ilog2()?).rev().find_map(|bits| {
+            let blocks = 1usize << bits;
+            let parts = (0..self.taken.len() / blocks).rev().map(|part| part * blocks);
+            let mut open = parts.filter(|first| (*first..first + blocks).all(is_open));
+            let len = Unit::Prefix.prefix_len() - u8::try_from(bits).ok()?;
+            open.next().map(|first| Prefix::containing(IpAddr::V4(self.addr(first, 0)), len))
+        })
     }
 
     fn free(&self, unit: Unit) -> u32 {

@@ -93,6 +93,7 @@ fn attached(action: &Action) -> Option<EniId> {
         | Action::AssignV6 { .. }
         | Action::Unassign { .. }
         | Action::Detach { .. }
-        | Action::Delete { .. } => None,
+        | Action::Delete { .. }
+        | Action::Reserve { .. } => None,
     }
 }

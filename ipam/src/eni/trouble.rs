@@ -15,6 +15,8 @@ const BLIND: Duration = Duration::from_secs(120);
 /// For how long a call that is refused, or beyond a quota, is not made.
 const REFUSED: Duration = Duration::from_secs(60);
 const QUOTA: Duration = Duration::from_secs(300);
+/// For how long no reservation is asked for in a subnet where one was not to be had.
+const UNRESERVED: Duration = Duration::from_secs(600);
 /// After so many failures in a row a node waits, from `FIRST_WAIT` doubling to `LONGEST_WAIT`.
 const PATIENCE: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(10);
@@ -28,6 +30,7 @@ const PROBE_LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Trouble {
     short: BTreeMap<(SubnetId, Unit), Timestamp>,
     blind: BTreeMap<SubnetId, Timestamp>,
+    unreserved: BTreeMap<SubnetId, Timestamp>,
     refused: BTreeMap<&'static str, (Timestamp, String)>,
     quota: Option<(Timestamp, String)>,
     nodes: BTreeMap<NodeName, NodeTrouble>,
@@ -53,6 +56,13 @@ impl Trouble {
     }
 
     pub(super) fn failed(&mut self, action: &Action, fault: &Fault, now: Timestamp) {
+        if let Action::Reserve { subnet, .. } = action
+            && fault.is_about_what_was_asked()
+        {
+            self.silent = 0;
+            self.unreserved.insert(subnet.clone(), now.after(UNRESERVED));
+            return;
+        }
         match fault {
             // The pace is kept elsewhere, and the call was answered.
             Fault::Throttled => self.silent = 0,
@@ -107,6 +117,7 @@ impl Trouble {
     pub(super) fn forget(&mut self, now: Timestamp) {
         self.short.retain(|_, until| now < *until);
         self.blind.retain(|_, until| now < *until);
+        self.unreserved.retain(|_, until| now < *until);
         self.refused.retain(|_, (until, _)| now < *until);
         self.quota.take_if(|(until, _)| *until <= now);
         // A node that was left in peace for so long begins anew.
@@ -119,6 +130,10 @@ impl Trouble {
 
     pub(super) fn short_until(&self, subnet: &SubnetId, unit: Unit) -> Option<Timestamp> {
         self.short.get(&(subnet.clone(), unit)).copied()
+    }
+
+    pub(super) fn is_unreserved(&self, subnet: &SubnetId, now: Timestamp) -> bool {
+        self.unreserved.get(subnet).is_some_and(|until| now < *until)
     }
 
     pub(super) fn is_blind(&self, subnet: &SubnetId, now: Timestamp) -> bool {
@@ -147,10 +162,21 @@ impl Trouble {
 
     /// When something of this ends, at the earliest.
     pub(super) fn ends(&self, now: Timestamp) -> Option<Timestamp> {
-        let subnets = self.short.values().chain(self.blind.values()).copied();
+        let subnets = self.short.values().chain(self.blind.values()).chain(self.unreserved.values()).copied();
         let calls = self.refused.values().map(|(until, _)| *until).chain(self.quota.iter().map(|(u, _)| *u));
         let nodes = self.nodes.values().map(|node| node.until);
         subnets.chain(calls).chain(nodes).chain(self.silent()).filter(|at| *at > now).min()
+    }
+}
+
+impl Fault {
+    /// Whether EC2 answered, and another call of the same kind may well succeed.
+    fn is_about_what_was_asked(&self) -> bool {
+        match self {
+            Self::SubnetShort | Self::Taken | Self::Stale { .. } | Self::Quota { .. } => true,
+            Self::Refused { code } => !is_about_permission(code),
+            Self::Throttled | Self::Unavailable | Self::Unknown => false,
+        }
     }
 }
 

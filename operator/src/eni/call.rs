@@ -8,7 +8,7 @@ use rhumb_cloud::{
     UnassignAddresses, V4Slots, V6Slots,
 };
 use rhumb_ipam::eni::{self, Action, Addresses, Fault, Planned, Reply, TAG_NODE};
-use rhumb_model::Prefix;
+use rhumb_model::{Prefix, ReservationKind};
 
 use crate::failpoint;
 
@@ -76,6 +76,10 @@ async fn ask<P: Provider>(provider: &P, priority: Priority, action: &Action) -> 
             provider.detach_eni(priority, &attachment).await.map(|()| Reply::Done)
         }
         Action::Delete { eni } => provider.delete_eni(priority, eni).await.map(|()| Reply::Done),
+        Action::Reserve { subnet, cidr, tags } => {
+            let kind = ReservationKind::Prefix;
+            provider.reserve(priority, subnet, *cidr, kind, tags).await.map(Reply::Reserved)
+        }
     }
 }
 

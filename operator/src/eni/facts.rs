@@ -8,7 +8,7 @@ use rhumb_api::{BlockWord, ENIPool, ENIPoolSpec, EniMode, Kind, NodeConfig, Node
 use rhumb_ipam::eni::{
     EniBlock, EniPolicy, Groups, Inputs, NodeFacts, Record, Report, Subnets, Unit, Warm, Word,
 };
-use rhumb_model::{Family, InstanceId, NodeName, PoolName};
+use rhumb_model::{Family, InstanceId, NodeName, PoolName, Timestamp};
 
 use super::look::{Look, Scope};
 use super::objects::{NodeRow, Objects};
@@ -40,6 +40,7 @@ pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
         cluster: cluster.to_owned(),
         instances: instances.collect(),
         prefixes: chosen.values().any(|(_, pool)| prefixes(pool)),
+        reserved: Timestamp(0),
     }
 }
 
@@ -107,6 +108,7 @@ fn policy(spec: &ENIPoolSpec) -> EniPolicy {
         switch_off_source_dest_check: !spec.source_dest_check,
         interfaces_per_hour: spec.interface_budget_per_hour,
         release_delay: Duration::from_secs(u64::from(spec.release_delay_seconds)),
+        reserve_prefixes: spec.reserve_prefixes,
         addresses_in_prefix_subnets: spec.allow_addresses_in_prefix_subnets,
     }
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
-use rhumb_ipam::eni::{TAG_CLUSTER, View};
+use rhumb_ipam::eni::{LAG, TAG_CLUSTER, View};
 use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetReservation, Timestamp, VpcId};
 
 /// Describes keep pods waiting as much as what they are for.
 const PRIORITY: Priority = Priority::BelowMinimum;
-/// Reservations are asked for subnet by subnet, and people make them seldom.
+/// Reservations are asked for subnet by subnet, and people make them seldom. After one that we made there is a look.
 const RESERVATIONS: Duration = Duration::from_secs(600);
 
 /// What EC2 showed.
@@ -33,6 +33,8 @@ pub(crate) struct Scope {
     pub(crate) instances: BTreeSet<InstanceId>,
     /// Whether reservations matter: some pool uses prefixes.
     pub(crate) prefixes: bool,
+    /// When the last reservation was asked for.
+    pub(crate) reserved: Timestamp,
 }
 
 impl Look {
@@ -78,7 +80,9 @@ impl Look {
             vpcs: blocks.into_iter().map(|vpc| (vpc.id, [vpc.cidrs, vpc.cidrs_v6].concat())).collect(),
             reserved_at: self.reserved_at,
         };
-        if scope.prefixes && at.since(self.reserved_at) >= RESERVATIONS {
+        let is_old =
+            at.since(self.reserved_at) >= RESERVATIONS || self.reserved_at < scope.reserved.after(LAG);
+        if scope.prefixes && is_old {
             look.view.reservations = look.find_reservations(provider).await?;
             look.reserved_at = at;
         }

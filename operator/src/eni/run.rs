@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use rhumb_api::{DirStore, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow};
 use rhumb_cloud::{CloudError, Provider};
-use rhumb_ipam::eni::{Fault, Inputs, Memory, Plan, Planned, Reply, plan};
+use rhumb_ipam::eni::{Action, Fault, Inputs, Memory, Plan, Planned, Reply, plan};
 use rhumb_model::{InstanceId, NodeName, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::call;
 use super::facts;
 use super::figures::Figures;
-use super::look::Look;
+use super::look::{Look, Scope};
 use super::objects::{Objects, Seen};
 use super::record::{Basis, written};
 use crate::failpoint;
@@ -69,6 +69,8 @@ struct Run<P> {
     /// For which instances EC2 was looked at last.
     asked: BTreeSet<InstanceId>,
     calls: JoinSet<Ended>,
+    /// When the last call for a reservation ended.
+    reserved: Timestamp,
     gone: BTreeMap<NodeName, Timestamp>,
     said: BTreeMap<NodeName, String>,
 }
@@ -89,6 +91,7 @@ pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Set
         look_wanted: None,
         asked: BTreeSet::new(),
         calls: JoinSet::new(),
+        reserved: Timestamp(0),
         gone: BTreeMap::new(),
         said: BTreeMap::new(),
         store,
@@ -152,7 +155,7 @@ impl<P: Provider> Run<P> {
         if !self.objects.synced() {
             return later;
         }
-        let scope = facts::scope(&self.objects, &self.settings.cluster);
+        let scope = Scope { reserved: self.reserved, ..facts::scope(&self.objects, &self.settings.cluster) };
         // A node that is new is looked for at once; one that EC2 did not show, with the others.
         if !scope.instances.is_subset(&self.asked) {
             self.look_soon();
@@ -204,6 +207,9 @@ impl<P: Provider> Run<P> {
     fn ended(&mut self, (planned, result): Ended) {
         let now = Timestamp::from(SystemTime::now());
         let action = &planned.action;
+        if let Action::Reserve { .. } = action {
+            self.reserved = now;
+        }
         let outcome = match result {
             Ok(reply) => {
                 info!(call = action.call(), node = ?action.node(), "EC2 did as asked");

@@ -318,6 +318,46 @@ fn a_reservation_for_prefixes_is_used_first() {
 }
 
 #[test]
+fn where_the_pool_says_so_a_part_of_each_subnet_is_kept_for_prefixes_until_it_is_enough() {
+    let mut world = World::new(prefixes(EniPolicy { reserve_prefixes: 6, ..pods(16) }));
+    let reserve = |world: &mut World| {
+        let actions = world.actions().into_iter().filter(|action| matches!(action, Action::Reserve { .. }));
+        actions.collect::<Vec<_>>()
+    };
+    let mut made = Vec::new();
+    for number in 0..3 {
+        let Some(action) = reserve(&mut world).pop() else { break };
+        let Action::Reserve { cidr, tags, .. } = &action else { panic!("{action:?}") };
+        assert_eq!(tags["rhumb.io/cluster"], CLUSTER);
+        made.push(cidr.to_string());
+        world.memory.start(&action, world.now);
+        assert_eq!(reserve(&mut world), [], "one at a time");
+        let id = rhumb_model::ReservationId::new(format!("scr-{number}")).expect("valid");
+        world.memory.finish(&action, &Ok(Reply::Reserved(id)), world.now);
+    }
+    assert_eq!(made, ["10.0.0.128/26", "10.0.0.192/27"]);
+    let actions = world.actions();
+    let [Action::Assign { addresses, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(blocks(addresses), "10.0.0.128/28", "prefixes come from there");
+}
+
+#[test]
+fn a_reservation_that_is_not_to_be_had_stops_nothing_else_and_is_asked_for_later() {
+    let mut world = World::new(prefixes(EniPolicy { reserve_prefixes: 2, ..pods(16) }));
+    let action = Action::Reserve {
+        subnet: subnet_id("a"),
+        cidr: "10.0.0.224/27".parse().expect("valid"),
+        tags: BTreeMap::new(),
+    };
+    let code = "SubnetCidrReservationLimitExceeded".to_owned();
+    world.memory.finish(&action, &Err(Fault::Quota { code }), world.now);
+    assert!(matches!(world.actions().as_slice(), [Action::Assign { .. }]));
+    assert_eq!(world.code(), None);
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.actions().len(), 2);
+}
+
+#[test]
 fn an_address_that_somebody_took_first_is_chosen_by_ec2_after_a_look() {
     let mut world = World::new(pods(3));
     world.fail(Fault::Taken);
@@ -573,6 +613,18 @@ fn the_budget_of_interfaces_ends_and_comes_again() {
 }
 
 #[test]
+fn a_budget_outlives_the_operator_as_long_as_the_interfaces_are_there() {
+    let mut world = World::new(EniPolicy { interfaces_per_hour: 1, ..pods(20) });
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
+    let mut second = with(attached(ours("b", "a", "10.0.0.40", "a"), "a", 1), "10.0.0.41", 9);
+    second.tags.insert("rhumb.io/created".into(), (world.now.0 - 1000).to_string());
+    world.add(second);
+    assert_eq!((world.actions(), world.code().expect("used up").0), (vec![], Code::Budget));
+    world.pass(Duration::from_secs(3599));
+    assert_eq!(world.actions().len(), 1);
+}
+
+#[test]
 fn a_node_whose_calls_fail_again_and_again_waits_longer_each_time() {
     let mut world = World::new(pods(3));
     let mut waits = Vec::new();
@@ -704,6 +756,74 @@ fn a_block_that_ec2_lost_is_named_and_no_longer_leased() {
     let verdict = planned.verdict.expect("said");
     assert!(verdict.code == Code::BlockLost && verdict.text.contains("10.0.0.16/32"), "{verdict:?}");
     assert!(planned.record.blocks[0].releasing.is_some());
+}
+
+#[test]
+fn an_interface_that_somebody_detached_is_attached_again_with_all_that_the_node_was_told() {
+    let mut world = World::new(pods(12));
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
+    let second = with(ours("b", "a", "10.0.0.40", "a"), "10.0.0.41", 3);
+    world.add(attached(second.clone(), "a", 1));
+    assert_eq!(world.write().blocks.len(), 12);
+    world.add(second);
+    let actions = world.actions();
+    assert!(matches!(actions.as_slice(), [Action::Attach { eni, .. }] if *eni == eni_id("b")), "{actions:?}");
+    world.pass(LAG);
+    world.look();
+    assert!(releasing(&world.node_plan().record).is_empty(), "it is still the node's");
+}
+
+#[test]
+fn what_another_instance_of_the_same_name_had_is_no_longer_leased_and_then_swept() {
+    let mut world = World::new(pods(1));
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 1));
+    let old = with(ours("old", "a", "10.0.0.40", "a"), "10.0.0.41", 2);
+    world.add(attached(old.clone(), "a", 1));
+    let record = world.write();
+    assert_eq!(record.blocks.len(), 3);
+    let instance = instance_id("new");
+    let mut primary = attached(eni("q", "a", "10.0.0.50"), "new", 0);
+    primary.addresses = vec!["10.0.0.51".parse().expect("valid")];
+    world.node().instance.id = instance;
+    world.node().report = Some(report(0, 0, 0));
+    world.view.enis.remove(&eni_id("p"));
+    world.add(primary);
+    world.add(old);
+    world.pass(LAG);
+    world.look();
+    let record = world.write();
+    assert_eq!(releasing(&record).len(), 3);
+    world.policy().release_delay = Duration::ZERO;
+    let_go(&mut world, &record);
+    world.write();
+    assert_eq!(world.actions(), [Action::Delete { eni: eni_id("old") }]);
+    let record = world.write();
+    assert_eq!(
+        record.blocks.iter().map(|block| block.cidr.to_string()).collect::<Vec<_>>(),
+        ["10.0.0.51/32"]
+    );
+}
+
+#[test]
+fn an_instance_on_its_way_out_has_lost_nothing() {
+    let mut world = with_excess();
+    world.view.enis.clear();
+    world.node().instance.state = InstanceState::ShuttingDown;
+    world.look();
+    world.pass(LAG);
+    world.look();
+    let planned = world.node_plan();
+    assert_eq!(planned.verdict.expect("said").code, Code::InstanceState);
+    assert!(releasing(&planned.record).is_empty());
+}
+
+#[test]
+fn a_node_config_that_is_made_anew_is_newer_than_any_before() {
+    let mut world = with_excess();
+    let before = world.write().generation;
+    world.pass(Duration::from_secs(1));
+    world.node().record = Record::default();
+    assert!(world.write().generation > before);
 }
 
 #[test]

@@ -64,6 +64,24 @@ fn nothing_is_taken_from_a_reservation_without_being_asked() {
 
 proptest! {
     #[test]
+    fn what_is_to_be_kept_is_whole_and_nobodys(taken in prop::collection::btree_set(0u8..=255, 0..12), most in 0u32..20) {
+        let taken: Vec<String> = taken.iter().map(|last| format!("10.0.0.{last}/32")).collect();
+        let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
+        let mut rooms = rooms("10.0.0.0/24", &taken, vec![reservation("10.0.0.64/28", ReservationKind::Explicit)]);
+        let whole = rooms.free(&subnet_id("a"), Unit::Prefix);
+        let part = rooms.reservable(&subnet_id("a"), most);
+        prop_assert_eq!(part.is_some(), whole > 0 && most > 0);
+        let Some(part) = part else { return Ok(()) };
+        prop_assert!(part.size() <= 16 * u128::from(most) && part.len() <= 28, "{}", part);
+        let used = taken.iter().chain(&["10.0.0.64/28", "10.0.0.0/30", "10.0.0.255/32"]);
+        for used in used {
+            prop_assert!(!part.overlaps(used.parse().expect("valid")), "{} {}", part, used);
+        }
+        // Whoever takes prefixes still finds as many.
+        prop_assert_eq!(u32::try_from(rooms.pick(&subnet_id("a"), Unit::Prefix, 99).len()).expect("few"), whole);
+    }
+
+    #[test]
     fn nobodys_address_is_picked_twice(steps in prop::collection::vec((prop::bool::ANY, 1u32..20), 1..40)) {
         let mut rooms = rooms("10.0.0.0/24", &["10.0.0.35/32", "10.0.0.64/28"], vec![]);
         let mut taken: Vec<Prefix> = ["10.0.0.0/30", "10.0.0.255/32", "10.0.0.35/32", "10.0.0.64/28"]
