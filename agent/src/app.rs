@@ -227,7 +227,8 @@ fn open_ledger(args: &Args) -> Result<Ledger> {
     let boot =
         fs::read_to_string(&path).with_context(|| format!("read the boot id from {}", path.display()))?;
     let name = args.pool.clone().unwrap_or_else(args::usual_pool);
-    let pool = Pool::new(name, Policy { cool_down: args.cool_down, sticky_for: STICKY_FOR });
+    let pool =
+        Pool::new(name, Policy { cool_down: args.cool_down, sticky_for: STICKY_FOR, ..Policy::default() });
     let journal = args.state_dir.join("attachments.journal");
     let (ledger, found) =
         Ledger::open(&journal, pool, args.pool.is_none(), boot.trim(), SystemTime::now().into())?;

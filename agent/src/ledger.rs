@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rhumb_ipam::{
-    AllocateError, AppendError, Journal, Lease, OpenError, Owner, Policy, Pool, Range, Record, Repair,
+    AllocateError, AppendError, Journal, Lease, OpenError, Order, Owner, Policy, Pool, Range, Record, Repair,
     Request, RestoreError,
 };
 use rhumb_model::{AttachmentKey, PoolName, Timestamp};
@@ -150,9 +150,9 @@ impl Ledger {
         self.pool.set_ranges(ranges);
     }
 
-    /// Sets for how long a released address stays out of use.
-    pub(crate) fn set_cool_down(&mut self, cool_down: Duration) {
-        self.pool.set_policy(Policy { cool_down, sticky_for: STICKY_FOR });
+    /// Sets for how long a released address stays out of use, and which comes first.
+    pub(crate) fn set_lending(&mut self, cool_down: Duration, order: Order) {
+        self.pool.set_policy(Policy { cool_down, sticky_for: STICKY_FOR, order });
     }
 
     /// Leases addresses in memory; they count once [`Ledger::attach`] has written them.
@@ -225,12 +225,15 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::endpoint::tests::{endpoint, request};
-    use rhumb_ipam::Policy;
+    use rhumb_ipam::{Order, Policy};
     use rhumb_model::PoolName;
     use std::time::Duration;
 
-    const POLICY: Policy =
-        Policy { cool_down: Duration::from_secs(30), sticky_for: Duration::from_secs(3600) };
+    const POLICY: Policy = Policy {
+        cool_down: Duration::from_secs(30),
+        sticky_for: Duration::from_secs(3600),
+        order: Order::LongestFree,
+    };
 
     fn open(path: &Path, boot: &str, now: u64) -> (Ledger, Found) {
         let pool = Pool::new(PoolName::new("default").expect("valid"), POLICY);

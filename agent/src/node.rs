@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rhumb_api::{InstanceIdentity, NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
+use rhumb_ipam::Order;
 use rhumb_ipam::eni::agent::Newest;
 use rhumb_model::{AttachmentKey, NodeName, PoolName, Revision, Timestamp};
 use rhumb_routing::plan::{Event, HoldDown};
@@ -449,8 +450,11 @@ impl Node {
         }
         let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
         self.ledger.set_ranges(&ranges);
-        let asked = self.tables.eni(&self.settings.node).and_then(EniRow::cool_down);
-        self.ledger.set_cool_down(asked.unwrap_or(self.settings.cool_down));
+        let row = self.tables.eni(&self.settings.node);
+        // What no pod has an address of can be given back: pods of interfaces stay together.
+        let order = if row.is_some() { Order::Lowest } else { Order::LongestFree };
+        let asked = row.and_then(EniRow::cool_down);
+        self.ledger.set_lending(asked.unwrap_or(self.settings.cool_down), order);
     }
 
     /// Leases from the pool of the node's interfaces, where it has any.

@@ -35,7 +35,7 @@ pub use carve::{CarvePolicy, Carving, NodeInput, NodeUse, Problem, carve};
 pub use error::{AllocateError, RestoreError};
 pub use journal::{AppendError, Corruption, Journal, OpenError, Opened, Repair};
 pub use lease::{Lease, Owner, Request, State};
-pub use pool::{Policy, Pool};
+pub use pool::{Order, Policy, Pool};
 pub use range::Range;
 pub use record::Record;
 pub use usage::Usage;

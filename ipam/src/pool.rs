@@ -22,11 +22,24 @@ pub struct Policy {
     pub cool_down: Duration,
     /// For how long a sticky address waits for its pod, 24 h unless told otherwise.
     pub sticky_for: Duration,
+    /// Which of the addresses that are free comes first.
+    pub order: Order,
+}
+
+/// Which of the addresses that are free comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The one that was not used for longest.
+    #[default]
+    LongestFree,
+    /// The lowest: pods stay together, and whole blocks become free of them.
+    Lowest,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { cool_down: Duration::from_secs(30), sticky_for: Duration::from_secs(24 * 60 * 60) }
+        let (cool_down, sticky_for) = (Duration::from_secs(30), Duration::from_secs(24 * 60 * 60));
+        Self { cool_down, sticky_for, order: Order::LongestFree }
     }
 }
 

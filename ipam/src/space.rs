@@ -10,7 +10,7 @@
 //!     │                └──── cooled down ── idle                                             │
 //!     └──────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Least recently used first: fresh (never used, lowest first), forgotten (in turn), idle in the order of
+//! Least recently used first ([`Order`]): fresh (never used, lowest first), forgotten (in turn), idle in the order of
 //! release, then kept in the order of release. Only held, idle and kept addresses have an entry; fresh and forgotten
 //! ones are intervals. A held or released address outside of what may be leased is a stray: it is not leased anew,
 //! and has no entry once it is released and cool.
@@ -25,7 +25,7 @@ use crate::bits::{from_bits, to_bits};
 use crate::intervals::Intervals;
 use crate::queue::{Queue, Released};
 use crate::range::Extent;
-use crate::{AllocateError, Owner, Policy, Range, State, Usage};
+use crate::{AllocateError, Order, Owner, Policy, Range, State, Usage};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
@@ -190,16 +190,27 @@ impl Space {
         let unused =
             || self.fresh.min().or_else(|| self.next_forgotten()).map(|bits| from_bits(self.family, bits));
         let cool = |queue: &Queue| queue.first_before(policy.cool_down, now);
-        self.kept_for(owner)
-            .or_else(unused)
-            .or_else(|| cool(&self.shelves.idle))
-            .or_else(|| cool(&self.shelves.kept))
-            .ok_or_else(|| AllocateError::Exhausted {
+        let free = || match policy.order {
+            Order::LongestFree => unused().or_else(|| cool(&self.shelves.idle)),
+            Order::Lowest => self.lowest(policy, now),
+        };
+        self.kept_for(owner).or_else(free).or_else(|| cool(&self.shelves.kept)).ok_or_else(|| {
+            AllocateError::Exhausted {
                 pool: pool.clone(),
                 family: self.family,
                 capacity: self.extent.capacity,
                 next_free_in: self.next_free_in(policy, now),
-            })
+            }
+        })
+    }
+
+    /// The lowest address that nobody has and that has rested.
+    fn lowest(&self, policy: &Policy, now: Timestamp) -> Option<IpAddr> {
+        let unused = self.fresh.min().into_iter().chain(self.forgotten.min());
+        let unused = unused.map(|bits| from_bits(self.family, bits));
+        let rested =
+            self.shelves.idle.iter().take_while(|(released, _)| released.at.after(policy.cool_down) <= now);
+        unused.chain(rested.map(|(_, addr)| addr)).min()
     }
 
     /// Gives the address to `owner`, whoever had it.

@@ -10,7 +10,11 @@ use rhumb_model::PodKey;
 use super::tests::{name, range};
 use super::*;
 
-const POLICY: Policy = Policy { cool_down: Duration::from_secs(30), sticky_for: Duration::from_secs(200) };
+const POLICY: Policy = Policy {
+    cool_down: Duration::from_secs(30),
+    sticky_for: Duration::from_secs(200),
+    order: Order::LongestFree,
+};
 
 /// Eight containers of four pods; the pods 0 and 1 are sticky.
 fn owner(container: u8) -> Owner {

@@ -2,7 +2,11 @@
 
 use super::*;
 
-const POLICY: Policy = Policy { cool_down: Duration::from_secs(30), sticky_for: Duration::from_secs(3600) };
+const POLICY: Policy = Policy {
+    cool_down: Duration::from_secs(30),
+    sticky_for: Duration::from_secs(3600),
+    order: Order::LongestFree,
+};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp(seconds * 1000)
@@ -47,6 +51,28 @@ fn addresses_beyond_memory_come_before_those_released_later() {
     let first_lap: Vec<IpAddr> = (0..14).map(|n| churn(&mut space, n * 100)).collect();
     let second_lap: Vec<IpAddr> = (14..28).map(|n| churn(&mut space, n * 100)).collect();
     assert_eq!(first_lap, second_lap);
+}
+
+#[test]
+fn lowest_first_keeps_pods_together_once_addresses_have_rested() {
+    let policy = Policy { order: Order::Lowest, ..POLICY };
+    let pool = PoolName::new("default").expect("valid");
+    let mut space = space(4, "10.0.0.0/26");
+    let mut lease = |space: &mut Space, number: u64, second: u64| {
+        space.settle(&policy, at(second));
+        let addr = space.pick(&pool, &owner(number), None, &policy, at(second)).expect("one is free");
+        space.hold(addr, owner(number), at(second));
+        addr
+    };
+    let first: Vec<IpAddr> = (0..40).map(|number| lease(&mut space, number, 0)).collect();
+    for number in [3, 30, 20, 2, 10, 35] {
+        let released = Released { at: at(1), number };
+        space.release(first[usize::try_from(number).expect("few")], owner(number), at(0), released);
+    }
+    let early = lease(&mut space, 50, 20);
+    assert!(first.iter().all(|addr| *addr < early), "{early} is beside them: none has rested");
+    let later: Vec<IpAddr> = (51..57).map(|number| lease(&mut space, number, 40)).collect();
+    assert_eq!(later, [2, 3, 10, 20, 30, 35].map(|number| first[number]));
 }
 
 #[test]
