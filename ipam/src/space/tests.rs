@@ -58,7 +58,7 @@ fn lowest_first_keeps_pods_together_once_addresses_have_rested() {
     let policy = Policy { order: Order::Lowest, ..POLICY };
     let pool = PoolName::new("default").expect("valid");
     let mut space = space(4, "10.0.0.0/26");
-    let mut lease = |space: &mut Space, number: u64, second: u64| {
+    let lease = |space: &mut Space, number: u64, second: u64| {
         space.settle(&policy, at(second));
         let addr = space.pick(&pool, &owner(number), None, &policy, at(second)).expect("one is free");
         space.hold(addr, owner(number), at(second));
