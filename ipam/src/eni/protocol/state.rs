@@ -481,10 +481,12 @@ impl State {
 
     /// The state after a step, or the same; of versions the newest for one that there is not.
     fn takes(self, step: Step) -> Self {
-        let step = match step {
-            Step::Hear(_) => Step::Hear(self.configs.len() - 1),
-            Step::Read(_) => Step::Read(self.statuses.len() - 1),
-            other => other,
+        let step = if let Step::Hear(_) = step {
+            Step::Hear(self.configs.len() - 1)
+        } else if let Step::Read(_) = step {
+            Step::Read(self.statuses.len() - 1)
+        } else {
+            step
         };
         self.after(&step).unwrap_or(self)
     }
