@@ -12,6 +12,8 @@ use super::super::testing::{
 use super::super::{Addresses, Code, EniBlock, Fault, Groups, LAG, Record, Reply, Subnets, Unit, View, Word};
 use super::*;
 
+mod told;
+
 /// One node `a` of type m5.large: its primary interface `p` is in subnet `a`.
 struct World {
     inputs: Inputs,
@@ -525,55 +527,6 @@ fn let_go(world: &mut World, record: &Record) {
 }
 
 #[test]
-fn where_the_pool_gives_no_time_ec2_has_a_block_back_as_soon_as_the_agent_let_it_go() {
-    let mut world = with_excess();
-    (world.policy().settle, world.policy().release_delay) = (Duration::ZERO, Duration::ZERO);
-    let record = world.write();
-    assert_eq!(releasing(&record).len(), 8);
-    let_go(&mut world, &record);
-    assert!(world.write().blocks.iter().skip(1).all(|block| block.unassigning));
-    assert!(matches!(world.actions().as_slice(), [Action::Unassign { .. }]));
-}
-
-#[test]
-fn excess_settles_while_its_addresses_rest() {
-    let mut world = with_excess();
-    let idle = std::mem::take(&mut world.node().report.as_mut().expect("there").idle);
-    let plan = world.plan();
-    assert_eq!(plan.wake_at, None, "the agent's word is waited for, not time");
-    world.pass(Duration::from_secs(60));
-    assert!(releasing(&world.write()).is_empty());
-    world.node().report.as_mut().expect("there").idle = idle;
-    assert_eq!(releasing(&world.write()).len(), 8);
-}
-
-#[test]
-fn a_look_is_asked_for_when_it_will_show_what_is_waited_for_and_at_no_other_time() {
-    let mut world = with_excess();
-    (world.policy().settle, world.policy().release_delay) = (Duration::ZERO, Duration::ZERO);
-    let record = world.write();
-    let_go(&mut world, &record);
-    world.write();
-    assert_eq!(world.plan().look_at, None, "the agent and our own calls are waited for, no look");
-    let unassign = world.actions().remove(0);
-    world.memory.start(&unassign, world.now);
-    world.memory.finish(&unassign, &Err(Fault::Unknown), world.now);
-    assert_eq!(world.plan().look_at, Some(world.now.after(LAG)), "what became of the call");
-    world.pass(LAG);
-    world.view.enis.insert(eni_id("p"), with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.16", 1));
-    world.look();
-    assert_eq!(world.plan().look_at, Some(world.now.after(LAG)), "the second look that does not show them");
-    world.pass(LAG);
-    world.look();
-    world.write();
-    let going = attached(ours("b", "a", "10.0.0.40", "a"), "a", 1);
-    world.add(Eni { status: EniStatus::Detaching, ..going.clone() });
-    assert_eq!(world.plan().look_at, Some(world.now.after(Duration::from_secs(5))), "it is soon detached");
-    world.add(Eni { status: EniStatus::Available, attachment: None, ..going });
-    assert_eq!(world.plan().look_at, None);
-}
-
-#[test]
 fn interfaces_that_nobody_has_are_deleted_when_they_are_ours_old_and_seen_twice() {
     let mut world = World::new(pods(0));
     world.add(ours("gone", "a", "10.0.0.50", "long-gone"));
@@ -742,88 +695,6 @@ fn every_other_reason_is_named_with_what_would_help() {
         let (found, text) = world.code().unwrap_or_else(|| panic!("{code}"));
         assert!(found == code && text.contains(words), "{code}: {found} {text}");
     }
-}
-
-#[test]
-fn a_block_that_ec2_lost_is_named_and_no_longer_leased() {
-    let mut world = with_excess();
-    world.view.enis.insert(eni_id("p"), with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.17", 8));
-    world.look();
-    assert_eq!(world.code(), None, "one look is not enough");
-    world.pass(LAG);
-    world.look();
-    let planned = world.node_plan();
-    let verdict = planned.verdict.expect("said");
-    assert!(verdict.code == Code::BlockLost && verdict.text.contains("10.0.0.16/32"), "{verdict:?}");
-    assert!(planned.record.blocks[0].releasing.is_some());
-}
-
-#[test]
-fn an_interface_that_somebody_detached_is_attached_again_with_all_that_the_node_was_told() {
-    let mut world = World::new(pods(12));
-    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
-    let second = with(ours("b", "a", "10.0.0.40", "a"), "10.0.0.41", 3);
-    world.add(attached(second.clone(), "a", 1));
-    assert_eq!(world.write().blocks.len(), 12);
-    world.add(second);
-    let actions = world.actions();
-    assert!(matches!(actions.as_slice(), [Action::Attach { eni, .. }] if *eni == eni_id("b")), "{actions:?}");
-    world.pass(LAG);
-    world.look();
-    assert!(releasing(&world.node_plan().record).is_empty(), "it is still the node's");
-}
-
-#[test]
-fn what_another_instance_of_the_same_name_had_is_no_longer_leased_and_then_swept() {
-    let mut world = World::new(pods(1));
-    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 1));
-    let old = with(ours("old", "a", "10.0.0.40", "a"), "10.0.0.41", 2);
-    world.add(attached(old.clone(), "a", 1));
-    let record = world.write();
-    assert_eq!(record.blocks.len(), 3);
-    let instance = instance_id("new");
-    let mut primary = attached(eni("q", "a", "10.0.0.50"), "new", 0);
-    primary.addresses = vec!["10.0.0.51".parse().expect("valid")];
-    world.node().instance.id = instance;
-    world.node().report = Some(report(0, 0, 0));
-    world.view.enis.remove(&eni_id("p"));
-    world.add(primary);
-    world.add(old);
-    world.pass(LAG);
-    world.look();
-    let record = world.write();
-    assert_eq!(releasing(&record).len(), 3);
-    world.policy().release_delay = Duration::ZERO;
-    let_go(&mut world, &record);
-    world.write();
-    assert_eq!(world.actions(), [Action::Delete { eni: eni_id("old") }]);
-    let record = world.write();
-    assert_eq!(
-        record.blocks.iter().map(|block| block.cidr.to_string()).collect::<Vec<_>>(),
-        ["10.0.0.51/32"]
-    );
-}
-
-#[test]
-fn an_instance_on_its_way_out_has_lost_nothing() {
-    let mut world = with_excess();
-    world.view.enis.clear();
-    world.node().instance.state = InstanceState::ShuttingDown;
-    world.look();
-    world.pass(LAG);
-    world.look();
-    let planned = world.node_plan();
-    assert_eq!(planned.verdict.expect("said").code, Code::InstanceState);
-    assert!(releasing(&planned.record).is_empty());
-}
-
-#[test]
-fn a_node_config_that_is_made_anew_is_newer_than_any_before() {
-    let mut world = with_excess();
-    let before = world.write().generation;
-    world.pass(Duration::from_secs(1));
-    world.node().record = Record::default();
-    assert!(world.write().generation > before);
 }
 
 #[test]
