@@ -7,6 +7,7 @@ mod peers;
 use std::time::{Duration, Instant};
 
 use peers::{Bird, Frr, MS, Monitor, Net, Peer, Snapshot, Speaker, bfd, until, within};
+use serde_json::json;
 
 const THEIRS: &str = "10.200.1.0/24";
 
@@ -62,4 +63,42 @@ fn a_session_that_waits_for_bfd_is_not_tried_before() {
     bird.configure(&net, "b", &quiet.replace("protocol bfd {", watch));
     until("the session is established", || bird.is_established());
     assert_eq!(speaker.peer("tor")["bfd"], "up");
+}
+
+/// What becomes of FRR's routes when its bgpd is killed, and its bfdd says that the session is over.
+fn bgpd_is_killed(lines: &[&str], check: impl FnOnce(&Speaker<'_>, &Monitor)) {
+    let net = Net::pair();
+    let graceful = [&["bgp graceful-restart", "{} bfd 3 50 50"], lines].concat();
+    let mut frr = Frr::pair(&net, &graceful);
+    let snapshot = Snapshot::pair(|peer| {
+        peer["bfd"] = bfd();
+        peer["graceful_restart"] = json!({ "restart_time": 120 });
+    });
+    let speaker = Speaker::start(&net, "a", &snapshot);
+    until("the session is established", || frr.is_established());
+    until("BFD is up", || speaker.peer("tor")["bfd"] == "up");
+    until("the kernel has the peer's route", || speaker.learned(THEIRS).is_some());
+    let monitor = Monitor::start(&net, "a");
+    frr.kill("bgpd");
+    until("BFD is over", || speaker.peer("tor")["bfd"] != "up");
+    check(&speaker, &monitor);
+}
+
+#[test]
+fn the_routes_of_frr_stay_while_its_bgpd_is_away() {
+    bgpd_is_killed(&[], |speaker, monitor| {
+        until("its restart is seen", || speaker.peer("tor")["restarting"] == true);
+        // A route that goes with BFD goes within milliseconds.
+        assert!(!within(MS * 500, || monitor.removed(THEIRS).is_some()));
+    });
+}
+
+#[test]
+fn the_routes_of_frr_that_sets_the_c_bit_go_with_its_bgpd() {
+    bgpd_is_killed(&["{} bfd check-control-plane-failure"], |speaker, monitor| {
+        until("the route goes", || monitor.removed(THEIRS).is_some());
+        assert_eq!(speaker.peer("tor")["restarting"], false);
+        let said = speaker.daemon.said();
+        assert!(said.contains("fate=Independent"), "{said}");
+    });
 }

@@ -86,6 +86,12 @@ route-map MARK permit 10
         Self::start(net, "b", "10.99.0.1", &[("bgpd", &bgpd), ("staticd", staticd)])
     }
 
+    /// Ends one of its programs by SIGKILL.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let daemon = self.daemons.iter_mut().find(|daemon| daemon.program.ends_with(name));
+        daemon.expect("it was started").kill();
+    }
+
     /// What it answers.
     pub(crate) fn ask(&self, lines: &[&str]) -> String {
         run(Command::new("vtysh").args(["-N", &self.name]).args(lines.iter().flat_map(|line| ["-c", line])))
