@@ -88,6 +88,8 @@ impl Session {
             let woken = tokio::select! {
                 biased;
                 () = at(next) => Woken::Timer,
+                // Before the peer's connection, which would end an attempt that is there: both sides would do so.
+                result = attempted(&mut self.attempt) => Woken::Attempted(result),
                 command = self.commands.recv() => Woken::Command(command),
                 permit = reports.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => {
@@ -98,7 +100,6 @@ impl Session {
                     }
                     Err(_) => break,
                 },
-                result = attempted(&mut self.attempt) => Woken::Attempted(result),
                 () = ready(self.ours.as_ref(), want_ours) => Woken::Ready(Lane::Ours),
                 () = ready(self.theirs.as_ref(), want_theirs) => Woken::Ready(Lane::Theirs),
                 Some(_) = self.lingering.join_next() => continue,
