@@ -94,6 +94,7 @@ fn settings() -> Settings {
         asn: Asn(65000),
         router_id: RouterId(1),
         cluster_id: RouterId(1),
+        reflects: false,
         multipath: 2,
         always_compare_med: false,
         own: Vec::new(),

@@ -29,6 +29,7 @@ fn policy(rules: Vec<feed::Rule>) -> (Policy, [PeerId; 2]) {
         asn: Asn(65000),
         router_id: RouterId(1),
         cluster_id: RouterId(1),
+        reflects: false,
         multipath: 1,
         always_compare_med: false,
         own: Vec::new(),

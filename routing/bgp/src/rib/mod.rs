@@ -63,6 +63,8 @@ pub struct Settings {
     pub router_id: RouterId,
     /// Our cluster, for routes that are reflected (RFC 4456 §7).
     pub cluster_id: RouterId,
+    /// Whether some peer is a client: a route of our own cluster is a loop for a reflector alone (RFC 4456 §8).
+    pub reflects: bool,
     /// How many equal routes packets are spread over; 0 counts as 1.
     pub multipath: u8,
     /// Whether MED is compared between routes of different neighbouring systems (RFC 4271 §9.1.2.2 c says no).

@@ -256,7 +256,7 @@ fn check(settings: &Settings, info: &PeerInfo, path: &Path) -> Result<(), Reject
         }
     } else if attributes.originator_id == Some(settings.router_id) {
         return Err(Rejection::OriginatorLoop);
-    } else if attributes.cluster_list.contains(&settings.cluster_id) {
+    } else if settings.reflects && attributes.cluster_list.contains(&settings.cluster_id) {
         return Err(Rejection::ClusterLoop);
     }
     let own = |address| info.own.has(address);

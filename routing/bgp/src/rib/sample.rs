@@ -28,6 +28,7 @@ pub(super) fn settings() -> Settings {
         asn: OWN,
         router_id: RouterId(0x0a00_0001),
         cluster_id: RouterId(0x0a00_0001),
+        reflects: true,
         multipath: 1,
         always_compare_med: false,
         own: Vec::new(),

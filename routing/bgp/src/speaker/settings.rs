@@ -168,6 +168,7 @@ pub(crate) fn rib(instance: &feed::Instance, track_next_hops: bool) -> rib::Sett
         asn: Asn(instance.asn),
         router_id: RouterId::from(instance.router_id),
         cluster_id: RouterId::from(instance.cluster_id.unwrap_or(instance.router_id)),
+        reflects: instance.peers.iter().any(|peer| peer.route_reflector_client),
         multipath: instance.multipath,
         always_compare_med: false,
         own: instance.own.clone(),

@@ -56,6 +56,15 @@ fn loops_and_foreign_first_systems_are_rejected() {
 }
 
 #[test]
+fn routes_of_its_cluster_are_no_loop_for_a_client() {
+    let mut rib = internal(|one| one.cluster_list = vec![settings().cluster_id]);
+    rib.set(Settings { reflects: false, ..settings() });
+    assert_eq!(why(&rib, A), "best");
+    rib.set(settings());
+    assert_eq!(why(&rib, A), "it was in our cluster (cluster list)");
+}
+
+#[test]
 fn a_next_hop_that_is_this_node_or_none_is_rejected() {
     let next_hop = |next_hop| external(|update| update.reach[0].next_hop = next_hop);
     let own = "its next hop is this node";
