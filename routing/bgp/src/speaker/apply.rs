@@ -54,6 +54,7 @@ impl Speaker {
             }
         }
         self.listen();
+        self.drained();
     }
 
     fn remove_instance(&mut self, name: &str) {

@@ -3,8 +3,8 @@
 //! GRACEFUL_SHUTDOWN, so that others are preferred (RFC 8326 §4.2), then they are withdrawn, then sessions are closed.
 //!
 //! ```text
-//!   request ─► Shun ── 3 s ──► Withdraw ── told, or 3 s ──► Closed ─► answered
-//!                 ◄─────────────────── end of the drain ──────────────┘
+//!   request ─► Shun ── 3 s ──► Withdraw ── 3 s ──► Closed ── all sessions are over ──► answered
+//!                 ◄──────────────── end of the drain ───────────┘
 //! ```
 
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::peer::Peer;
 use super::{Speaker, answer};
+use crate::fsm::State;
 use crate::rib::Leave;
 use crate::wire::{Cease, Notification};
 
@@ -58,8 +59,10 @@ impl Drain {
 impl Speaker {
     pub(super) fn drain(&mut self, reason: String, reply: oneshot::Sender<Answer>) {
         match &mut self.drain {
-            Some(drain) if drain.is_closed() => answer(reply, Answer::Done),
-            Some(drain) => drain.waiting.push(reply),
+            Some(drain) => {
+                drain.waiting.push(reply);
+                self.drained();
+            }
             None => {
                 info!(%reason, "drain begins");
                 let until = Instant::now() + STEP;
@@ -97,11 +100,19 @@ impl Speaker {
                 for peer in self.peers.values() {
                     peer.stop(farewell(peer, &drain.reason), None);
                 }
-                for reply in std::mem::take(&mut drain.waiting) {
-                    answer(reply, Answer::Done);
-                }
+                self.drained();
             }
             Step::Closed => {}
+        }
+    }
+
+    /// Answers when every session is over: who then ends the speaker cuts no farewell short.
+    pub(super) fn drained(&mut self) {
+        let Some(drain) = self.drain.as_mut().filter(|drain| drain.is_closed()) else { return };
+        if self.peers.values().all(|peer| peer.session.is_none() && peer.state != State::Established) {
+            for reply in std::mem::take(&mut drain.waiting) {
+                answer(reply, Answer::Done);
+            }
         }
     }
 

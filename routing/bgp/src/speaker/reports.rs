@@ -54,6 +54,7 @@ impl Speaker {
                 }
             }
         }
+        self.drained();
     }
 
     async fn up(&mut self, key: &PeerKey, session: Established) {
