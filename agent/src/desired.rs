@@ -236,6 +236,7 @@ impl Desired {
             keep_source: remote.keep_source,
             node: remote.node,
             denied: false,
+            stack: remote.stack,
             owner: remote.owner,
         };
         self.ipcache

@@ -43,6 +43,8 @@ pub struct Remote {
     pub node: bool,
     /// Whether pods may not send there: a service of the cloud's that the node keeps from them.
     pub denied: bool,
+    /// Whether the way is by rules of the host that programs cannot ask: packets are left to its stack.
+    pub stack: bool,
     /// Which node has the addresses, or whose they are, as a number that is the same for all of one node; 0 when unknown.
     /// The node with an outer address may send through the tunnel for what has its number.
     pub owner: u64,
@@ -132,6 +134,7 @@ fn read(value: &layout::Remote) -> Remote {
         keep_source: value.has(layout::Remote::KEEP_SOURCE),
         node: value.has(layout::Remote::NODE),
         denied: value.has(layout::Remote::DENIED),
+        stack: value.has(layout::Remote::STACK),
         owner: u64::from(value.owner[1]) << 32 | u64::from(value.owner[0]),
     }
 }
@@ -143,6 +146,7 @@ fn write(key: &RemotePrefix, value: &Remote) -> layout::Remote {
         (value.keep_source, layout::Remote::KEEP_SOURCE),
         (value.node, layout::Remote::NODE),
         (value.denied, layout::Remote::DENIED),
+        (value.stack, layout::Remote::STACK),
         (key.0.contains(v4_addresses) && u32::from(key.0.len()) < V4_BITS, layout::Remote::V6_ONLY),
     ];
     layout::Remote {
@@ -184,10 +188,11 @@ mod tests {
 
         #[test]
         fn what_is_there_survives_the_map(
-            tunnel: Option<IpAddr>, identity: u32, mtu: u16, keep_source: bool, node: bool, denied: bool, owner: u64,
+            tunnel: Option<IpAddr>, identity: u32, mtu: u16, keep_source: bool, node: bool, denied: bool, stack: bool,
+            owner: u64,
         ) {
             let tunnel = tunnel.map(|addr| addr.to_canonical());
-            let remote = Remote { tunnel, identity, mtu, keep_source, node, denied, owner };
+            let remote = Remote { tunnel, identity, mtu, keep_source, node, denied, stack, owner };
             let key = RemotePrefix(Prefix::host(Ipv4Addr::LOCALHOST.into()));
             prop_assert_eq!(read(&write(&key, &remote)), remote);
         }

@@ -422,6 +422,20 @@ fn the_longest_prefix_says_the_way() {
 }
 
 #[test]
+fn what_only_rules_of_the_host_lead_to_is_left_to_its_stack() {
+    let mut node = Node::new();
+    node.namespace.ip("route add fd00:2::/64 via 2001:db8::fe");
+    let frame = Frame::udp(POD.1, FAR.1, (1, 2)).macs(HOST_MAC, POD_MAC).bytes();
+    for (stack, expected) in
+        [(false, (Reason::ForwardedRemote, Code::Redirect)), (true, (Reason::HostRules, Code::Next))]
+    {
+        node.remote("fd00:2::/64", Remote { stack, ..Remote::default() });
+        let (reason, ran) = node.send(&frame);
+        assert_eq!((reason, ran.code), expected);
+    }
+}
+
+#[test]
 fn a_packet_without_a_hop_left_is_left_to_the_kernel_and_not_encapsulated() {
     let node = Node::new();
     for (src, dst) in both(POD, FAR) {

@@ -138,6 +138,11 @@ impl Fabric {
         None
     }
 
+    /// Whether a rule passes over some routes of its table.
+    pub fn suppresses(&self, family: Family) -> bool {
+        self.rules.get(&family).is_some_and(|rules| rules.iter().any(|rule| rule.suppressed.is_some()))
+    }
+
     /// Whether a neighbour takes packets.
     pub fn liveness(&self, gateway: &Gateway) -> Liveness {
         match self.neighbours.get(gateway) {

@@ -48,8 +48,12 @@ impl Node {
     fn show_ipcache(&self) -> Value {
         let all = self.datapath.ipcache().unwrap_or_else(|error| not_read(&error));
         let entry = |(prefix, remote): (rhumb_ebpf::RemotePrefix, rhumb_ebpf::Remote)| {
-            let flags =
-                [(remote.keep_source, "keep-source"), (remote.node, "node"), (remote.denied, "denied")];
+            let flags = [
+                (remote.keep_source, "keep-source"),
+                (remote.node, "node"),
+                (remote.denied, "denied"),
+                (remote.stack, "stack"),
+            ];
             let flags: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
             json!({
                 "prefix": prefix.0, "tunnel": remote.tunnel, "identity": remote.identity, "mtu": remote.mtu,

@@ -523,7 +523,8 @@ pub struct Remote {
     pub identity: u32,
     /// Largest IP packet that the way takes; 0 when the route says.
     pub mtu: u16,
-    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`], [`Remote::DENIED`].
+    /// [`Remote::TUNNEL`], [`Remote::KEEP_SOURCE`], [`Remote::NODE`], [`Remote::V6_ONLY`], [`Remote::DENIED`],
+    /// [`Remote::STACK`].
     pub flags: u8,
     /// Zero.
     pub padding: u8,
@@ -542,6 +543,8 @@ impl Remote {
     pub const V6_ONLY: u8 = 8;
     /// A service of the cloud's that the node keeps from pods.
     pub const DENIED: u8 = 16;
+    /// The way is by rules of the host that programs cannot ask.
+    pub const STACK: u8 = 32;
 
     /// Whether all of `flags` are set.
     #[inline(always)]

@@ -87,6 +87,7 @@ reasons! {
     54 TunnelKeyed Next "tunnel_keyed" "On its way into the tunnel's device by a program, which said where to; others were wrapped by the program itself."
     55 HostTranslated Next "host_translated" "Sent by the node itself, with another port: a pod's flow to the same place has its own."
     56 HostReturn Next "host_return" "Answer to a flow of the node that is kept apart from those of pods; its port translated back if it left with another."
+    57 HostRules Next "host_rules" "Bound for where the host has rules that a program cannot ask (IPv6, `suppress_prefixlength`); the kernel forwards."
 
     80 Malformed Drop "malformed" "The headers contradict themselves or the length of the packet."
     81 SourceAddress Drop "source_address" "The pod used an address that is not its own."

@@ -35,6 +35,11 @@ fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reason
     {
         return Err(Reason::MetadataService);
     }
+    if let Some(remote) = remote
+        && remote.has(Remote::STACK)
+    {
+        return Err(Reason::HostRules);
+    }
     let mut next = NextHop { at, from, class: ip.traffic_class(), ..NextHop::NONE };
     let reason = match remote {
         Some(remote) if remote.has(Remote::TUNNEL) => tunnel::send::<F>(skb, link, remote, &mut next),

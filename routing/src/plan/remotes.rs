@@ -20,6 +20,8 @@ pub struct Remote {
     pub keep_source: bool,
     /// Whether the addresses are those of a node.
     pub node: bool,
+    /// Whether only the host's stack finds the way: its rules say more than a program can ask.
+    pub stack: bool,
     /// The number of the node that has the addresses; 0 when none has.
     pub owner: u64,
 }
@@ -36,18 +38,29 @@ fn number(node: &NodeName) -> u64 {
 /// The entries for pods and nodes, and for where else the source stays. Pods and nodes reach each other without
 /// translation, as Kubernetes wants it. Packets to a node's address go as those to its pods of that family, because
 /// its answers do.
+///
+/// The kernel passes over `suppress_prefixlength` of IPv6 rules when a program asks for a route: the program would be
+/// told the default route of a table that is there for all others. Where the host has such a rule, everything of
+/// IPv6 goes by its stack but what the first table is sure to have: neighbours, and our own routes to pods by them.
 pub(super) fn remotes(input: &PlanInput, chosen: &Memory) -> BTreeMap<Prefix, Remote> {
     let keeping = Remote { keep_source: true, ..Remote::default() };
-    let mut remotes: BTreeMap<Prefix, Remote> =
-        input.keep_source.iter().map(|prefix| (*prefix, keeping)).collect();
+    let by_stack = |family| family == Family::V6 && input.fabric.suppresses(family);
+    let mut remotes = BTreeMap::new();
+    if by_stack(Family::V6) {
+        remotes.insert(Family::V6.default_route(), Remote { stack: true, ..Remote::default() });
+    }
+    for prefix in &input.keep_source {
+        remotes.insert(*prefix, Remote { stack: by_stack(prefix.family()), ..keeping });
+    }
     for (prefix, choice) in &chosen.0 {
-        let endpoint = match choice.way {
-            Some(Way::Tunnel { endpoint }) => Some(endpoint),
-            Some(Way::Neighbour(_) | Way::Fabric { .. }) | None => None,
+        let (endpoint, stack) = match choice.way {
+            Some(Way::Tunnel { endpoint }) => (Some(endpoint), false),
+            Some(Way::Neighbour(_)) => (None, false),
+            Some(Way::Fabric { .. }) | None => (None, by_stack(prefix.family())),
         };
         let mtu = endpoint.map_or(0, |endpoint| tunnel_mtu(endpoint, &input.uplinks));
         let owner = number(&choice.node);
-        remotes.insert(*prefix, Remote { tunnel: endpoint, mtu, owner, ..keeping });
+        remotes.insert(*prefix, Remote { tunnel: endpoint, mtu, stack, owner, ..keeping });
     }
     for node in &input.nodes {
         for addr in &node.addresses {
@@ -58,7 +71,10 @@ pub(super) fn remotes(input: &PlanInput, chosen: &Memory) -> BTreeMap<Prefix, Re
             let way =
                 tunnelled.filter_map(|prefix| remotes.get(prefix)).find(|remote| remote.tunnel.is_some());
             let owner = number(&node.name);
-            let remote = Remote { node: true, owner, ..way.copied().unwrap_or(keeping) };
+            let on_link =
+                || input.uplinks.iter().flat_map(|reach| &reach.on_link).any(|subnet| subnet.contains(*addr));
+            let stack = way.is_none() && by_stack(Family::of(*addr)) && !on_link();
+            let remote = Remote { node: true, stack, owner, ..way.copied().unwrap_or(keeping) };
             remotes.insert(Prefix::host(*addr), remote);
         }
     }

@@ -169,8 +169,14 @@ fn a_node_beyond_a_router_is_reached_through_the_tunnel() {
     let (pods, host) = (prefix("fd00:0:0:2::/64"), prefix("fd98::2/128"));
     let plan = once(&input);
     let owner = plan.remotes[&pods].owner;
-    let remote =
-        Remote { tunnel: Some(addr("192.168.2.2")), mtu: 1450, keep_source: true, node: false, owner };
+    let remote = Remote {
+        tunnel: Some(addr("192.168.2.2")),
+        mtu: 1450,
+        keep_source: true,
+        node: false,
+        stack: false,
+        owner,
+    };
     assert_eq!((plan.remotes[&pods], plan.remotes[&host]), (remote, Remote { node: true, ..remote }));
     let route = HostRoute::Tunnel {
         ifname: "rhumb_vxlan".parse().expect("valid"),
@@ -293,6 +299,34 @@ fn a_silent_address_is_avoided_as_long_as_another_way_is_there() {
     assert_eq!(of(&input), None, "one address of the family answers");
     input.silent.insert(addr("192.168.3.2"));
     assert_eq!(of(&input), Some(addr("fd99::2")));
+}
+
+#[test]
+fn ipv6_is_left_to_the_stack_where_a_rule_passes_over_routes_that_programs_are_told() {
+    let uplinks = vec![uplink("eth0", &["192.168.1.0/24", "fd99::/64"])];
+    let near = node("b", &["192.168.1.2", "fd99::2"], &["10.0.1.0/24", "fd00:0:0:2::/64"]);
+    let far = node("c", &["192.168.2.2", "fd98::2"], &["10.0.2.0/24", "fd00:0:0:3::/64"]);
+    let routes = ["10.0.2.0/24", "fd00:0:0:3::/64"].map(|dst| ForeignRoute {
+        table: 7268,
+        dst: prefix(dst),
+        metric: 115,
+        leads: Leads::Out(vec![None]),
+    });
+    let rule = |priority, table, suppressed| {
+        Family::BOTH.map(|family| {
+            (family, Rule { priority, dst: family.default_route(), table: Some(table), suppressed })
+        })
+    };
+    let rules = [rule(1, MAIN, Some(0)), rule(2, 7268, None), rule(3, MAIN, None)].concat();
+    let mut input = input(&[], uplinks, vec![near, far]);
+    input.keep_source = vec![prefix("fd05::/16"), prefix("10.5.0.0/16")];
+    input.fabric = Fabric::new(routes.into(), rules, [].into());
+    let remotes = once(&input).remotes;
+    let by_stack: Vec<String> =
+        remotes.iter().filter(|(_, remote)| remote.stack).map(|(prefix, _)| prefix.to_string()).collect();
+    assert_eq!(by_stack, ["::/0", "fd00:0:0:3::/64", "fd05::/16", "fd98::2/128"]);
+    input.fabric = fabric(&[], &[]);
+    assert!(once(&input).remotes.values().all(|remote| !remote.stack));
 }
 
 #[test]
