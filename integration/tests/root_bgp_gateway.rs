@@ -2,76 +2,41 @@
 //! Nodes with agent, operator and speaker, and a BIRD in the place of their router: who is found as a peer, what it is
 //! told of pods and services, and what changes when pods, endpoints, keys and objects do.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod peers;
 
+use std::time::Duration;
+
+use peers::cluster::{advertisement, apply, everything, object, pod_cidrs, quick, start};
+use peers::{Bird, Net, until, within};
 use rhumb_integration::lab::{Lab, Node, Spec};
 use serde_json::{Value, json};
 
 /// Keys are looked at every 30 seconds, and nothing else takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks until it is so: nothing tells when a router's tables change.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "rhumb.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
-
-/// The nodes' router, as a process in the lab's router namespace; killed on drop.
+/// The nodes' router, in the lab's router namespace.
 struct Router<'a> {
-    lab: &'a Lab,
-    child: Child,
-    config: PathBuf,
-    control: PathBuf,
+    net: &'a Net,
+    bird: Bird,
 }
 
 impl<'a> Router<'a> {
-    fn start(lab: &'a Lab, text: &str) -> Self {
-        let [config, control, log] = ["bird.conf", "bird.ctl", "bird.log"].map(|name| lab.home().join(name));
-        std::fs::write(&config, text).expect("written");
-        let log = std::fs::File::create(log).expect("made");
-        let mut command = lab.router().command("bird");
-        command
-            .arg("-f")
-            .arg("-c")
-            .arg(&config)
-            .arg("-s")
-            .arg(&control)
-            .arg("-P")
-            .arg(lab.home().join("pid"));
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a copy")).stderr(log);
-        let child = command.spawn().expect("bird2 is installed");
-        let router = Self { lab, child, config, control };
-        until("BIRD listens", || router.control.exists());
-        router
+    fn start(net: &'a Net, text: &str) -> Self {
+        Self { net, bird: Bird::start(net, "router", "four1", text) }
     }
 
     fn configure(&self, text: &str) {
-        std::fs::write(&self.config, text).expect("written");
-        self.ask("configure");
-    }
-
-    fn ask(&self, words: &str) -> String {
-        let output = Command::new("birdc").arg("-s").arg(&self.control).args(words.split(' ')).output();
-        String::from_utf8_lossy(&output.expect("run").stdout).into_owned()
+        self.bird.configure(self.net, "router", text);
     }
 
     /// How many sessions are established.
     fn sessions(&self) -> usize {
-        self.ask("show protocols").lines().filter(|line| line.contains("Established")).count()
+        self.bird.ask("show protocols").lines().filter(|line| line.contains("Established")).count()
     }
 
     /// The nodes by which the router reaches a prefix, by the last part of their address.
     fn ways(&self, prefix: &str) -> Vec<String> {
-        let told = self.ask(&format!("show route {prefix} all"));
+        let told = self.bird.show_route(prefix);
         let lines = told.lines().filter_map(|line| line.trim().strip_prefix("via "));
         let mut ways: Vec<String> = lines
             .filter_map(|line| line.split_whitespace().next()?.rsplit(['.', ':']).next().map(str::to_owned))
@@ -86,15 +51,7 @@ impl<'a> Router<'a> {
 
     /// What the router's kernel does with packets to a prefix.
     fn kernel(&self, prefix: &str) -> String {
-        let family = if prefix.contains(':') { "-6" } else { "-4" };
-        self.lab.router().ip_show(&format!("{family} route show {prefix}")).unwrap_or_default()
-    }
-}
-
-impl Drop for Router<'_> {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.net.kernel_route("router", "main", prefix).unwrap_or_default()
     }
 }
 
@@ -129,7 +86,7 @@ fn set_key(lab: &Lab, key: &str) {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "kube-system", "name": "fabric"},
         "stringData": {"password": key},
     });
-    lab.store().apply(&secret).expect("written");
+    apply(lab, [secret]);
 }
 
 /// Every node speaks with whom `finds` finds.
@@ -139,53 +96,46 @@ fn speak(lab: &Lab, finds: Value) {
         peer[field] = value.clone();
     }
     let config = json!({
-        "timers": {"holdSeconds": 9, "keepaliveSeconds": 3, "connectRetrySeconds": 1},
-        "authSecret": {"name": "fabric"},
-        "import": {"rules": [{"name": "all", "match": {"prefixes": [{"prefix": "0.0.0.0/0", "ge": 0, "le": 32}, {"prefix": "::/0", "ge": 0, "le": 128}]}, "action": "accept"}]},
+        "timers": quick(), "authSecret": {"name": "fabric"}, "import": everything(),
     });
     let cluster = json!({"instances": [{"name": "main", "asn": 65000, "listenPort": 179, "peers": [peer]}]});
-    for object in [object("BGPPeerConfig", "fabric", config), object("BGPClusterConfig", "fabric", cluster)] {
-        lab.store().apply(&object).expect("written");
-    }
+    apply(lab, [object("BGPPeerConfig", "fabric", config), object("BGPClusterConfig", "fabric", cluster)]);
 }
 
 fn advertise(lab: &Lab, name: &str, routes: &Value) {
-    lab.store()
-        .apply(&object("BGPAdvertisement", name, json!({"advertisements": [routes]})))
-        .expect("written");
-}
-
-fn start(lab: &mut Lab) {
-    lab.start_operator().expect("started");
-    for node in 0..lab.nodes().len() {
-        lab.node_mut(node).start_bgp(&[]).expect("started");
-        lab.node_mut(node).start_agent().expect("started");
-    }
-}
-
-fn pod_cidrs(lab: &Lab, node: usize) -> Vec<String> {
-    let prefixes = lab.node(node).pod_cidrs(lab.store()).expect("assigned");
-    prefixes.iter().map(ToString::to_string).collect()
+    apply(lab, [advertisement(name, routes)]);
 }
 
 /// What the node's kernel does with packets to a learned prefix.
-fn learned(node: &Node, prefix: &str) -> String {
-    let family = if prefix.contains(':') { "-6" } else { "-4" };
-    let told = node.namespace().ip_show(&format!("{family} route show table 7268")).unwrap_or_default();
-    told.lines().find(|line| line.split(' ').any(|word| word == prefix)).unwrap_or_default().to_owned()
+fn learned(net: &Net, node: &Node, prefix: &str) -> String {
+    net.kernel_route(&node.name, "7268", prefix).unwrap_or_default()
 }
 
 #[test]
 fn the_default_gateway_of_both_families_is_told_of_pods_and_its_key_can_change() {
     let mut lab = Lab::build(Spec::named("bgpg")).expect("the lab is built");
-    set_key(&lab, "one");
     speak(&lab, json!({"defaultGateway": {"families": ["ipv4", "ipv6"]}}));
     advertise(&lab, "blocks", &json!({"type": "PodCIDR"}));
     let shown = json!({"type": "Pod", "selector": {"matchLabels": {"shown": "yes"}}});
     advertise(&lab, "pods", &shown);
     start(&mut lab);
     let lab = lab;
-    let bird = Router::start(&lab, &router("one"));
+    let net = Net::in_lab(&lab, &[]);
+    let bird = Router::start(&net, &router("one"));
+
+    // Without its key a peer is left out, and each node says so.
+    for node in lab.nodes() {
+        let is_missing = |state: &Value| {
+            let mut conditions = state["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.any(|one| one["type"] == "BGPMissingAuthSecret" && one["status"] == "True")
+        };
+        let said = lab.store().wait_until("the condition", PATIENCE, |store| {
+            Ok(store.get("NodeState", "", &node.name)?.filter(is_missing))
+        });
+        said.expect("published");
+        assert_eq!(node.show("bgp peers").expect("answered"), json!([]));
+    }
+    set_key(&lab, "one");
     until("two sessions of each node", || bird.sessions() == 4);
     for (node, number) in [(0, "1"), (1, "2")] {
         for prefix in pod_cidrs(&lab, node) {
@@ -193,7 +143,9 @@ fn the_default_gateway_of_both_families_is_told_of_pods_and_its_key_can_change()
             until("the router's kernel", || bird.kernel(&prefix).contains(" via "));
         }
         for (prefix, via) in [("198.51.100.0/24", "192.168.100.254"), ("2001:db8:51::/48", "fe80::")] {
-            until("the node's kernel", || learned(lab.node(node), prefix).contains(&format!("via {via}")));
+            until("the node's kernel", || {
+                learned(&net, lab.node(node), prefix).contains(&format!("via {via}"))
+            });
         }
     }
 
@@ -235,9 +187,8 @@ fn the_default_gateway_of_both_families_is_told_of_pods_and_its_key_can_change()
     };
     bird.configure(&router("two"));
     set_key(&lab, "two");
-    until("sessions with the new key", || {
-        bird.sessions() == 4 && lab.nodes().iter().all(|node| established(node) >= 2)
-    });
+    let is_new = || bird.sessions() == 4 && lab.nodes().iter().all(|node| established(node) >= 2);
+    assert!(within(PATIENCE, is_new), "no sessions with the new key");
     for (node, number) in [(0, "1"), (1, "2")] {
         for prefix in pod_cidrs(&lab, node) {
             bird.until_ways(&prefix, &[number]);
@@ -266,9 +217,7 @@ fn serve(lab: &Lab, policy: &str, ready: &[&str]) {
         "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "endpoints": endpoints,
     });
-    for object in [service, slice] {
-        lab.store().apply(&object).expect("written");
-    }
+    apply(lab, [service, slice]);
 }
 
 #[test]
@@ -286,7 +235,8 @@ fn services_are_told_where_endpoints_take_packets() {
     serve(&lab, "Cluster", &["n1"]);
     start(&mut lab);
     let lab = lab;
-    let bird = Router::start(&lab, &router("one"));
+    let net = Net::in_lab(&lab, &[]);
+    let bird = Router::start(&net, &router("one"));
     let all = ["10.96.0.10/32", "fd00:96::a/128", "192.0.2.80/32", "192.0.2.129/32"];
     for prefix in all {
         bird.until_ways(prefix, &["1", "2"]);
@@ -314,7 +264,7 @@ fn services_are_told_where_endpoints_take_packets() {
     bird.until_ways("fd00:96::/64", &["1", "2"]);
     for node in lab.nodes() {
         for prefix in ["10.96.0.0/24", "fd00:96::/64"] {
-            until("the node drops the rest", || learned(node, prefix).starts_with("blackhole"));
+            until("the node drops the rest", || learned(&net, node, prefix).starts_with("blackhole"));
         }
     }
     assert_eq!(bird.ways("192.0.2.129/32"), [""; 0], "no endpoint takes packets of the policy Local");
@@ -322,6 +272,6 @@ fn services_are_told_where_endpoints_take_packets() {
     advertise(&lab, "services", &json!({"type": "Service", "selector": other, "service": anyway}));
     bird.until_ways("10.96.0.0/24", &[]);
     for node in lab.nodes() {
-        until("nothing is dropped any more", || learned(node, "10.96.0.0/24").is_empty());
+        until("nothing is dropped any more", || learned(&net, node, "10.96.0.0/24").is_empty());
     }
 }

@@ -4,28 +4,16 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+mod peers;
 
-use rhumb_integration::lab::{AgentOptions, Lab, Node, Spec, Wait};
+use std::time::Duration;
+
+use peers::cluster::{advertisement, apply, object, pod_cidrs, quick, start};
+use peers::{Net, until, until_found};
+use rhumb_integration::lab::{AgentOptions, Lab, Node, Spec, Wait, ping};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Looks until it finds something: nothing tells when a speaker's tables change.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "rhumb.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
 
 /// A mesh of all nodes with quick timers and a key.
 fn configure(lab: &Lab) {
@@ -34,24 +22,18 @@ fn configure(lab: &Lab) {
         "stringData": {"password": "s3cret"},
     });
     let peer = json!({
-        "timers": {"holdSeconds": 9, "keepaliveSeconds": 3, "connectRetrySeconds": 1},
-        "authSecret": {"name": "mesh"},
+        "timers": quick(), "authSecret": {"name": "mesh"},
     });
     let cluster = json!({"instances": [{
         "name": "main", "asn": 65000, "listenPort": 179,
         "peers": [{"name": "nodes", "nodeMesh": {}, "peerConfig": "quick"}],
     }]});
-    for object in
-        [secret, object("BGPPeerConfig", "quick", peer), object("BGPClusterConfig", "mesh", cluster)]
-    {
-        lab.store().apply(&object).expect("written");
-    }
+    apply(lab, [secret, object("BGPPeerConfig", "quick", peer), object("BGPClusterConfig", "mesh", cluster)]);
 }
 
 fn advertise(lab: &Lab, med: u32) {
     let routes = json!({"type": "PodCIDR", "attributes": {"communities": ["65000:1"], "med": med}});
-    let object = object("BGPAdvertisement", "pods", json!({"advertisements": [routes]}));
-    lab.store().apply(&object).expect("written");
+    apply(lab, [advertisement("pods", &routes)]);
 }
 
 /// The one peer of a node, when its session is established.
@@ -71,13 +53,6 @@ fn learned(node: &Node) -> Vec<(String, Value)> {
         .collect()
 }
 
-fn pod_cidrs(lab: &Lab, node: usize) -> Vec<String> {
-    let prefixes = lab.node(node).pod_cidrs(lab.store()).expect("assigned");
-    let mut prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
-    prefixes.sort();
-    prefixes
-}
-
 /// Waits until a node was told exactly the other one's blocks, with this metric.
 fn told(lab: &Lab, node: usize, med: u32) {
     let wanted = pod_cidrs(lab, 1 - node);
@@ -86,21 +61,18 @@ fn told(lab: &Lab, node: usize, med: u32) {
         prefixes.sort_by(|a, b| a.0.cmp(&b.0));
         let right = prefixes.iter().map(|(prefix, _)| prefix).eq(&wanted)
             && prefixes.iter().all(|(_, told)| *told == json!(med));
-        right.then_some(())
+        right
     });
 }
 
 #[test]
 fn two_nodes_tell_each_other_their_pods_and_agents_come_and_go() {
     let mut lab = Lab::build(Spec::named("bgpn")).expect("the lab is built");
+    let _net = Net::in_lab(&lab, &[]);
     configure(&lab);
-    lab.start_operator().expect("started");
-    for node in 0..2 {
-        lab.node_mut(node).start_bgp(&[]).expect("started");
-        lab.node_mut(node).start_agent().expect("started");
-    }
+    start(&mut lab);
     for node in lab.nodes() {
-        until("the session", || established(node));
+        until_found("the session", || established(node));
         assert_eq!(learned(node), [], "nothing is advertised");
     }
     advertise(&lab, 5);
@@ -115,12 +87,12 @@ fn two_nodes_tell_each_other_their_pods_and_agents_come_and_go() {
     // The agent ends; the speaker goes on, and answers people.
     lab.node_mut(0).kill_agent().expect("killed");
     lab.store().delete("BGPAdvertisement", "", "pods").expect("deleted");
-    until("the withdrawal by the other node", || learned(lab.node(0)).is_empty().then_some(()));
+    until("the withdrawal by the other node", || learned(lab.node(0)).is_empty());
     told(&lab, 1, 6);
 
     // The agent comes back; what changed meanwhile is all that changes.
     lab.node_mut(0).start_agent().expect("started");
-    until("the withdrawal", || learned(lab.node(1)).is_empty().then_some(()));
+    until("the withdrawal", || learned(lab.node(1)).is_empty());
     for (node, before) in lab.nodes().iter().zip(&before) {
         let after = established(node).expect("up");
         assert_eq!(after["since"], before["since"], "the session of {} was touched", node.name);
@@ -145,10 +117,10 @@ fn two_nodes_tell_each_other_their_pods_and_agents_come_and_go() {
 #[test]
 fn a_node_tells_nothing_before_it_forwards() {
     let mut lab = Lab::build(Spec::named("bgpr")).expect("the lab is built");
+    let _net = Net::in_lab(&lab, &[]);
     configure(&lab);
     let uplink = json!({"type": "Interface", "interface": "eth0"});
-    let object = object("BGPAdvertisement", "uplinks", json!({"advertisements": [uplink]}));
-    lab.store().apply(&object).expect("written");
+    apply(&lab, [advertisement("uplinks", &uplink)]);
     for node in 0..2 {
         lab.node_mut(node).start_bgp(&[]).expect("started");
         // Without an operator there are no blocks for pods: the node is not ready.
@@ -168,7 +140,36 @@ fn a_node_tells_nothing_before_it_forwards() {
     for node in 0..2 {
         let other = lab.node(1 - node).addresses[0].to_string() + "/32";
         until("the other node's address", || {
-            learned(lab.node(node)).iter().any(|(prefix, _)| *prefix == other).then_some(())
+            learned(lab.node(node)).iter().any(|(prefix, _)| *prefix == other)
         });
+    }
+}
+
+#[test]
+fn a_pool_told_as_a_whole_takes_nothing_from_pods_behind_the_tunnel() {
+    let mut lab = Lab::build(Spec { segments: 2, ..Spec::named("bgpa") }).expect("the lab is built");
+    let net = Net::in_lab(&lab, &[]);
+    configure(&lab);
+    apply(&lab, [advertisement("pools", &json!({"type": "PodPool"}))]);
+    start(&mut lab);
+    for node in lab.nodes() {
+        for pool in ["10.244.0.0/16", "fd00:10:244::/104"] {
+            until("the node drops what nobody has", || {
+                net.kernel_route(&node.name, "7268", pool).is_some_and(|route| route.starts_with("blackhole"))
+            });
+            until("the other node is told", || {
+                let told = learned(node);
+                told.iter().any(|(prefix, _)| prefix == pool)
+            });
+        }
+    }
+    let pods = [0, 1].map(|node| lab.node(node).add_pod("default", "pod").expect("attached"));
+    let others: Vec<_> = lab.node(1).pod_cidrs(lab.store()).expect("assigned");
+    let mut ways = lab.node(0).follow_ways().expect("told");
+    ways.until(&others, "tunnel", PATIENCE).expect("there is no other way");
+    for pod in [pods[1].v4(), pods[1].v6()] {
+        for from in [&pods[0].namespace, lab.node(0).namespace()] {
+            ping(from, pod, PATIENCE).expect("answered");
+        }
     }
 }

@@ -20,6 +20,7 @@
 
 mod binaries;
 mod call;
+mod changes;
 mod footprint;
 mod home;
 mod namespace;
@@ -34,6 +35,7 @@ mod ways;
 
 pub use binaries::Binaries;
 pub use call::{CniCall, CniOutput};
+pub use changes::Changes;
 pub use footprint::Footprint;
 pub use home::{down_all, gone_within, reap};
 pub use namespace::{Namespace, ip};

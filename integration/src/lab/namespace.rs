@@ -36,6 +36,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Another value for it, which leaves it in place when it is dropped.
+    pub fn shared(&self) -> Self {
+        Self { name: self.name.clone(), path: self.path.clone(), keep: true }
+    }
+
     /// Its name, as `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name

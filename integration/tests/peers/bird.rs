@@ -17,7 +17,7 @@ pub(crate) struct Bird {
 impl Bird {
     /// Starts BIRD in a namespace; `protocol` is the one whose session [`Peer`] is about.
     pub(crate) fn start(net: &Net, namespace: &str, protocol: &str, config: &str) -> Self {
-        let file = net.file(&format!("bird-{namespace}.conf"), config);
+        let file = net.file(&format!("bird-{namespace}.conf"), &telling(config));
         let control = net.path(&format!("bird-{namespace}.ctl"));
         let pid = net.path(&format!("bird-{namespace}.pid"));
         let [control_text, pid] = [&control, &pid].map(|path| path.to_str().expect("text").to_owned());
@@ -73,9 +73,14 @@ impl Bird {
 
     /// Takes another configuration.
     pub(crate) fn configure(&self, net: &Net, namespace: &str, config: &str) {
-        fs::write(net.path(&format!("bird-{namespace}.conf")), config).expect("written");
+        fs::write(net.path(&format!("bird-{namespace}.conf")), telling(config)).expect("written");
         self.ask("configure");
     }
+}
+
+/// A configuration with which it writes a line when a session or a route changes: who waits for that hears it.
+fn telling(config: &str) -> String {
+    format!("log stderr all;\ndebug protocols {{ states, routes }};\n{config}\n")
 }
 
 impl Peer for Bird {

@@ -67,7 +67,13 @@ impl Net {
     }
 
     /// A link from a router to a host behind it, with the host's default routes.
-    fn host(&self, router: &str, host: &str, (v4, v4_length): (&str, u8), (v6, v6_length): (&str, u8)) {
+    pub(crate) fn host(
+        &self,
+        router: &str,
+        host: &str,
+        (v4, v4_length): (&str, u8),
+        (v6, v6_length): (&str, u8),
+    ) {
         let ends = [1, 2].map(|low| [format!("{v4}.{low}/{v4_length}"), format!("{v6}:{low}/{v6_length}")]);
         self.link([(router, host, &[&ends[0][0], &ends[0][1]]), (host, "eth0", &[&ends[1][0], &ends[1][1]])]);
         for gateway in [format!("{v4}.1"), format!("{v6}:1")] {

@@ -5,19 +5,23 @@
 #![allow(clippy::panic, reason = "only tests use this")]
 
 mod bird;
+pub(crate) mod cluster;
 mod exabgp;
 mod fabric;
 mod frr;
 mod gobgp;
 mod monitor;
 mod openbgpd;
+mod overheard;
 mod speaker;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 pub(crate) use bird::Bird;
@@ -27,13 +31,22 @@ pub(crate) use frr::Frr;
 pub(crate) use gobgp::Gobgp;
 pub(crate) use monitor::Monitor;
 pub(crate) use openbgpd::Openbgpd;
-use rhumb_integration::lab::Namespace;
+pub(crate) use overheard::{Overheard, Said};
+use rhumb_integration::lab::{Changes, Lab, Namespace};
 pub(crate) use speaker::{Snapshot, Speaker, bfd, peer, rule};
 
 /// How long anything may take that is not measured: peers wait seconds before they connect again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// A condition is looked at this often when nothing is heard: not all that programs know is in a kernel or a log.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// What the net of this thread's test hears.
+    static HEARD: RefCell<Weak<Changes>> = const { RefCell::new(Weak::new()) };
+}
 
 /// Our AS and the peer's: both need four octets.
 pub(crate) const OUR_AS: u32 = 4_200_000_001;
@@ -62,6 +75,7 @@ pub(crate) struct Net {
     id: String,
     dir: tempfile::TempDir,
     namespaces: BTreeMap<String, Namespace>,
+    changes: Arc<Changes>,
 }
 
 impl Net {
@@ -72,9 +86,27 @@ impl Net {
         let dir = tempfile::Builder::new().prefix(&id).tempdir().expect("made");
         // The daemons give root away and still read their files.
         run(Command::new("chmod").arg("755").arg(dir.path()));
-        let mut net = Self { id, dir, namespaces: BTreeMap::new() };
+        let changes = Arc::new(Changes::default());
+        changes.add_folder(dir.path()).expect("watched");
+        HEARD.set(Arc::downgrade(&changes));
+        let mut net = Self { id, dir, namespaces: BTreeMap::new(), changes };
         for name in names {
             net.add(name);
+        }
+        net
+    }
+
+    /// The namespaces of a lab by their names (`router`, `client`, `n1` and so on), and more routers, which are not linked
+    /// yet. What the lab's programs write is heard, too.
+    pub(crate) fn in_lab(lab: &Lab, names: &[&str]) -> Self {
+        let mut net = Self::new(names);
+        let nodes = lab.nodes().iter().map(|node| (node.name.as_str(), node.namespace()));
+        for (name, namespace) in nodes.chain([("router", lab.router()), ("client", lab.client())]) {
+            net.take(name, namespace.shared());
+        }
+        let folders = lab.nodes().iter().map(|node| lab.home().join(&node.name));
+        for folder in folders.chain([lab.home().to_owned(), lab.store_dir().to_owned()]) {
+            net.changes.add_folder(&folder).expect("watched");
         }
         net
     }
@@ -100,6 +132,11 @@ impl Net {
         ] {
             namespace.sysctl(sysctl, value).expect("written");
         }
+        self.take(name, namespace);
+    }
+
+    fn take(&mut self, name: &str, namespace: Namespace) {
+        self.changes.add_namespace(&namespace).expect("heard");
         self.namespaces.insert(name.to_owned(), namespace);
     }
 
@@ -222,7 +259,7 @@ impl Daemon {
             let ended = self.child.try_wait().expect("a child");
             assert!(ended.is_none(), "{} ended with {ended:?}: {}", self.program, self.said());
             assert!(begin.elapsed() < PATIENCE, "{}: not {what}: {}", self.program, self.said());
-            std::thread::sleep(MS * 20);
+            wait_for_a_change();
         }
     }
 
@@ -252,9 +289,24 @@ impl Drop for Daemon {
     }
 }
 
-/// Polls a condition of another program, which tells nobody of it.
+/// Waits for a condition: looks again whenever something has changed in the net.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     assert!(within(PATIENCE, condition), "{what}: not within {PATIENCE:?}");
+}
+
+/// Waits until there is something.
+pub(crate) fn until_found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    until(what, || {
+        found = look();
+        found.is_some()
+    });
+    found.expect("waited for")
+}
+
+fn wait_for_a_change() {
+    let heard = HEARD.with_borrow(Weak::upgrade).expect("the test has a net");
+    heard.wait(LOOK_AGAIN).expect("waited");
 }
 
 /// Whether a condition comes true in time.
@@ -267,7 +319,7 @@ pub(crate) fn within(patience: Duration, mut condition: impl FnMut() -> bool) ->
         if begin.elapsed() >= patience {
             return false;
         }
-        std::thread::sleep(MS * 20);
+        wait_for_a_change();
     }
 }
 
