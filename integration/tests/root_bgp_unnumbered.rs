@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session over link-local addresses alone: IPv4 routes with IPv6 next hops (RFC 8950) in both kernels, and packets
-//! that follow them; with BIRD, and with FRR, which finds its neighbour by router advertisements as we do.
+//! that follow them; with BIRD, and with FRR, which finds its neighbour by router advertisements as we do. At last with the
+//! agent, which is told of the link alone.
 
 mod peers;
 
+use peers::cluster::{advertisement, apply, everything, object, pod_cidrs, quick, routes, start};
 use peers::{Bird, Frr, KEY, Net, OUR_AS, Peer, Snapshot, Speaker, THEIR_AS, until};
-use rhumb_integration::lab;
+use rhumb_integration::lab::{self, Lab, Spec};
 use serde_json::{Value, json};
 
 /// A BIRD that knows nothing of our addresses but the link-local one. It connects, when `more` does not say otherwise.
@@ -150,4 +152,83 @@ fn frr_connects_to_us_who_wait() {
         peer["md5"] = Value::Null;
         peer["passive"] = true.into();
     });
+}
+
+/// Everything between the node and its router has to be found: the peer on the link, and next hops of both families. What
+/// is otherwise on this node are its AS and its router id.
+#[test]
+fn a_node_that_is_told_of_a_link_alone_finds_the_router_there() {
+    let mut lab = Lab::build(Spec { nodes: 1, ..Spec::named("bgpu") }).expect("the lab is built");
+    let net = Net::in_lab(&lab, &["b", "far"]);
+    net.link([("n1", "va", &["fe80::a/64"]), ("b", "vb", &["fe80::b/64"])]);
+    net.host("b", "far", ("10.200.1", 25), ("fd00:200:1:", 80));
+    let peer = json!({"name": "tor", "asn": "external", "interface": "va", "peerConfig": "tor"});
+    let other = json!({"instances": [{"name": "main", "asn": OUR_AS, "routerID": "192.0.2.201"}]});
+    apply(
+        &lab,
+        [
+            object("BGPPeerConfig", "tor", json!({"timers": quick(), "import": everything()})),
+            object(
+                "BGPClusterConfig",
+                "tor",
+                json!({"instances": [{
+                    "name": "main", "asn": 65000, "listenPort": 179, "peers": [peer],
+                }]}),
+            ),
+            object("BGPNodeOverride", "n1", other),
+            advertisement("pods", &json!({"type": "PodCIDR", "attributes": {"communities": ["65001:100"]}})),
+        ],
+    );
+    start(&mut lab);
+    let lab = lab;
+    let node = lab.node(0);
+    let frr = frr(&net, "");
+    until("the session is established", || frr.is_established());
+    let neighbour = frr.neighbour();
+    assert_eq!(
+        (&neighbour["remoteAs"], &neighbour["remoteRouterId"]),
+        (&json!(OUR_AS), &json!("192.0.2.201"))
+    );
+    for prefix in ["10.200.1.0/24", "fd00:200:1::/64"] {
+        let via = if prefix.contains(':') { "via fe80::b dev va" } else { "via inet6 fe80::b dev va" };
+        until("the node's kernel has the router's route", || {
+            net.kernel_route("n1", "7268", prefix).is_some_and(|route| route.contains(via))
+        });
+    }
+    for prefix in pod_cidrs(&lab, 0) {
+        let via = if prefix.contains(':') { "via fe80::a dev vb" } else { "via inet6 fe80::a dev vb" };
+        until("the router's kernel has the node's", || {
+            net.kernel_route("b", "main", &prefix).is_some_and(|route| route.contains(via))
+        });
+    }
+    let pod = node.add_pod("default", "pod").expect("attached");
+    for (pod_address, far) in [(pod.v4(), "10.200.1.2"), (pod.v6(), "fd00:200:1::2")] {
+        let far = far.parse().expect("valid");
+        lab::ping(net.namespace("far"), pod_address, peers::PATIENCE).expect("packets come by the routes");
+        lab::ping(&pod.namespace, far, peers::PATIENCE).expect("packets go by the routes");
+    }
+
+    // What people see of it.
+    let peers = node.show("bgp peers").expect("answered");
+    let [peer] = peers.as_array().expect("a list").as_slice() else { unreachable!("one peer: {peers}") };
+    assert_eq!((&peer["key"], &peer["address"]), (&json!("main/tor"), &json!("va")));
+    assert_eq!(peer["remote_address"], "fe80::b");
+    let of = |table: &str, field: &str| -> Vec<String> {
+        let mut told: Vec<String> =
+            routes(node, table).iter().map(|route| route[field].as_str().expect("text").to_owned()).collect();
+        told.sort();
+        told
+    };
+    // FRR tells us of our own, too.
+    let own = pod_cidrs(&lab, 0);
+    let mut all = [&["10.200.1.0/24", "fd00:200:1::/64"].map(str::to_owned)[..], &own].concat();
+    all.sort();
+    assert_eq!((of("in", "prefix"), of("best", "prefix"), of("out", "prefix")), (all.clone(), all, own));
+    let policy = node.show("bgp policy --peer main/tor").expect("answered");
+    assert_eq!(policy[0]["import"]["rules"][0]["name"], "all");
+    let explained = node.show("bgp explain 10.200.1.2").expect("answered");
+    assert_eq!(
+        (&explained["prefix"], &explained["candidates"][0]["best"]),
+        (&json!("10.200.1.0/24"), &json!(true))
+    );
 }
