@@ -69,7 +69,7 @@ calls! {
     /// Finds the ports wherever they are; a [`Course`](crate::track::Course).
     any_ports = any_ports_v4, any_ports_v6: track, any_ports, (ports: *mut Ports);
     /// The way to what is no pod of this node; a reason.
-    onward = onward_v4, onward_v6: remote, onward, (link: *const Link, ports: *const Ports, at: u64);
+    onward = onward_v4, onward_v6: remote, onward, (link: *const Link, ports: *const Ports);
     /// Answers a packet that does not fit; a reason.
     too_big = too_big_v4, too_big_v6: too_big, answer, (link: *const Link, ports: *const Ports);
     /// Delivers a packet to a port of the node to the pod behind it; a reason.

@@ -24,7 +24,6 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(skb: Skb) -> Result<Reason, Reason> {
-    let at = lookup::moment();
     let link = lookup::link(skb.ifindex()).ok_or(Reason::UnknownLink)?;
     if skb.vlan_present() != 0 {
         return Err(Reason::VlanTagged);
@@ -34,12 +33,12 @@ fn run(skb: Skb) -> Result<Reason, Reason> {
     let mut ports = Ports::NONE;
     match skb.protocol() {
         IPV4 => {
-            let step = v4(skb, link, &mut ports, at);
-            settle::<V4>(skb, link, &ports, at, step)
+            let step = v4(skb, link, &mut ports);
+            settle::<V4>(skb, link, &ports, step)
         }
-        IPV6 => match v6(skb, link, &mut ports, at) {
+        IPV6 => match v6(skb, link, &mut ports) {
             Step::Discovery => Err(discovery(skb, link)),
-            step => settle::<V6>(skb, link, &ports, at, step),
+            step => settle::<V6>(skb, link, &ports, step),
         },
         ARP => Err(arp(skb, link)),
         _ => Err(Reason::NotIp),
@@ -62,23 +61,23 @@ enum Step {
 
 /// Takes what is left of the way of a packet.
 #[inline(always)]
-fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64, step: Step) -> Result<Reason, Reason> {
+fn settle<F: Hop>(skb: Skb, link: &Link, ports: &Ports, step: Step) -> Result<Reason, Reason> {
     match step {
         Step::Decided(reason) => Ok(reason),
-        Step::Onward => onward::<F>(skb, link, ports, at),
-        Step::Error => error::<F>(skb, link, ports, at),
+        Step::Onward => onward::<F>(skb, link, ports),
+        Step::Error => error::<F>(skb, link, ports),
         Step::Answer | Step::Discovery => {
             if !host_port::answer::<F>(skb, ports) {
                 return Err(Reason::RewriteFailed);
             }
-            translated::<F>(skb, link, ports, at)
+            translated::<F>(skb, link, ports)
         }
     }
 }
 
 #[inline(always)]
-fn onward<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reason, Reason> {
-    match reason(F::onward(skb, link, ports, at)) {
+fn onward<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
+    match reason(F::onward(skb, link, ports)) {
         Reason::ToStack => left::<F>(skb, ports),
         Reason::TooBig => Err(reason(F::too_big(skb, link, ports))),
         decided => Ok(decided),
@@ -87,18 +86,18 @@ fn onward<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reaso
 
 /// A packet that was translated goes where its new destination is.
 #[inline(always)]
-fn translated<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reason, Reason> {
+fn translated<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     match go::<F>(skb) {
         Step::Decided(reason) => Ok(reason),
-        Step::Onward | Step::Discovery | Step::Error | Step::Answer => onward::<F>(skb, link, ports, at),
+        Step::Onward | Step::Discovery | Step::Error | Step::Answer => onward::<F>(skb, link, ports),
     }
 }
 
 /// An ICMP error of the pod goes the way of the packets that it answers.
 #[inline(always)]
-fn error<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reason, Reason> {
+fn error<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     match Errand::of_number(F::error_from(skb)) {
-        Errand::Straight | Errand::Translated => translated::<F>(skb, link, ports, at),
+        Errand::Straight | Errand::Translated => translated::<F>(skb, link, ports),
         Errand::Stack => Err(Reason::StackReturn),
         Errand::Failed => Err(Reason::RewriteFailed),
     }
@@ -147,34 +146,34 @@ fn answer_arp(skb: Skb, link: &Link) -> Result<Reason, Reason> {
 }
 
 #[inline(never)]
-fn v4(skb: Skb, link: &Link, ports: &mut Ports, at: u64) -> Step {
-    from_v4(skb, link, ports, at).unwrap_or_else(Step::Decided)
+fn v4(skb: Skb, link: &Link, ports: &mut Ports) -> Step {
+    from_v4(skb, link, ports).unwrap_or_else(Step::Decided)
 }
 
 #[inline(never)]
-fn v6(skb: Skb, link: &Link, ports: &mut Ports, at: u64) -> Step {
-    from_v6(skb, link, ports, at).unwrap_or_else(Step::Decided)
+fn v6(skb: Skb, link: &Link, ports: &mut Ports) -> Step {
+    from_v6(skb, link, ports).unwrap_or_else(Step::Decided)
 }
 
 #[inline(always)]
-fn from_v4(skb: Skb, link: &Link, ports: &mut Ports, at: u64) -> Result<Step, Reason> {
+fn from_v4(skb: Skb, link: &Link, ports: &mut Ports) -> Result<Step, Reason> {
     let head = skb.head(ethernet::HEADER + V4::HEADER)?;
     let ip = V4::parse(&head, skb.len())?;
     match V4::source(ip.src, link) {
-        Source::Own => own(skb, head, ip, link, ports, at),
+        Source::Own => own(skb, head, ip, link, ports),
         Source::Link | Source::Foreign => Err(Reason::SourceAddress),
     }
 }
 
 #[inline(always)]
-fn from_v6(skb: Skb, link: &Link, ports: &mut Ports, at: u64) -> Result<Step, Reason> {
+fn from_v6(skb: Skb, link: &Link, ports: &mut Ports) -> Result<Step, Reason> {
     let head = skb.head(ethernet::HEADER + V6::HEADER)?;
     let ip = V6::parse(&head, skb.len())?;
     if is_discovery(&skb, &ip) {
         return Ok(Step::Discovery);
     }
     match V6::source(ip.src, link) {
-        Source::Own => own(skb, head, ip, link, ports, at),
+        Source::Own => own(skb, head, ip, link, ports),
         // Listener reports and the like, which have no other source to use.
         Source::Link if V6::is_group(ip.dst) => {
             Err(if link.has(Link::CHAINED) { Reason::Chained } else { Reason::Multicast })
@@ -201,16 +200,9 @@ fn answer_discovery(skb: Skb, link: &Link) -> Result<Reason, Reason> {
     act::answer(skb, &solicitation.answer(link.host_mac), Reason::AnsweredNd)
 }
 
-/// A packet with the pod's own source address, which was asked for at `at`.
+/// A packet with the pod's own source address.
 #[inline(always)]
-fn own<F: Hop>(
-    skb: Skb,
-    head: Head,
-    ip: Ip<F>,
-    link: &Link,
-    ports: &mut Ports,
-    at: u64,
-) -> Result<Step, Reason> {
+fn own<F: Hop>(skb: Skb, head: Head, ip: Ip<F>, link: &Link, ports: &mut Ports) -> Result<Step, Reason> {
     if link.has(Link::CHAINED) {
         return Err(Reason::Chained);
     }
@@ -219,7 +211,7 @@ fn own<F: Hop>(
         let reason = tunnel::check(skb);
         return Err(if reason == Reason::ToStack { Reason::IpOptions } else { reason });
     }
-    let from = skb.ifindex();
+    let (at, from) = (lookup::moment(), skb.ifindex());
     let endpoint = lookup::endpoint(&F::key(ip.dst));
     let mut next = match endpoint {
         Some(endpoint) => NextHop::local(at, from, endpoint),

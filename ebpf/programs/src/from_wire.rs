@@ -66,7 +66,6 @@ fn to_pod<F: Hop>(skb: Skb) -> Option<Reason> {
 
 #[inline(always)]
 fn deliver<F: Hop>(skb: Skb) -> Result<Option<Reason>, Reason> {
-    let at = lookup::moment();
     let head = skb.head(ethernet::HEADER + F::HEADER)?;
     let ip = F::parse(&head, skb.len())?;
     if ip.options {
@@ -75,6 +74,7 @@ fn deliver<F: Hop>(skb: Skb) -> Result<Option<Reason>, Reason> {
     if ip.protocol == UDP && tunnel::takes::<F>(head, &ip) {
         return Err(Reason::ToStack);
     }
+    let at = lookup::moment();
     let Some(endpoint) = lookup::endpoint(&F::key(ip.dst)) else { return Ok(None) };
     ip.may_hop()?;
     let mut next = NextHop::local(at, skb.ifindex(), endpoint);

@@ -44,7 +44,7 @@ fn ip<F: Hop>(skb: Skb, from: u32, way: u8) -> Option<Reason> {
     }
     let (key, side) = CtKey::new::<F>(ip.src, ip.dst, &ports);
     let flow = lookup::ct(&key)?;
-    let next = lookup::next(flow, side, lookup::moment(), from, way)?;
+    let next = *lookup::next(flow, side, lookup::moment(), from, way)?;
     let NextHop { kind, class, mtu, to, .. } = next;
     if kind & (NextHop::LOCAL | NextHop::DIRECT | NextHop::TUNNEL) == 0 {
         return None;

@@ -109,8 +109,7 @@ pub(crate) fn now() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
 }
 
-/// What next hops are compared by that are asked for now. It is read before the first question, of who sends too: what
-/// was answered before a change is never kept as if it had been after it.
+/// What next hops are compared by that are asked for now; before they are.
 #[inline(always)]
 pub(crate) fn moment() -> u64 {
     // SAFETY: an aligned value of a static that lives as long as the programs; volatile, as the user side writes it.
@@ -225,35 +224,11 @@ pub(crate) fn put_next(flow: &mut Ct, side: Side, next: &NextHop) {
 }
 
 /// The next hop that a flow keeps for the packets of a side, if it is of `at` and for packets that come by `from`, an
-/// interface, or with [`NextHop::SENDER`] as `way` a node. Read in an order that goes with that of [`put_next`]: one that
-/// another CPU writes meanwhile is none.
+/// interface, or with [`NextHop::SENDER`] as `way` a node. Read in an order that goes with that of [`put_next`].
 #[inline(always)]
-pub(crate) fn next(flow: &Ct, side: Side, at: u64, from: u32, way: u8) -> Option<NextHop> {
-    let kept = &raw const flow.sent(side).next;
-    // SAFETY: the aligned fields of a value in an element that stays, see `ct`.
-    if unsafe { (&raw const (*kept).at).read_volatile() } != at {
-        return None;
-    }
-    // SAFETY: as above.
-    if unsafe { (&raw const (*kept).from).read_volatile() } != from {
-        return None;
-    }
-    let mut next = NextHop { at, from, ..NextHop::NONE };
-    // SAFETY: as above.
-    next.kind = unsafe { (&raw const (*kept).kind).read_volatile() };
-    if next.kind & NextHop::SENDER != way {
-        return None;
-    }
-    // SAFETY: as above.
-    next.class = unsafe { (&raw const (*kept).class).read_volatile() };
-    // SAFETY: as above.
-    next.mtu = unsafe { (&raw const (*kept).mtu).read_volatile() };
-    for (index, word) in next.to.iter_mut().enumerate() {
-        // SAFETY: as above.
-        *word = unsafe { (&raw const (*kept).to).cast::<u32>().wrapping_add(index).read_volatile() };
-    }
-    // SAFETY: as above.
-    (unsafe { (&raw const (*kept).at).read_volatile() } == at).then_some(next)
+pub(crate) fn next(flow: &Ct, side: Side, at: u64, from: u32, way: u8) -> Option<&NextHop> {
+    let next = &flow.sent(side).next;
+    (next.at == at && next.from == from && next.kind & NextHop::SENDER == way).then_some(next)
 }
 
 /// The mapping under which an answer would come.

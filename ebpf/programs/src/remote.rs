@@ -10,20 +10,20 @@ use crate::lookup::Route;
 use crate::packet::{Head, Skb};
 use crate::{either, lookup, track, tunnel};
 
-/// Sends a packet of the pod behind `link`, which had `ports` when it came at `at`, to what is no pod of this node.
+/// Sends a packet of the pod behind `link`, which had `ports` when it came, to what is no pod of this node.
 /// [`Reason::ToStack`] when it is at its end, [`Reason::TooBig`] when it does not fit.
 #[inline(always)]
-pub(crate) fn onward<F: Hop>(skb: Skb, link: *const Link, ports: *const Ports, at: u64) -> Reason {
+pub(crate) fn onward<F: Hop>(skb: Skb, link: *const Link, ports: *const Ports) -> Reason {
     match (given(link), given(ports)) {
-        (Some(link), Some(ports)) => either(judge::<F>(skb, link, ports, at)),
+        (Some(link), Some(ports)) => either(judge::<F>(skb, link, ports)),
         _ => Reason::ToStack,
     }
 }
 
 #[inline(always)]
-fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports, at: u64) -> Result<Reason, Reason> {
+fn judge<F: Hop>(skb: Skb, link: &Link, ports: &Ports) -> Result<Reason, Reason> {
     let ip = F::parse(&skb, skb.len())?;
-    let from = skb.ifindex();
+    let (at, from) = (lookup::moment(), skb.ifindex());
     let remote = lookup::remote(&F::key(ip.dst));
     if let Some(remote) = remote
         && remote.has(Remote::NODE)

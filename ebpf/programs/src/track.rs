@@ -201,7 +201,7 @@ extern "C" fn flow(ctx: *mut __sk_buff, ends: *const Ends, word: u32, next: *mut
                 if next.kind != 0 {
                     lookup::put_next(flow, side, next);
                 } else if let Some(kept) = lookup::next(flow, side, next.at, next.from, 0) {
-                    *next = kept;
+                    *next = *kept;
                 }
             }
             Course::Straight
