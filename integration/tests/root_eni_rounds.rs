@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnetwork::IpNetwork;
@@ -258,7 +258,10 @@ fn add(cloud: &Cloud, place: &mut Place) -> Result<bool> {
     let mut pod = node.make_container("default", &format!("p{}", place.number))?;
     let output = node.cni(&pod.call("ADD", &node.network()))?;
     if !output.status.success() {
-        while !del(cloud, &pod)? {}
+        let deadline = Instant::now() + PATIENCE;
+        while !del(cloud, &pod)? {
+            ensure!(Instant::now() < deadline, "{} is not deleted", pod.container);
+        }
         return Ok(false);
     }
     let told: Value = output.json()?;
