@@ -21,6 +21,9 @@ struct Room {
     taken: Vec<u16>,
     /// For each /28 whether a part of it is reserved, and for what.
     reserved: Vec<Option<ReservationKind>>,
+    /// Addresses and whole /28 that can be given: every node that grows asks.
+    free_addresses: u32,
+    free_prefixes: u32,
     /// No /28 below is partly taken; none below is free.
     partly_from: usize,
     free_from: usize,
@@ -117,6 +120,8 @@ impl Room {
             first: first.to_bits(),
             taken: vec![0; blocks],
             reserved: vec![None; blocks],
+            free_addresses: BLOCK * u32::try_from(blocks).ok()?,
+            free_prefixes: u32::try_from(blocks).ok()?,
             partly_from: 0,
             free_from: 0,
         };
@@ -134,8 +139,27 @@ impl Room {
     fn take(&mut self, addr: Ipv4Addr, count: u32) {
         for addr in addr.to_bits()..=addr.to_bits().saturating_add(count - 1) {
             if let Some((block, bit)) = self.place(addr) {
-                self.taken[block] |= 1 << bit;
+                self.change(block, |taken, _| *taken |= 1 << bit);
             }
+        }
+    }
+
+    /// Changes what is known of a /28, and counts anew what it can give.
+    fn change(&mut self, place: usize, change: impl FnOnce(&mut u16, &mut Option<ReservationKind>)) {
+        let (addresses, prefixes) = self.gives(place);
+        change(&mut self.taken[place], &mut self.reserved[place]);
+        let (addresses_now, prefixes_now) = self.gives(place);
+        self.free_addresses = self.free_addresses + addresses_now - addresses;
+        self.free_prefixes = self.free_prefixes + prefixes_now - prefixes;
+    }
+
+    /// How many addresses, and whether the whole.
+    fn gives(&self, place: usize) -> (u32, u32) {
+        let whole = u32::from(self.taken[place] == 0);
+        match self.reserved[place] {
+            None => (self.taken[place].count_zeros(), whole),
+            Some(ReservationKind::Prefix) => (0, whole),
+            Some(ReservationKind::Explicit) => (0, 0),
         }
     }
 
@@ -149,7 +173,7 @@ impl Room {
         let (IpAddr::V4(first), IpAddr::V4(last)) = (cidr.addr(), cidr.last()) else { return };
         let blocks = self.place(first.to_bits()).zip(self.place(last.to_bits()));
         if let Some(((first, _), (last, _))) = blocks {
-            self.reserved[first..=last].fill(Some(kind));
+            (first..=last).for_each(|place| self.change(place, |_, reserved| *reserved = Some(kind)));
         }
     }
 
@@ -165,12 +189,10 @@ impl Room {
     }
 
     fn free(&self, unit: Unit) -> u32 {
-        let each = self.taken.iter().zip(&self.reserved).map(|(taken, reserved)| match (unit, reserved) {
-            (Unit::Address, None) => taken.count_zeros(),
-            (Unit::Prefix, None | Some(ReservationKind::Prefix)) => u32::from(*taken == 0),
-            (Unit::Address, Some(_)) | (Unit::Prefix, Some(ReservationKind::Explicit)) => 0,
-        });
-        each.sum()
+        match unit {
+            Unit::Address => self.free_addresses,
+            Unit::Prefix => self.free_prefixes,
+        }
     }
 
     fn pick_addresses(&mut self, count: u32) -> Vec<Prefix> {
@@ -200,7 +222,7 @@ impl Room {
     fn pick_in(&mut self, place: usize, wanted: usize, picked: &mut Vec<Prefix>) {
         for bit in 0..BLOCK {
             if picked.len() < wanted && self.taken[place] & (1 << bit) == 0 {
-                self.taken[place] |= 1 << bit;
+                self.change(place, |taken, _| *taken |= 1 << bit);
                 picked.push(Prefix::host(IpAddr::V4(self.addr(place, bit))));
             }
         }
@@ -223,7 +245,7 @@ impl Room {
 
     fn pick_whole(&mut self, place: usize, count: u32, picked: &mut Vec<Prefix>) {
         if picked.len() < usize::try_from(count).unwrap_or(usize::MAX) {
-            self.taken[place] = u16::MAX;
+            self.change(place, |taken, _| *taken = u16::MAX);
             picked.push(Prefix::containing(IpAddr::V4(self.addr(place, 0)), Unit::Prefix.prefix_len()));
         }
     }
