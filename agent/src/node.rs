@@ -117,6 +117,8 @@ pub(crate) enum Input {
     HostChanged(Notices),
     /// Addresses of other nodes that answered once and do not any more.
     Silent(BTreeSet<IpAddr>),
+    /// udev is done with the interface of this index.
+    Settled(u32),
     /// Which instance of a cloud this node is.
     Instance(Box<InstanceIdentity>),
     /// What is published about BGP is otherwise now.
@@ -221,6 +223,8 @@ pub(crate) struct Node {
     newest: Newest,
     /// When interfaces keep their names.
     udev: Udev,
+    /// Indices of those that udev was not done with at the last look.
+    unsettled: BTreeSet<u32>,
     link_managers: LinkManagers,
     /// What other programs would do to interfaces of a cloud.
     dangers: Vec<String>,
@@ -280,6 +284,7 @@ impl Node {
             eni: Eni::default(),
             newest: Newest::default(),
             udev: Udev::default(),
+            unsettled: BTreeSet::new(),
             link_managers: LinkManagers::default(),
             dangers: Vec::new(),
             instance: None,
@@ -355,6 +360,11 @@ impl Node {
                     self.tables.touch();
                 }
                 Input::HostChanged(notices) => self.host_changed(notices),
+                Input::Settled(ifindex) => {
+                    if self.unsettled.remove(&ifindex) {
+                        self.look_due = Some(Instant::now());
+                    }
+                }
                 Input::Bgp(summary) => self.bgp_summary = summary,
                 Input::Instance(identity) => self.instance = Some(*identity),
                 Input::Silent(silent) => {

@@ -5,9 +5,11 @@
 //! udev keeps a file per interface that it is done with. Where no udev runs, or its folder is not to be seen, an interface
 //! is settled as soon as it is there.
 
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rhumb_routing::Notices;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -38,13 +40,16 @@ impl Udev {
         self.folder.join("data")
     }
 
-    /// Lets the loop look again whenever udev is done with something, as long as somebody listens.
+    /// Tells the loop with which interfaces udev is done, as long as somebody listens.
     pub(crate) async fn follow(self, inbox: mpsc::Sender<Input>) {
         if let Err(error) = watch(&self.data(), &inbox).await {
             debug!(folder = %self.folder.display(), %error, "udev not followed");
         }
     }
 }
+
+/// Bytes of what is read of the folder's changes at once.
+const CHANGES: usize = 4096;
 
 async fn watch(folder: &Path, inbox: &mpsc::Sender<Input>) -> std::io::Result<()> {
     let socket = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
@@ -53,13 +58,25 @@ async fn watch(folder: &Path, inbox: &mpsc::Sender<Input>) -> std::io::Result<()
     let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
     loop {
         let mut ready = socket.readable().await?;
-        while rustix::io::read(&socket, &mut [0; 4096]).is_ok() {}
-        ready.clear_ready();
-        let notices = Notices { links: true, ..Notices::default() };
-        if inbox.send(Input::HostChanged(notices)).await.is_err() {
-            return Ok(());
+        for ifindex in done(socket.get_ref()) {
+            if inbox.send(Input::Settled(ifindex)).await.is_err() {
+                return Ok(());
+            }
         }
+        ready.clear_ready();
     }
+}
+
+/// The interfaces whose files were put since the last time.
+fn done(socket: &OwnedFd) -> BTreeSet<u32> {
+    let mut buffer = [MaybeUninit::uninit(); CHANGES];
+    let mut changes = inotify::Reader::new(socket, &mut buffer);
+    let mut found = BTreeSet::new();
+    while let Ok(change) = changes.next() {
+        let name = change.file_name().and_then(|name| name.to_str().ok());
+        found.extend(name.and_then(|name| name.strip_prefix('n')?.parse::<u32>().ok()));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -79,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_loop_hears_when_udev_is_done() {
+    async fn the_loop_hears_with_which_interface_udev_is_done_and_of_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let udev = Udev { folder: folder.path().to_owned() };
         std::fs::create_dir(folder.path().join("data")).expect("made");
@@ -88,12 +105,14 @@ mod tests {
         let writing = async {
             // The watch is there once the other future was asked.
             tokio::task::yield_now().await;
-            std::fs::write(folder.path().join("data/n7"), "").expect("written");
+            for name in ["b259:0", "+usb:1-1", ".#n7x", "n7"] {
+                std::fs::write(folder.path().join("data").join(name), "").expect("written");
+            }
             heard.recv().await
         };
         tokio::select! {
             () = following => panic!("it follows as long as somebody listens"),
-            input = writing => assert!(matches!(input, Some(Input::HostChanged(notices)) if notices.links)),
+            input = writing => assert!(matches!(input, Some(Input::Settled(7))), "{input:?}"),
         }
     }
 }

@@ -36,6 +36,8 @@ struct HostSeen {
     chained: BTreeMap<AttachmentKey, u32>,
     /// Links by the Ethernet address that they came with.
     hardware: BTreeMap<MacAddr, Link>,
+    /// Indices of others, whose names udev may still change.
+    unsettled: BTreeSet<u32>,
 }
 
 impl Node {
@@ -147,6 +149,7 @@ impl Node {
             self.tables.touch();
         }
         self.chained_links = seen.chained;
+        self.unsettled = seen.unsettled;
         self.look_for_dangers();
     }
 
@@ -171,7 +174,13 @@ impl Node {
 
     async fn observe_host(&self) -> Result<HostSeen, KernelError> {
         let mut hardware = rhumb_routing::eni::links(&self.host).await?;
-        hardware.retain(|_, link| link.alias.is_none() && self.udev.is_settled(link.ifindex));
+        hardware.retain(|_, link| link.alias.is_none());
+        let unsettled: BTreeSet<u32> = hardware
+            .values()
+            .map(|link| link.ifindex)
+            .filter(|ifindex| !self.udev.is_settled(*ifindex))
+            .collect();
+        hardware.retain(|_, link| !unsettled.contains(&link.ifindex));
         let uplinks = host::uplinks_named(&self.host, &self.uplink_names(&hardware).await?).await?;
         let addresses = host::addresses(&self.host).await?;
         let mut chained = BTreeMap::new();
@@ -183,7 +192,7 @@ impl Node {
             }
         }
         let addresses = addresses.iter().map(|network| network.ip()).collect();
-        Ok(HostSeen { uplinks, addresses, chained, hardware })
+        Ok(HostSeen { uplinks, addresses, chained, hardware, unsettled })
     }
 
     /// Lets addresses be leased for interfaces that have all they need by now, and for no others.
