@@ -3,6 +3,8 @@
 //! every interface reach each other, the VPC and the world, and are reached, and whatever answers leaves by the interface
 //! that it was asked at.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 
