@@ -35,7 +35,8 @@ pub struct ENIPoolSpec {
     /// The subnets of interfaces that are made; the subnet of the instance when nothing is said. The zone must be the
     /// instance's in any case.
     pub subnets: SubnetChoice,
-    /// Their security groups; those of the instance's primary interface when nothing is said.
+    /// Security groups of interfaces of ours, also of those that are there; those of the instance's primary interface when
+    /// nothing is said.
     pub security_groups: GroupChoice,
     /// How many addresses more than its pods have a node keeps ready.
     pub pre_allocate: u32,
@@ -134,6 +135,8 @@ pub struct GroupChoice {
     pub ids: Vec<SecurityGroupId>,
     /// Those that have all of these tags.
     pub tags: BTreeMap<String, String>,
+    /// Whether the instance's primary interface gets them as well; it keeps its own otherwise.
+    pub primary: bool,
 }
 
 /// Ready addresses by the rate at which pods came.

@@ -49,6 +49,7 @@ pub use problem::Problem;
 pub use selector::{LabelExpression, LabelOperator, Selector};
 pub use store::{List, Problems, Store, WatchEvent, WatchStream};
 
-pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+pub use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec, NodeStatus, Pod, Secret, Service, Taint};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
+pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

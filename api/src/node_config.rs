@@ -31,6 +31,9 @@ pub struct NodeConfigSpec {
     /// The instance's network interfaces, where pods get addresses of the VPC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eni: Option<EniConfig>,
+    /// Why the operator can do nothing for the node's interfaces although an ENIPool chooses it; `None` when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<EniWaiting>,
 }
 
 /// A block of pod addresses that belongs to a node.
@@ -239,7 +242,10 @@ mod tests {
 
     #[test]
     fn blocks_of_a_node_do_not_overlap() {
-        let good = NodeConfigSpec { pod_cidrs: vec![block("10.42.1.0/24"), block("fd00::/120")], eni: None };
+        let good = NodeConfigSpec {
+            pod_cidrs: vec![block("10.42.1.0/24"), block("fd00::/120")],
+            ..Default::default()
+        };
         assert_eq!(NodeConfig::new(&node(), good.clone()).validate(), Ok(()));
         let mut bad = good;
         bad.pod_cidrs.push(block("10.42.0.0/16"));

@@ -69,9 +69,14 @@ async fn interfaces(args: &Args, store: DirStore, pacer: Pacer, figures: Figures
                 credentials: None,
                 deadline: args.ec2_deadline,
             };
-            let provider = Aws::new(&settings, pacer).await;
-            let (cluster, period, grace) = (args.cluster_name.clone(), args.ec2_period, args.grace);
-            eni::run::run(store, provider, eni::run::Settings { cluster, period, grace }, figures).await;
+            let provider = Aws::new(&settings, pacer.clone()).await;
+            let settings = eni::run::Settings {
+                cluster: args.cluster_name.clone(),
+                period: args.ec2_period,
+                grace: args.grace,
+                orphan_age: args.ec2_orphan_age,
+            };
+            eni::run::run(store, provider, pacer, settings, figures).await;
         }
     }
 }

@@ -46,6 +46,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) ec2_period: Duration,
 
+    /// Seconds for which an interface of this cluster that nobody has is left alone; never less than 30.
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub(crate) ec2_orphan_age: Duration,
+
     /// Seconds after which a request to EC2 without an answer is given up.
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub(crate) ec2_deadline: Duration,

@@ -80,13 +80,10 @@ impl Cluster {
 
     /// The NodeConfig of a node as it was last seen, with these blocks.
     pub(crate) fn config_with(&self, node: &NodeName, blocks: Vec<PodCidr>) -> NodeConfig {
-        let known = self.config(node);
-        let eni = known.and_then(|known| known.spec.eni.clone());
-        let spec = NodeConfigSpec { pod_cidrs: blocks, eni };
-        known.map_or_else(
-            || NodeConfig::new(node, spec.clone()),
-            |known| NodeConfig { spec: spec.clone(), ..known.clone() },
-        )
+        let known = self.config(node).cloned();
+        let mut config = known.unwrap_or_else(|| NodeConfig::new(node, NodeConfigSpec::default()));
+        config.spec.pod_cidrs = blocks;
+        config
     }
 
     fn config(&self, node: &NodeName) -> Option<&NodeConfig> {

@@ -76,6 +76,9 @@ impl Answer<'_> {
     /// Why there are no more addresses, and what would help.
     fn reason(&self) -> (String, String) {
         let say = |code: &str, text: String| (code.to_owned(), text);
+        if let Some(unserved) = &self.config.spec.unserved {
+            return (unserved.code.clone(), unserved.message.clone());
+        }
         let Some(eni) = self.eni() else {
             let text = "No ENIPool serves this node: its addresses are from PodPools. Check spec.nodeSelector of the \
                         ENIPools, and that the node's agent found its instance (NodeState status.instance).";
@@ -243,6 +246,17 @@ mod tests {
         ] {
             assert_eq!(code(&served, Some(&state)), reason);
         }
+    }
+
+    #[test]
+    fn a_node_that_the_operator_can_do_nothing_for_is_told_why_with_what_it_has() {
+        let mut config = config("");
+        let (code, message) = ("NoInstance".to_owned(), "Set spec.providerID.".to_owned());
+        config.spec.unserved = Some(rhumb_api::EniWaiting { code, message });
+        let (node, state) = (NodeName::new("a").expect("valid"), state(5, 0, 0, 0));
+        let text = Answer { node: &node, config: &config, state: Some(&state) }.text(false);
+        assert!(text.starts_with("node a: instance i-1"), "{text}");
+        assert!(text.ends_with("NoInstance: Set spec.providerID.\n"), "{text}");
     }
 
     #[test]

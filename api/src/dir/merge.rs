@@ -61,6 +61,28 @@ pub(super) fn clarify(written: &mut Value, meant: &Value) {
     }
 }
 
+/// Puts the written form of list items that stay in place of their meant form in a patch: an item may have fields that
+/// only the person knows, and a list is replaced as a whole.
+pub(super) fn restore(patch: &mut Value, meant: &Value, written: &Value) {
+    match (patch, meant, written) {
+        (Value::Object(patch), Value::Object(meant), Value::Object(written)) => {
+            for (key, value) in patch {
+                if let (Some(meant), Some(written)) = (meant.get(key), written.get(key)) {
+                    restore(value, meant, written);
+                }
+            }
+        }
+        (Value::Array(patch), Value::Array(meant), Value::Array(written)) if meant.len() == written.len() => {
+            for item in patch {
+                if let Some(stays) = meant.iter().position(|before| before == item) {
+                    item.clone_from(&written[stays]);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +108,15 @@ mod tests {
             merge(&mut merged, difference(&old, &new));
             prop_assert_eq!(merged, new);
         }
+    }
+
+    #[test]
+    fn items_of_a_list_that_stay_are_written_as_they_were() {
+        let meant = json!({"spec": {"taints": [{"key": "a"}, {"key": "b"}]}});
+        let written = json!({"spec": {"taints": [{"key": "a", "new": 1}, {"key": "b"}]}});
+        let mut patch = json!({"spec": {"taints": [{"key": "c"}, {"key": "a"}]}});
+        restore(&mut patch, &meant, &written);
+        assert_eq!(patch, json!({"spec": {"taints": [{"key": "c"}, {"key": "a", "new": 1}]}}));
     }
 
     #[test]

@@ -193,7 +193,9 @@ fn change(written: &Value, old: &Value, new: &Value) -> Edit {
     }
     let mut value = written.clone();
     merge::clarify(&mut value, old);
-    merge::merge(&mut value, merge::difference(old, new));
+    let mut patch = merge::difference(old, new);
+    merge::restore(&mut patch, old, &value);
+    merge::merge(&mut value, patch);
     Edit::Replace(value)
 }
 

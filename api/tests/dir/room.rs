@@ -86,7 +86,7 @@ pub(crate) fn key(name: &str) -> ObjectKey {
 pub(crate) fn node_config(name: &str, cidrs: &[&str]) -> NodeConfig {
     let pool = rhumb_model::PoolName::new("default").expect("valid");
     let block = |cidr: &&str| PodCidr::new(pool.clone(), cidr.parse().expect("valid"));
-    let spec = NodeConfigSpec { pod_cidrs: cidrs.iter().map(block).collect(), eni: None };
+    let spec = NodeConfigSpec { pod_cidrs: cidrs.iter().map(block).collect(), ..NodeConfigSpec::default() };
     NodeConfig::new(&NodeName::new(name).expect("valid"), spec)
 }
 

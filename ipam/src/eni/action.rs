@@ -58,6 +58,13 @@ pub enum Action {
         /// The interface.
         eni: EniId,
     },
+    /// `ModifyNetworkInterfaceAttribute`: these security groups in place of its own.
+    SetGroups {
+        /// The interface.
+        eni: EniId,
+        /// The groups.
+        groups: Vec<SecurityGroupId>,
+    },
     /// `AssignPrivateIpAddresses`.
     Assign {
         /// The node.
@@ -158,6 +165,7 @@ impl Action {
             Self::Attach { eni, .. }
             | Self::SetDeleteOnTermination { eni, .. }
             | Self::SwitchOffSourceDestCheck { eni }
+            | Self::SetGroups { eni, .. }
             | Self::Assign { eni, .. }
             | Self::AssignV6 { eni, .. }
             | Self::Unassign { eni, .. }
@@ -172,9 +180,9 @@ impl Action {
         match self {
             Self::Create { .. } => "CreateNetworkInterface",
             Self::Attach { .. } => "AttachNetworkInterface",
-            Self::SetDeleteOnTermination { .. } | Self::SwitchOffSourceDestCheck { .. } => {
-                "ModifyNetworkInterfaceAttribute"
-            }
+            Self::SetDeleteOnTermination { .. }
+            | Self::SwitchOffSourceDestCheck { .. }
+            | Self::SetGroups { .. } => "ModifyNetworkInterfaceAttribute",
             Self::Assign { .. } => "AssignPrivateIpAddresses",
             Self::AssignV6 { .. } => "AssignIpv6Addresses",
             Self::Unassign { .. } => "UnassignPrivateIpAddresses",
@@ -195,6 +203,7 @@ impl Action {
             | Self::Detach { node, .. } => Some(node),
             Self::SetDeleteOnTermination { .. }
             | Self::SwitchOffSourceDestCheck { .. }
+            | Self::SetGroups { .. }
             | Self::Delete { .. }
             | Self::Reserve { .. } => None,
         }

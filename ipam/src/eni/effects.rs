@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rhumb_model::{
     Attachment, AttachmentStatus, Eni, EniId, EniStatus, Family, InstanceId, Prefix, ReservationKind,
-    SubnetReservation, Timestamp,
+    SecurityGroupId, SubnetReservation, Timestamp,
 };
 
 use super::{Action, LAG, Reply, View};
@@ -18,6 +18,7 @@ pub(super) enum Effect {
     Attached { eni: EniId, attachment: AttachmentId, instance: InstanceId, device_index: u8, card: u8 },
     DeletedOnTermination(EniId),
     Unchecked(EniId),
+    Regrouped { eni: EniId, groups: Vec<SecurityGroupId> },
     Assigned { eni: EniId, blocks: Vec<Prefix> },
     Unassigned { eni: EniId, blocks: Vec<Prefix> },
     Detached(EniId),
@@ -41,6 +42,9 @@ impl Effect {
             }
             (Action::SetDeleteOnTermination { eni, .. }, _) => Self::DeletedOnTermination(eni.clone()),
             (Action::SwitchOffSourceDestCheck { eni }, _) => Self::Unchecked(eni.clone()),
+            (Action::SetGroups { eni, groups }, _) => {
+                Self::Regrouped { eni: eni.clone(), groups: groups.clone() }
+            }
             (Action::Assign { eni, .. } | Action::AssignV6 { eni, .. }, Reply::Assigned(blocks)) => {
                 Self::Assigned { eni: eni.clone(), blocks: blocks.clone() }
             }
@@ -109,6 +113,11 @@ impl Effect {
             Self::Unchecked(eni) => {
                 if let Some(eni) = view.enis.get_mut(eni) {
                     eni.source_dest_check = false;
+                }
+            }
+            Self::Regrouped { eni, groups } => {
+                if let Some(eni) = view.enis.get_mut(eni) {
+                    eni.security_groups.clone_from(groups);
                 }
             }
             Self::Assigned { eni, blocks } => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rhumb_model::{
     Eni, EniId, Instance, InstanceLimits, NodeName, PoolName, Prefix, SecurityGroupId, Subnet, SubnetId,
@@ -10,7 +11,7 @@ use rhumb_model::{
 use super::EniPolicy;
 
 /// Everything that a plan is made of, but for the [`super::Memory`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
     /// The cluster's id: the value of [`super::TAG_CLUSTER`]. No two clusters of an account have the same.
     pub cluster: String,
@@ -18,6 +19,16 @@ pub struct Inputs {
     pub pools: BTreeMap<PoolName, EniPolicy>,
     /// The nodes that an ENIPool chooses and whose instance is known.
     pub nodes: BTreeMap<NodeName, NodeFacts>,
+    /// For how long an interface that nobody has is seen to be so before it is deleted: its maker may be about to attach
+    /// it. Never less than [`super::LAG`] is waited.
+    pub orphan_age: Duration,
+}
+
+impl Default for Inputs {
+    fn default() -> Self {
+        let (cluster, pools, nodes) = Default::default();
+        Self { cluster, pools, nodes, orphan_age: Duration::from_secs(300) }
+    }
 }
 
 /// What is known of a node.

@@ -185,6 +185,7 @@ impl Growth<'_> {
             Action::Attach { .. }
             | Action::SetDeleteOnTermination { .. }
             | Action::SwitchOffSourceDestCheck { .. }
+            | Action::SetGroups { .. }
             | Action::Assign { .. }
             | Action::AssignV6 { .. }
             | Action::Unassign { .. }
@@ -385,7 +386,8 @@ impl Growth<'_> {
         subnets.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
-    fn groups(&self) -> Option<Vec<SecurityGroupId>> {
+    /// The security groups that the pool chooses; `None` when it chooses none.
+    pub(super) fn groups(&self) -> Option<Vec<SecurityGroupId>> {
         let view = self.memory.view();
         let groups = match &self.policy.groups {
             Groups::OfPrimary => self.fleet.primary.map(|eni: &Eni| eni.security_groups.clone())?,

@@ -112,6 +112,11 @@ impl Memory {
         self.trouble.forget(now);
     }
 
+    /// Calls that are under way.
+    pub fn under_way(&self) -> impl Iterator<Item = &Action> {
+        self.flying.values()
+    }
+
     /// Notes that a call begins.
     pub fn start(&mut self, action: &Action, now: Timestamp) {
         self.flying.insert(action.key(), action.clone());
@@ -132,7 +137,12 @@ impl Memory {
                 self.trouble.succeeded(action);
             }
             Err(fault) => {
-                let looks_first = matches!(fault, Fault::Unknown | Fault::Taken | Fault::Stale { .. });
+                let looks_first = match fault {
+                    Fault::Unknown | Fault::Taken | Fault::Stale { .. } => true,
+                    // No node waits because of it, so nothing else would keep it from being asked again at once.
+                    Fault::Refused { .. } => action.node().is_none(),
+                    Fault::Throttled | Fault::Unavailable | Fault::SubnetShort | Fault::Quota { .. } => false,
+                };
                 if looks_first {
                     // A look that began earlier, or shows an older state, says nothing about this call.
                     self.unsure.insert(action.key(), now.after(LAG));

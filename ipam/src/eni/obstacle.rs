@@ -51,16 +51,11 @@ impl Obstacle {
         !matches!(self, Self::NoIpv6)
     }
 
-    pub(super) fn verdict(
-        &self,
-        node: &NodeFacts,
-        policy: &EniPolicy,
-        shape: &Shape,
-        now: Timestamp,
-    ) -> Verdict {
+    /// Says it. The text changes only when what it says does: it stands in an object that others read.
+    pub(super) fn verdict(&self, node: &NodeFacts, policy: &EniPolicy, shape: &Shape) -> Verdict {
         let (pool, kind, zone) = (&node.pool, &node.instance.kind, &node.instance.zone);
         let in_time = |at: &Option<Timestamp>| {
-            at.map_or_else(String::new, |at| format!(" It is tried again in {} s.", at.since(now).as_secs()))
+            at.map_or_else(String::new, |at| format!(" It is tried again at {}.", clock(at)))
         };
         let (code, text) = match self {
             Self::Leaving => (
@@ -163,9 +158,9 @@ impl Obstacle {
             Self::Backoff { until, last } => (
                 Code::Backoff,
                 format!(
-                    "{last}, several times in a row: nothing is tried for this node for {} s. Compare the instance's \
+                    "{last}, several times in a row: nothing is tried for this node until {}. Compare the instance's \
                      interfaces with what EC2 shows.",
-                    until.since(now).as_secs(),
+                    clock(*until),
                 ),
             ),
             Self::Lost { block } => (
@@ -214,6 +209,12 @@ impl General {
         };
         Verdict { code, text }
     }
+}
+
+/// The time of day. Nothing here is further away than an hour.
+fn clock(at: Timestamp) -> String {
+    let seconds = at.0.div_ceil(1000);
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
 fn have(subnets: &[SubnetId]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhumb_model::{AttachmentStatus, NodeName, SubnetId, Timestamp};
+use rhumb_model::{AttachmentStatus, NodeName, SecurityGroupId, SubnetId, Timestamp};
 
 use super::demand::Demand;
 use super::fleet::{Fleet, Fleets};
@@ -82,10 +82,17 @@ impl Cluster<'_> {
             obstacle = self.calls(name, node, policy, &shape, &fleet, &demand, (has, missing), plan);
         }
         let obstacle = next.lost.map(|block| Obstacle::Lost { block }).or(obstacle);
-        let obstacle = obstacle.or_else(|| full(&demand, node, policy));
-        let verdict = obstacle.map(|obstacle| obstacle.verdict(node, policy, &shape, now));
-        let max_pods = shape.max_pods(policy, node.kubelet_pods);
-        (NodePlan { record: next.record.clone(), max_pods, wanted: demand.wanted, has, verdict }, next)
+        let obstacle = obstacle.or_else(|| full(&demand, has, node, policy, &shape));
+        let planned = NodePlan {
+            record: next.record.clone(),
+            max_pods: shape.max_pods(policy, node.kubelet_pods),
+            most: demand.cap.unwrap_or(u32::MAX).min(shape.capacity(policy)),
+            wanted: demand.wanted,
+            has,
+            free: demand.serves(has).saturating_sub(demand.pods),
+            verdict: obstacle.map(|obstacle| obstacle.verdict(node, policy, &shape)),
+        };
+        (planned, next)
     }
 
     /// Plans the calls for a node that may have some; why they are not enough.
@@ -129,9 +136,12 @@ impl Cluster<'_> {
             Priority::Warm
         };
         let is_growing = !growth.actions.is_empty();
+        let groups = growth.groups();
         plan.actions.extend(growth.actions.into_iter().map(|action| Planned { priority, action }));
-        plan.actions
-            .extend(settings(policy, fleet).map(|action| Planned { priority: Priority::Warm, action }));
+        plan.actions.extend(
+            settings(policy, fleet, groups.as_deref())
+                .map(|action| Planned { priority: Priority::Warm, action }),
+        );
         sweep::give_back(name, node, fleet, is_growing || missing > 0, &mut plan.actions);
         growth.obstacle
     }
@@ -150,14 +160,23 @@ fn standing_still(name: &NodeName, node: &NodeFacts, memory: &Memory, now: Times
 }
 
 /// Why a node that has all that it may have serves no more pods.
-fn full(demand: &Demand, node: &NodeFacts, policy: &EniPolicy) -> Option<Obstacle> {
-    let most = demand.cap.filter(|cap| demand.pods >= *cap)?;
+fn full(demand: &Demand, has: u32, node: &NodeFacts, policy: &EniPolicy, shape: &Shape) -> Option<Obstacle> {
+    let Some(most) = demand.cap.filter(|cap| demand.pods >= *cap) else {
+        let most = shape.capacity(policy);
+        let is_full = policy.unit.is_some() && demand.pods >= most && has >= most;
+        return is_full.then_some(if shape.known { Obstacle::InstanceFull } else { Obstacle::UnknownType });
+    };
     let by_pool = policy.max_allocate == Some(most) && node.kubelet_pods != Some(most);
     Some(if by_pool { Obstacle::MaxAllocate { most } } else { Obstacle::KubeletLimit { most } })
 }
 
-/// What attached interfaces are told once.
-fn settings<'a>(policy: &'a EniPolicy, fleet: &'a Fleet<'_>) -> impl Iterator<Item = Action> + 'a {
+/// What attached interfaces are told, one thing at a time, where they are not so. `groups`: those of the pool, where
+/// it chooses any.
+fn settings<'a>(
+    policy: &'a EniPolicy,
+    fleet: &'a Fleet<'_>,
+    groups: Option<&'a [SecurityGroupId]>,
+) -> impl Iterator<Item = Action> + 'a {
     let is_primary = |eni: &rhumb_model::Eni| fleet.primary.is_some_and(|primary| primary.id == eni.id);
     fleet.pods.iter().copied().chain(fleet.spare).filter_map(move |eni| {
         let attachment = eni.attachment.as_ref()?;
@@ -167,9 +186,20 @@ fn settings<'a>(policy: &'a EniPolicy, fleet: &'a Fleet<'_>) -> impl Iterator<It
             let attachment = attachment.id.clone();
             return Some(Action::SetDeleteOnTermination { eni: eni.id.clone(), attachment });
         }
+        if let Some(groups) = groups
+            && (policy.groups_of_primary || !is_primary(eni))
+            && !is_same(groups, &eni.security_groups)
+        {
+            return Some(Action::SetGroups { eni: eni.id.clone(), groups: groups.to_vec() });
+        }
         (policy.switch_off_source_dest_check && eni.source_dest_check)
             .then(|| Action::SwitchOffSourceDestCheck { eni: eni.id.clone() })
     })
+}
+
+fn is_same(wished: &[SecurityGroupId], present: &[SecurityGroupId]) -> bool {
+    let set = |groups: &[SecurityGroupId]| groups.iter().cloned().collect::<BTreeSet<_>>();
+    set(wished) == set(present)
 }
 
 /// Leaves out what is under way, refused, beyond a quota, or asked of an EC2 that is silent; puts the rest in order.

@@ -43,6 +43,8 @@ pub struct EniPolicy {
     pub subnets: Subnets,
     /// Their groups.
     pub groups: Groups,
+    /// Whether the primary interface gets them as well.
+    pub groups_of_primary: bool,
     /// Addresses ready beyond those that pods have.
     pub pre_allocate: u32,
     /// Addresses a node has at least.
@@ -82,6 +84,7 @@ impl Default for EniPolicy {
             ipv6: false,
             subnets: Subnets::OfInstance,
             groups: Groups::OfPrimary,
+            groups_of_primary: false,
             pre_allocate: 8,
             min_allocate: 0,
             max_allocate: None,

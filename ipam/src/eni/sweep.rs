@@ -7,10 +7,8 @@ use std::time::Duration;
 use rhumb_model::{Eni, EniId, EniStatus, NodeName, Prefix};
 
 use super::fleet::{Fleet, blocks, is_ours};
-use super::{Action, Inputs, Memory, NodeFacts, Planned, Priority};
+use super::{Action, Inputs, LAG, Memory, NodeFacts, Planned, Priority};
 
-/// For how long an interface that nobody has is seen to be so before it is deleted; its maker may be about to attach it.
-const AGE: Duration = Duration::from_secs(300);
 /// How many such interfaces one plan deletes.
 const MOST_AT_ONCE: usize = 25;
 
@@ -70,7 +68,7 @@ pub(super) fn garbage(inputs: &Inputs, memory: &Memory, actions: &mut Vec<Planne
         let age = match recorded.get(&eni.id) {
             Some(false) => return false,
             Some(true) => Duration::ZERO,
-            None => AGE,
+            None => inputs.orphan_age.max(LAG),
         };
         memory.orphan_since(&eni.id).is_some_and(|since| since.after(age) <= memory.view().at)
     };
@@ -89,6 +87,7 @@ fn attached(action: &Action) -> Option<EniId> {
         Action::Create { .. }
         | Action::SetDeleteOnTermination { .. }
         | Action::SwitchOffSourceDestCheck { .. }
+        | Action::SetGroups { .. }
         | Action::Assign { .. }
         | Action::AssignV6 { .. }
         | Action::Unassign { .. }

@@ -145,5 +145,10 @@ pub(super) fn report(used: u32, cooling: u32, pending: u32) -> Report {
 
 pub(super) fn inputs<const N: usize>(policy: EniPolicy, nodes: [(&str, NodeFacts); N]) -> Inputs {
     let nodes = nodes.map(|(name, facts)| (node(name), facts));
-    Inputs { cluster: CLUSTER.to_owned(), pools: [(pool(), policy)].into(), nodes: nodes.into() }
+    Inputs {
+        cluster: CLUSTER.to_owned(),
+        pools: [(pool(), policy)].into(),
+        nodes: nodes.into(),
+        ..Inputs::default()
+    }
 }

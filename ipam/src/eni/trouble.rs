@@ -186,7 +186,18 @@ fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
 
 /// Credentials and rights, which are mended for all nodes at once or not at all.
 fn is_about_permission(code: &str) -> bool {
-    matches!(code, "UnauthorizedOperation" | "AuthFailure" | "Blocked" | "OptInRequired" | "ExpiredToken")
+    matches!(
+        code,
+        "UnauthorizedOperation"
+            | "AuthFailure"
+            | "Blocked"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "IncompleteSignature"
+            | "InvalidClientTokenId"
+            | "OptInRequired"
+            | "SignatureDoesNotMatch"
+    )
 }
 
 /// Which units of which subnet the call asked for.

@@ -27,10 +27,14 @@ pub struct NodePlan {
     pub record: Record,
     /// How many pods the node can have addresses for.
     pub max_pods: u32,
+    /// IPv4 addresses that it can have at most: of its instance type, its pool and its kubelet the least.
+    pub most: u32,
     /// IPv4 addresses that it should have.
     pub wanted: u32,
     /// IPv4 addresses that it has, those that are on their way to EC2 or back not counted.
     pub has: u32,
+    /// Of these, how many no pod has or waits for, and none rests.
+    pub free: u32,
     /// Why it has less than it should; `None` when it has enough, or soon will.
     pub verdict: Option<Verdict>,
 }
@@ -83,6 +87,36 @@ pub enum Code {
     Leaving,
     /// There is no instance that could take interfaces.
     InstanceState,
+    /// Nobody knows which instance the node is, or EC2 does not show it.
+    NoInstance,
+    /// Calls for this node wait for their turn: EC2 refused to be asked so often.
+    Throttled,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 20] = [
+        Self::NoSubnet,
+        Self::NoSecurityGroup,
+        Self::SubnetExhausted,
+        Self::SubnetFragmented,
+        Self::NoIpv6,
+        Self::InstanceFull,
+        Self::NoPrefixes,
+        Self::UnknownType,
+        Self::MaxAllocate,
+        Self::KubeletLimit,
+        Self::Budget,
+        Self::Backoff,
+        Self::Unreachable,
+        Self::Quota,
+        Self::Refused,
+        Self::BlockLost,
+        Self::Leaving,
+        Self::InstanceState,
+        Self::NoInstance,
+        Self::Throttled,
+    ];
 }
 
 impl fmt::Display for Code {

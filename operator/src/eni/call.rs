@@ -58,6 +58,9 @@ async fn ask<P: Provider>(provider: &P, priority: Priority, action: &Action) -> 
         Action::SwitchOffSourceDestCheck { eni } => {
             provider.set_source_dest_check(priority, eni, false).await.map(|()| Reply::Done)
         }
+        Action::SetGroups { eni, groups } => {
+            provider.set_security_groups(priority, eni, groups).await.map(|()| Reply::Done)
+        }
         Action::Assign { eni, addresses, .. } => match slots(addresses) {
             Some(slots) => provider.assign_v4(priority, eni, &slots).await.map(assigned),
             None => Ok(Reply::Assigned(Vec::new())),
@@ -138,9 +141,20 @@ pub(crate) fn fault(error: &CloudError) -> Fault {
         Class::TrySiblingSubnet => Fault::SubnetShort,
         Class::RefreshAndRetry if is_taken(error) => Fault::Taken,
         Class::RefreshAndRetry | Class::Gone => Fault::Stale { code: code() },
-        Class::StopAndReport if error.code.ends_with("LimitExceeded") => Fault::Quota { code: code() },
+        Class::StopAndReport if is_for_all(&error.code) => Fault::Quota { code: code() },
         Class::StopAndReport | Class::Terminal => Fault::Refused { code: code() },
     }
+}
+
+/// Quotas of which every node takes; others are those of one interface, by what its pool asks for.
+fn is_for_all(code: &str) -> bool {
+    matches!(
+        code,
+        "NetworkInterfaceLimitExceeded"
+            | "NetworkAddressUsageLimitExceeded"
+            | "NetworkAddressUsagePeeredLimitExceeded"
+            | "ResourceLimitExceeded"
+    )
 }
 
 fn is_taken(error: &CloudError) -> bool {
@@ -174,6 +188,11 @@ mod tests {
                 "NetworkAddressUsageLimitExceeded",
                 "",
                 Fault::Quota { code: "NetworkAddressUsageLimitExceeded".to_owned() },
+            ),
+            (
+                "SecurityGroupsPerInterfaceLimitExceeded",
+                "",
+                Fault::Refused { code: "SecurityGroupsPerInterfaceLimitExceeded".to_owned() },
             ),
             ("InvalidGroup.NotFound", "", Fault::Refused { code: "InvalidGroup.NotFound".to_owned() }),
             ("UnauthorizedOperation", "", Fault::Refused { code: "UnauthorizedOperation".to_owned() }),

@@ -31,6 +31,17 @@ fn instance(row: &NodeRow, state: Option<&NodeState>) -> Option<InstanceId> {
     row.instance.clone().or_else(told)
 }
 
+/// What every node that one chooses is, where that is known.
+pub(crate) fn instances(objects: &Objects) -> BTreeMap<NodeName, Option<InstanceId>> {
+    let chosen = chosen(objects).into_iter();
+    chosen
+        .map(|(name, (row, _))| {
+            let instance = instance(row, objects.state(&name));
+            (name, instance)
+        })
+        .collect()
+}
+
 /// For what EC2 is to be looked at.
 pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
     let chosen = chosen(objects);
@@ -45,7 +56,7 @@ pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
 }
 
 /// What the plan stands on. Nodes whose instance EC2 did not show are not in it: they are left as they are.
-pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str) -> Inputs {
+pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str, orphan_age: Duration) -> Inputs {
     let pods = objects.pods_by_node();
     let pools = objects.pools.iter().flat_map(BTreeMap::values);
     let chosen = chosen(objects);
@@ -58,7 +69,7 @@ pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str) -> Inputs {
             kubelet_pods: row.pods,
             leaving: row.leaving,
             scheduled: pods.get(name.as_str()).copied().unwrap_or(0),
-            record: record(objects.config(&name)),
+            record: record(objects.config(&name), &instance.id, state),
             report: state.map(|state| report(state, &pool)),
             pool,
             instance,
@@ -67,6 +78,7 @@ pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str) -> Inputs {
     });
     Inputs {
         cluster: cluster.to_owned(),
+        orphan_age,
         nodes: nodes.collect(),
         pools: pools
             .filter_map(|pool| Some((PoolName::new(pool.key().name).ok()?, policy(&pool.spec))))
@@ -92,6 +104,7 @@ fn policy(spec: &ENIPoolSpec) -> EniPolicy {
             (false, _) => Groups::Ids(spec.security_groups.ids.clone()),
             (true, false) => Groups::Tags(spec.security_groups.tags.clone()),
         },
+        groups_of_primary: spec.security_groups.primary,
         pre_allocate: spec.pre_allocate,
         min_allocate: spec.min_allocate,
         max_allocate: (spec.max_allocate > 0).then_some(spec.max_allocate),
@@ -114,8 +127,16 @@ fn policy(spec: &ENIPoolSpec) -> EniPolicy {
 }
 
 /// The part of a NodeConfig that the plan writes.
-fn record(config: Option<&NodeConfig>) -> Record {
-    let Some(config) = config else { return Record::default() };
+///
+/// Of another instance under the node's name nothing holds but the number: the agent's words about an earlier life of
+/// the object, which may have been deleted meanwhile, are never to be taken for words about this one.
+fn record(config: Option<&NodeConfig>, instance: &InstanceId, state: Option<&NodeState>) -> Record {
+    let eni = config.and_then(|config| config.spec.eni.as_ref());
+    let heard = state.map_or(0, |state| state.status.observed_generation);
+    let generation = eni.map_or(0, |eni| eni.generation).max(heard);
+    let (Some(config), Some(eni)) = (config, eni.filter(|eni| eni.instance == *instance)) else {
+        return Record { generation, ..Record::default() };
+    };
     let blocks = config.spec.pod_cidrs.iter().filter_map(|block| {
         Some(EniBlock {
             cidr: block.cidr,
@@ -124,14 +145,8 @@ fn record(config: Option<&NodeConfig>) -> Record {
             unassigning: block.unassigning,
         })
     });
-    let eni = config.spec.eni.as_ref();
-    Record {
-        generation: eni.map_or(0, |eni| eni.generation),
-        blocks: blocks.collect(),
-        interfaces: eni
-            .map(|eni| eni.interfaces.iter().map(|interface| interface.id.clone()).collect())
-            .unwrap_or_default(),
-    }
+    let interfaces = eni.interfaces.iter().map(|interface| interface.id.clone());
+    Record { generation, blocks: blocks.collect(), interfaces: interfaces.collect() }
 }
 
 /// What the node's agent says about the blocks of this pool.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
 use rhumb_ipam::eni::{LAG, TAG_CLUSTER, View};
 use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetReservation, Timestamp, VpcId};
+use tracing::warn;
 
 /// Describes keep pods waiting as much as what they are for.
 const PRIORITY: Priority = Priority::BelowMinimum;
@@ -41,7 +42,7 @@ impl Look {
     /// Looks anew; `self` is the look before.
     ///
     /// # Errors
-    /// Of the first describe that failed: half a look is none.
+    /// Of the first describe that failed: half a look is none. Types of instances alone may stay unknown.
     pub(crate) async fn again<P: Provider>(&self, provider: &P, scope: &Scope) -> Result<Self, CloudError> {
         let at = Timestamp::from(SystemTime::now());
         let instances = self.find_instances(provider, scope).await?;
@@ -66,7 +67,7 @@ impl Look {
             provider.security_groups(PRIORITY, &groups),
             provider.vpcs(PRIORITY, &vpcs),
         )?;
-        let limits = self.find_limits(provider, &instances).await?;
+        let limits = self.find_limits(provider, &instances).await;
         let mut look = Self {
             view: View {
                 at,
@@ -113,11 +114,13 @@ impl Look {
         Ok(found)
     }
 
+    /// By the table, by an earlier answer, else by the cloud. A type that it cannot be asked about is one that nobody
+    /// knows: its nodes get little, and all others what they should have.
     async fn find_limits<P: Provider>(
         &self,
         provider: &P,
         instances: &BTreeMap<InstanceId, Instance>,
-    ) -> Result<BTreeMap<String, Option<InstanceLimits>>, CloudError> {
+    ) -> BTreeMap<String, Option<InstanceLimits>> {
         let kinds: BTreeSet<&String> = instances.values().map(|instance| &instance.kind).collect();
         let known = |kind: &String| {
             limits::of(kind).or_else(|| self.limits.get(kind).and_then(Option::<InstanceLimits>::clone))
@@ -127,10 +130,15 @@ impl Look {
         let strange: Vec<String> =
             limits.iter().filter(|(_, known)| known.is_none()).map(|(kind, _)| kind.clone()).collect();
         if !strange.is_empty() {
-            let told = provider.instance_limits(PRIORITY, &strange).await?;
-            limits.extend(told.into_iter().map(|(kind, told)| (kind, Some(told))));
+            match provider.instance_limits(PRIORITY, &strange).await {
+                Ok(told) => limits.extend(told.into_iter().map(|(kind, told)| (kind, Some(told)))),
+                Err(error) => {
+                    let help = error.help().unwrap_or_default();
+                    warn!(types = strange.join(" "), %error, help, "types of instances are not known");
+                }
+            }
         }
-        Ok(limits)
+        limits
     }
 
     async fn find_reservations<P: Provider>(

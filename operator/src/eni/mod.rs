@@ -16,5 +16,7 @@ pub(crate) mod facts;
 pub(crate) mod figures;
 pub(crate) mod look;
 pub(crate) mod objects;
+pub(crate) mod offer;
 pub(crate) mod record;
 pub(crate) mod run;
+pub(crate) mod why;

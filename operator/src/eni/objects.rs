@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rhumb_api::{ENIPool, Node, NodeConfig, NodeState, ObjectKey, Pod, Update};
 use rhumb_model::{InstanceId, NodeName};
 
+use super::offer::Offer;
 use crate::cluster::fold;
 
 /// A change of the cluster's objects.
@@ -29,6 +30,8 @@ pub(crate) struct NodeRow {
     pub(crate) pods: Option<u32>,
     /// Cordoned, or being deleted.
     pub(crate) leaving: bool,
+    /// What the scheduler is told.
+    pub(crate) offer: Offer,
 }
 
 /// Objects of the cluster; `None`: not yet seen in full.
@@ -88,14 +91,17 @@ fn row(node: &Node) -> NodeRow {
     let spec = node.spec.as_ref();
     let provider = spec.and_then(|spec| spec.provider_id.as_deref());
     let instance = provider.and_then(|id| id.strip_prefix("aws://")).and_then(|id| id.rsplit('/').next());
+    // What one list does not have may be in the other: we write into both.
     let status = node.status.as_ref();
-    let pods = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+    let resources = status.into_iter().flat_map(|status| [&status.allocatable, &status.capacity]);
+    let pods = resources.flatten().find_map(|resources| resources.get("pods"));
     NodeRow {
         labels: node.metadata.labels.clone().unwrap_or_default(),
         instance: instance.and_then(|id| InstanceId::new(id).ok()),
-        pods: pods.and_then(|resources| resources.get("pods")?.0.parse().ok()),
+        pods: pods.and_then(|pods| pods.0.parse().ok()),
         leaving: spec.and_then(|spec| spec.unschedulable) == Some(true)
             || node.metadata.deletion_timestamp.is_some(),
+        offer: Offer::of(node),
     }
 }
 
@@ -129,6 +135,9 @@ mod tests {
         assert_eq!(row.instance, InstanceId::new("i-0a1b").ok());
         assert_eq!((row.pods, row.leaving), (Some(29), true));
         assert_eq!(row.labels.get("x").map(String::as_str), Some("y"));
+        let ours = r#"{"metadata": {"name": "a"}, "status": {
+            "capacity": {"pods": "29", "rhumb.io/pod-addresses": "27"}, "allocatable": {"rhumb.io/pod-addresses": "9"}}}"#;
+        assert_eq!(super::row(&read(ours)).pods, Some(29), "also when only the other list has it");
     }
 
     #[test]

@@ -61,12 +61,27 @@ pub(crate) fn written(
             .as_ref()
             .map(|verdict| EniWaiting { code: verdict.code.to_string(), message: verdict.text.clone() }),
     };
-    if before == Some(&eni) && config.spec.pod_cidrs == pod_cidrs {
+    if before == Some(&eni) && config.spec.pod_cidrs == pod_cidrs && config.spec.unserved.is_none() {
         return None;
     }
     eni.generation = plan.record.generation.max(generation + 1);
     config.spec.eni = Some(eni);
     config.spec.pod_cidrs = pod_cidrs;
+    config.spec.unserved = None;
+    Some(config)
+}
+
+/// The NodeConfig of a node without a plan, where it does not say why already.
+pub(crate) fn unserved(
+    node: &NodeName,
+    current: Option<&NodeConfig>,
+    why: Option<EniWaiting>,
+) -> Option<NodeConfig> {
+    if current.map_or(&None, |config| &config.spec.unserved) == &why {
+        return None;
+    }
+    let mut config = current.cloned().unwrap_or_else(|| NodeConfig::new(node, Default::default()));
+    config.spec.unserved = why;
     Some(config)
 }
 
@@ -160,8 +175,10 @@ mod tests {
         NodePlan {
             record: Record { generation, blocks: vec![block], interfaces: vec![interface] },
             max_pods: 29,
+            most: 27,
             wanted: 8,
             has: 1,
+            free: 1,
             verdict: None,
         }
     }
@@ -206,6 +223,14 @@ mod tests {
             (eni.generation, eni.waiting.as_ref().expect("told").code.as_str()),
             (2, "SubnetExhausted")
         );
+
+        let why = EniWaiting { code: "NoInstance".to_owned(), message: String::new() };
+        let strange = unserved(&node, Some(&config), Some(why.clone())).expect("new");
+        assert_eq!(strange.spec.eni, config.spec.eni, "what it has stays");
+        assert_eq!(unserved(&node, Some(&strange), Some(why)), None);
+        let seen = written(&node, Some(&strange), &waiting, &basis).expect("seen again");
+        assert_eq!(seen.spec.unserved, None);
+        assert_eq!(unserved(&node, None, None), None);
 
         let blind = Basis { view: &View::default(), ..basis };
         assert_eq!(written(&node, Some(&config), &NodePlan { ..waiting }, &blind), None, "a look that lags");

@@ -12,20 +12,22 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
-use rhumb_api::{DirStore, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow};
-use rhumb_cloud::{CloudError, Provider};
-use rhumb_ipam::eni::{Action, Fault, Inputs, Memory, Plan, Planned, Reply, plan};
+use rhumb_api::{
+    DirStore, EniMode, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow,
+};
+use rhumb_cloud::{CloudError, Pacer, Provider};
+use rhumb_ipam::eni::{Action, Fault, Inputs, Memory, Plan, Planned, Reply};
 use rhumb_model::{InstanceId, NodeName, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::call;
-use super::facts;
 use super::figures::Figures;
 use super::look::{Look, Scope};
 use super::objects::{Objects, Seen};
-use super::record::{Basis, written};
+use super::record::{self, Basis, written};
+use super::why::{self, Blind};
+use super::{call, facts, offer};
 use crate::failpoint;
 
 /// Calls under way or in line at a time. More would only grow old in the line.
@@ -34,7 +36,7 @@ const MOST_CALLS: usize = 200;
 const GATHER: Duration = Duration::from_millis(20);
 /// Time alone asks for no plan sooner than this.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// After a look that failed, and after a NodeConfig that could not be written.
+/// After a look that failed, and after an object that could not be written.
 const RETRY: Duration = Duration::from_secs(5);
 /// A look that a call or the plan asked for comes no sooner than this after the one before.
 const SOONEST: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) period: Duration,
     /// For how long a node that is gone keeps its NodeConfig.
     pub(crate) grace: Duration,
+    /// For how long an interface that nobody has is left alone.
+    pub(crate) orphan_age: Duration,
 }
 
 type Ended = (Planned, Result<Reply, CloudError>);
@@ -56,6 +60,7 @@ type Looking = Pin<Box<dyn Future<Output = Result<Look, CloudError>> + Send>>;
 struct Run<P> {
     store: DirStore,
     provider: Arc<P>,
+    pacer: Pacer,
     settings: Settings,
     figures: Figures,
     objects: Objects,
@@ -71,15 +76,25 @@ struct Run<P> {
     calls: JoinSet<Ended>,
     /// When the last call for a reservation ended.
     reserved: Timestamp,
+    blind: Blind,
+    /// What would help, by EC2's answer to the last call for each node.
+    help: BTreeMap<NodeName, &'static str>,
     gone: BTreeMap<NodeName, Timestamp>,
     said: BTreeMap<NodeName, String>,
 }
 
-/// Runs until dropped, or until the store ends.
-pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Settings, figures: Figures) {
+/// Runs until dropped, or until the store ends. `pacer` is the provider's.
+pub(crate) async fn run<P: Provider>(
+    store: DirStore,
+    provider: P,
+    pacer: Pacer,
+    settings: Settings,
+    figures: Figures,
+) {
     let now = Instant::now();
     let mut run = Run {
         provider: Arc::new(provider),
+        pacer,
         settings,
         figures,
         objects: Objects::default(),
@@ -92,6 +107,8 @@ pub(crate) async fn run<P: Provider>(store: DirStore, provider: P, settings: Set
         asked: BTreeSet::new(),
         calls: JoinSet::new(),
         reserved: Timestamp(0),
+        blind: Blind::default(),
+        help: BTreeMap::new(),
         gone: BTreeMap::new(),
         said: BTreeMap::new(),
         store,
@@ -167,20 +184,30 @@ impl<P: Provider> Run<P> {
             let (provider, before) = (Arc::clone(&self.provider), self.look.clone());
             self.looking = Some(Box::pin(async move { before.again(provider.as_ref(), &scope).await }));
         }
-        if self.look.view.at == Timestamp(0) {
-            return if self.looking.is_some() { later } else { self.next_look() };
-        }
         let now = Timestamp::from(SystemTime::now());
-        let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
-        let plan = plan(&inputs, &mut self.memory, now);
-        self.look_wanted = plan.look_at.map(|at| Instant::now() + at.since(now));
-        self.figures.note(&inputs, self.memory.view(), &plan);
-        self.say(&plan);
-        let whole = self.write(&inputs, &plan).await & self.forget(&inputs, now).await;
-        let wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
+        let mut inputs = Inputs::default();
+        let mut plan = Plan::default();
+        if self.look.view.at != Timestamp(0) {
+            inputs = self.inputs();
+            plan = rhumb_ipam::eni::plan(&inputs, &mut self.memory, now);
+            self.look_wanted = plan.look_at.map(|at| Instant::now() + at.since(now));
+            let blind = self.blind.verdict();
+            why::complete(&mut plan, &self.memory, &self.pacer.report(), blind.as_ref(), &self.help);
+            self.figures.note(&inputs, self.memory.view(), &plan);
+            self.say(&plan);
+        }
+        let mut wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
+        if !(self.write(&inputs, &plan).await & self.offer(&plan).await) {
+            wait = wait.min(RETRY);
+        }
+        wait = self.forget(&inputs, now).await.into_iter().fold(wait, Duration::min);
         self.begin(plan.actions, now);
         let next_look = if self.looking.is_some() { later } else { self.next_look() };
-        next_look.min(Instant::now() + if whole { wait } else { wait.min(RETRY) })
+        next_look.min(Instant::now() + wait)
+    }
+
+    fn inputs(&self) -> Inputs {
+        facts::inputs(&self.objects, &self.look, &self.settings.cluster, self.settings.orphan_age)
     }
 
     /// When the next look is due: with the period, sooner where the plan waits for one.
@@ -210,6 +237,11 @@ impl<P: Provider> Run<P> {
         if let Action::Reserve { .. } = action {
             self.reserved = now;
         }
+        if let Some(node) = action.node() {
+            self.help.remove(node);
+            let help = result.as_ref().err().and_then(CloudError::help);
+            self.help.extend(help.map(|help| (node.clone(), help)));
+        }
         let outcome = match result {
             Ok(reply) => {
                 info!(call = action.call(), node = ?action.node(), "EC2 did as asked");
@@ -233,13 +265,15 @@ impl<P: Provider> Run<P> {
             Ok(look) => {
                 failpoint::pass("operator.eni.after.look");
                 self.look = look;
-                let inputs = facts::inputs(&self.objects, &self.look, &self.settings.cluster);
+                self.blind.seen();
+                let inputs = self.inputs();
                 self.memory.see(self.look.view.clone(), &inputs);
             }
             Err(error) => {
                 let help = error.help().unwrap_or_default();
                 warn!(%error, help, "EC2 could not be looked at");
                 self.look_at = Instant::now() + RETRY;
+                self.blind.failed(error);
             }
         }
     }
@@ -267,6 +301,7 @@ impl<P: Provider> Run<P> {
             };
             changes.extend(written(name, self.objects.config(name), planned, &basis));
         }
+        changes.extend(self.unserved(plan));
         for config in changes {
             failpoint::pass("operator.eni.before.config");
             let result = if config.metadata.resource_version.is_some() {
@@ -290,22 +325,82 @@ impl<P: Provider> Run<P> {
         whole
     }
 
-    /// Deletes the NodeConfig of nodes that are gone for longer than the grace, with their instance.
-    async fn forget(&mut self, inputs: &Inputs, now: Timestamp) -> bool {
+    /// The NodeConfigs of nodes that are in no plan, where they are to say why, or no longer are.
+    fn unserved(&self, plan: &Plan) -> Vec<NodeConfig> {
+        let blind = self.blind.verdict();
+        let has_looked = self.looking.is_none() && self.blind.is_over();
+        let nodes = self.objects.nodes.iter().flatten();
+        let chosen = facts::instances(&self.objects);
+        let names = nodes.filter_map(|(key, _)| NodeName::new(key.name.as_str()).ok());
+        names
+            .filter(|name| !plan.nodes.contains_key(name))
+            .filter_map(|name| {
+                let why = match chosen.get(&name) {
+                    // Without a reason, nobody looked yet.
+                    Some(instance) => {
+                        let is_missing =
+                            has_looked && instance.as_ref().is_some_and(|id| self.asked.contains(id));
+                        Some(why::unserved(instance.as_ref(), is_missing, blind.as_ref())?)
+                    }
+                    None => None,
+                };
+                record::unserved(&name, self.objects.config(&name), why)
+            })
+            .collect()
+    }
+
+    /// Tells the scheduler, by the Node objects, what there is for pods; whether all of it is written.
+    async fn offer(&mut self, plan: &Plan) -> bool {
+        let mut changes = Vec::new();
+        let chosen = facts::chosen(&self.objects);
+        for (key, row) in self.objects.nodes.iter().flatten() {
+            let Ok(name) = NodeName::new(key.name.as_str()) else { continue };
+            let to = match (chosen.get(&name), plan.nodes.get(&name)) {
+                (Some((_, pool)), Some(planned)) if pool.spec.mode != EniMode::None => row.offer.by(planned),
+                // Nothing is known of it at present.
+                (Some((_, pool)), None) if pool.spec.mode != EniMode::None => row.offer,
+                (Some(_), _) | (None, _) => row.offer.withdrawn(),
+            };
+            if row.offer != to {
+                changes.push((key.clone(), row.offer, to));
+            }
+        }
+        let mut whole = true;
+        for (key, from, to) in changes {
+            failpoint::pass("operator.eni.before.offer");
+            let written = offer::publish(&self.store, &key, from, to).await;
+            failpoint::pass("operator.eni.after.offer");
+            match written {
+                Ok(Some(node)) => self.objects.take(Seen::Nodes(Update::Put(node))),
+                Ok(None) => {}
+                // The node went meanwhile.
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => {
+                    warn!(node = key.name, error = &error as &dyn std::error::Error, "Node not written");
+                    whole = false;
+                }
+            }
+        }
+        whole
+    }
+
+    /// Deletes the NodeConfig of nodes that are gone for longer than the grace; when to come again.
+    async fn forget(&mut self, inputs: &Inputs, now: Timestamp) -> Option<Duration> {
         let objects = &self.objects;
         let configs = objects.configs.iter().flat_map(BTreeMap::values);
         let left: Vec<NodeName> = configs
-            .filter(|config| config.spec.eni.is_some())
+            .filter(|config| config.spec.eni.is_some() || config.spec.unserved.is_some())
             .filter(|config| config.spec.pod_cidrs.iter().all(|block| block.interface.is_some()))
             .filter_map(|config| NodeName::new(config.key().name).ok())
             .filter(|name| !objects.has_node(name) && !inputs.nodes.contains_key(name))
             .collect();
         self.gone.retain(|name, _| left.contains(name));
-        let mut whole = true;
+        let mut again: Option<Duration> = None;
+        let mut after = |wait: Duration| again = Some(again.map_or(wait, |soonest| soonest.min(wait)));
         for name in left {
-            let since = *self.gone.entry(name.clone()).or_insert(now);
-            if now.since(since) < self.settings.grace {
-                whole = false;
+            let end = self.gone.entry(name.clone()).or_insert(now).after(self.settings.grace);
+            if now < end {
+                after(end.since(now));
                 continue;
             }
             let key = ObjectKey::from(&name);
@@ -315,11 +410,11 @@ impl<P: Provider> Run<P> {
                 Ok(()) => info!(node = %name, "a node is gone: its interfaces are forgotten"),
                 Err(error) => {
                     warn!(node = %name, error = &error as &dyn std::error::Error, "NodeConfig not deleted");
-                    whole = false;
+                    after(RETRY);
                 }
             }
         }
-        whole
+        again
     }
 
     /// Says in the log, once, why a node has fewer addresses than it should.

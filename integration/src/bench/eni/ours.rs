@@ -52,7 +52,7 @@ impl Ours {
         let mut inputs = Inputs {
             cluster: "bench".to_owned(),
             pools: [(pool.clone(), policy)].into(),
-            nodes: BTreeMap::new(),
+            ..Inputs::default()
         };
         for (name, node) in names.iter().zip(&world.nodes) {
             let Some(instance) = world.fake.world().instance(&node.instance) else { continue };
@@ -220,6 +220,9 @@ fn call(world: &mut World, action: &Action) -> Result<Reply, Fault> {
         ),
         Action::SwitchOffSourceDestCheck { eni } => {
             Call::ModifyNetworkInterfaceAttribute(eni.clone(), Change::SourceDestCheck(false))
+        }
+        Action::SetGroups { eni, groups } => {
+            Call::ModifyNetworkInterfaceAttribute(eni.clone(), Change::Groups(groups.clone()))
         }
         Action::Assign { eni, addresses, .. } => {
             let (addresses, prefixes) = wants(addresses);

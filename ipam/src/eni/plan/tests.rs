@@ -276,7 +276,7 @@ fn where_one_subnet_is_short_a_sibling_serves_and_the_first_is_tried_again_later
     assert_eq!(chosen(&mut world), subnet_id("c"));
     world.fail(Fault::SubnetShort);
     let (code, text) = world.code().expect("nothing left");
-    assert!(code == Code::SubnetExhausted && text.contains("tried again in 120 s"), "{code} {text}");
+    assert!(code == Code::SubnetExhausted && text.contains("tried again at 00:18:40 UTC"), "{code} {text}");
     assert_eq!(world.actions(), []);
     world.pass(Duration::from_secs(120));
     assert_eq!(chosen(&mut world), subnet_id("b"));
@@ -559,7 +559,7 @@ fn the_budget_of_interfaces_ends_and_comes_again() {
     world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
     world.fail(Fault::Unavailable);
     let (code, text) = world.code().expect("used up");
-    assert!(code == Code::Budget && text.contains("again in 3600 s"), "{code} {text}");
+    assert!(code == Code::Budget && text.contains("again at 01:16:40 UTC"), "{code} {text}");
     assert_eq!(world.actions(), []);
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.actions().len(), 1);
@@ -699,7 +699,6 @@ fn every_other_reason_is_named_with_what_would_help() {
 
 #[test]
 fn security_groups_are_those_of_the_primary_the_named_or_the_tagged() {
-    let group = |name: &str| SecurityGroupId::new(name).expect("valid");
     for (groups, wanted) in [
         (Groups::OfPrimary, "sg-1"),
         (Groups::Ids(vec![group("sg-9")]), "sg-9"),
@@ -710,6 +709,125 @@ fn security_groups_are_those_of_the_primary_the_named_or_the_tagged() {
         let [Action::Create { groups, .. }] = actions.as_slice() else { panic!("{actions:?}") };
         assert_eq!(*groups, [group(wanted)]);
     }
+}
+
+/// A second interface of ours beside the primary one, told to go with its instance.
+fn with_a_second(policy: EniPolicy) -> World {
+    let mut world = World::new(policy);
+    world.add(with(attached(ours("b", "a", "10.0.0.20", "a"), "a", 1), "10.0.0.21", 1));
+    world
+}
+
+fn group(name: &str) -> SecurityGroupId {
+    SecurityGroupId::new(name).expect("valid")
+}
+
+#[test]
+fn groups_that_change_in_the_pool_change_on_its_interfaces_and_on_no_other() {
+    let mut world = with_a_second(pods(0));
+    world.add(attached(eni("f", "a", "10.0.0.30"), "a", 2));
+    assert_eq!(world.actions(), [], "they have what the primary one has");
+    world.policy().groups = Groups::Ids(vec![group("sg-8"), group("sg-9")]);
+    let set =
+        |name: &str| Action::SetGroups { eni: eni_id(name), groups: vec![group("sg-8"), group("sg-9")] };
+    assert_eq!(world.actions(), [set("b")]);
+    world.policy().groups_of_primary = true;
+    assert_eq!(world.actions(), [set("p"), set("b")]);
+    world.policy().groups_of_primary = false;
+    world.memory.start(&set("b"), world.now);
+    world.memory.finish(&set("b"), &Ok(Reply::Done), world.now);
+    assert_eq!(world.actions(), []);
+    world.look();
+    assert_eq!(world.actions(), [], "a look that lags is no reason to ask again");
+    let other_way_round = vec![group("sg-9"), group("sg-8")];
+    world.view.enis.get_mut(&eni_id("b")).expect("there").security_groups = other_way_round;
+    world.pass(LAG);
+    world.look();
+    assert_eq!(world.actions(), []);
+}
+
+#[test]
+fn groups_follow_tags_and_the_primary_interface_and_stay_where_nothing_is_chosen() {
+    let mut world = with_a_second(pods(0));
+    world.view.enis.get_mut(&eni_id("p")).expect("there").security_groups = vec![group("sg-5")];
+    world.look();
+    assert_eq!(world.actions(), [Action::SetGroups { eni: eni_id("b"), groups: vec![group("sg-5")] }]);
+    world.policy().groups = Groups::Tags([("net".into(), "pods".into())].into());
+    assert_eq!(world.actions(), []);
+    world.view.groups.insert(group("sg-7"), [("net".into(), "pods".into())].into());
+    world.look();
+    let both = vec![group("sg-1"), group("sg-7")];
+    assert_eq!(world.actions(), [Action::SetGroups { eni: eni_id("b"), groups: both }]);
+    world.policy().groups = Groups::Tags([("net".into(), "none".into())].into());
+    assert_eq!(world.actions(), []);
+}
+
+#[test]
+fn a_setting_that_ec2_refuses_is_not_asked_for_again_at_once() {
+    let mut world = with_a_second(pods(0));
+    world.policy().groups = Groups::Ids(vec![group("sg-9")]);
+    world.fail(Fault::Refused { code: "InvalidGroup.NotFound".into() });
+    assert_eq!((world.actions(), world.code()), (vec![], None), "it keeps no pod waiting");
+    world.pass(LAG);
+    world.look();
+    assert!(matches!(world.actions().as_slice(), [Action::SetGroups { .. }]));
+}
+
+#[test]
+fn what_is_there_already_is_told_to_go_with_its_instance() {
+    let mut world = with_a_second(pods(0));
+    let second = world.view.enis.get_mut(&eni_id("b")).expect("there");
+    let attachment = second.attachment.as_mut().expect("attached");
+    attachment.delete_on_termination = false;
+    let id = attachment.id.clone();
+    world.look();
+    assert_eq!(world.actions(), [Action::SetDeleteOnTermination { eni: eni_id("b"), attachment: id }]);
+    world.policy().delete_on_termination = false;
+    assert_eq!(world.actions(), []);
+}
+
+#[test]
+fn a_node_that_has_all_that_its_type_allows_is_told_so() {
+    let mut world = World::new(EniPolicy::default());
+    for (name, index) in [("p", 0), ("x", 1), ("y", 2)] {
+        let first = format!("10.0.0.{}", 10 + 20 * index);
+        world.add(with(
+            attached(ours(name, "a", &first, "a"), "a", index),
+            &format!("10.0.0.{}", 11 + 20 * index),
+            9,
+        ));
+    }
+    world.node().report = Some(report(26, 0, 0));
+    let planned = world.node_plan();
+    assert_eq!((planned.verdict, planned.has, planned.most, planned.free), (None, 27, 27, 1));
+    world.node().report = Some(report(26, 1, 0));
+    assert_eq!(world.node_plan().free, 0, "one rests");
+    world.node().report = Some(report(27, 0, 3));
+    let (code, text) = world.code().expect("full");
+    assert!(code == Code::InstanceFull && text.contains("All 3 interfaces of 10 slots"), "{code} {text}");
+    world.node().kubelet_pods = Some(20);
+    assert_eq!(world.node_plan().most, 20);
+}
+
+#[test]
+fn what_goes_with_its_instance_is_not_lost() {
+    let mut world = with_excess();
+    world.view.enis.clear();
+    world.node().instance.state = InstanceState::Terminated;
+    world.look();
+    world.pass(LAG);
+    world.look();
+    assert_eq!(world.code().expect("said").0, Code::InstanceState);
+}
+
+#[test]
+fn a_reason_reads_the_same_as_long_as_it_is_the_same() {
+    let mut world = World::new(pods(12));
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
+    world.fail(Fault::SubnetShort);
+    let said = world.code().expect("short");
+    world.pass(Duration::from_secs(7));
+    assert_eq!(world.code(), Some(said));
 }
 
 #[test]
