@@ -167,7 +167,7 @@ mod tests {
             free: 0,
             verdict: None,
         };
-        Plan { actions: vec![planned], nodes: [(node(), short)].into(), wake_at: None }
+        Plan { actions: vec![planned], nodes: [(node(), short)].into(), wake_at: None, look_at: None }
     }
 
     fn completed(mut plan: Plan, lines: &[ActionReport], blind: Option<&Verdict>) -> Option<Code> {

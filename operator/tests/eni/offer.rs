@@ -2,6 +2,8 @@
 //! What the scheduler is told by the Node object.
 
 use rhumb_api::{Node, Store};
+use rhumb_cloud_fake::{Action as Call, Answer, NewInterface, Want, Wants};
+use rhumb_model::EniId;
 
 use crate::cluster::Cluster;
 
@@ -23,11 +25,23 @@ pub(crate) fn all(count: u32) -> (Option<u32>, Option<u32>, bool) {
     (Some(count), Some(count), false)
 }
 
+impl Cluster {
+    /// Somebody else's interface, with so many addresses beside its primary one.
+    fn occupy(&self, count: u16) -> EniId {
+        let wants = Wants { addresses: Want::Count(count), ..Wants::default() };
+        let new = NewInterface { wants, ..NewInterface::new(self.subnet.clone()) };
+        match self.ask(Call::CreateNetworkInterface(new)) {
+            Answer::Interface(eni) => eni.id.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_scheduler_is_told_while_a_subnet_is_full_and_when_it_no_longer_is() {
     let mut cluster = Cluster::new().await;
-    let subnet = cluster.subnet.clone();
-    cluster.servers.handle().with(|fake, _| fake.world_mut().fill(&subnet, 4).expect("there"));
+    // Of 251 addresses the node has one, and these leave four.
+    let others: Vec<EniId> = [49, 49, 49, 49, 45].map(|count| cluster.occupy(count)).into();
     cluster.start();
     let few = (Some(27), Some(4), false);
     cluster.until_node("only these can be given out", |node| of(node) == few).await;
@@ -46,7 +60,9 @@ async fn the_scheduler_is_told_while_a_subnet_is_full_and_when_it_no_longer_is()
         "nothing is written"
     );
 
-    cluster.servers.handle().with(|fake, _| fake.world_mut().defragment(&subnet).expect("there"));
+    for id in others {
+        cluster.ask(Call::DeleteNetworkInterface(id));
+    }
     cluster.until_node("there is room again", |node| of(node) == all(27)).await;
     cluster.change_pool(|pool| pool.node_selector.match_labels = [("no".into(), "node".into())].into()).await;
     cluster.until_node("the node is served no longer", |node| of(node) == all(0)).await;
