@@ -2,7 +2,7 @@
 //! Our plan as the operator runs it: a look each minute and when the plan asks for one, calls at the pace of its buckets,
 //! and agents that answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::Result;
