@@ -186,7 +186,10 @@ impl Ec2 {
                     Ok(Reply::Done)
                 }
             },
-            Action::AssignV6 { .. } | Action::SwitchOffSourceDestCheck { .. } | Action::Reserve { .. } => {
+            Action::AssignV6 { .. }
+            | Action::SwitchOffSourceDestCheck { .. }
+            | Action::SetGroups { .. }
+            | Action::Reserve { .. } => {
                 panic!("{action:?}: not planned here")
             }
         }

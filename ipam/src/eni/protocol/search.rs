@@ -141,7 +141,10 @@ fn call(action: &Action) -> (&'static str, Option<EniId>, Vec<Prefix>) {
         | Action::SetDeleteOnTermination { eni, .. }
         | Action::Detach { eni, .. }
         | Action::Delete { eni } => (Some(eni.clone()), Vec::new()),
-        Action::AssignV6 { .. } | Action::SwitchOffSourceDestCheck { .. } | Action::Reserve { .. } => {
+        Action::AssignV6 { .. }
+        | Action::SwitchOffSourceDestCheck { .. }
+        | Action::SetGroups { .. }
+        | Action::Reserve { .. } => {
             panic!("{action:?}: not planned here")
         }
     };
