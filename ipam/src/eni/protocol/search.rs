@@ -170,5 +170,6 @@ fn effect(effect: &Effect) -> (u8, Option<EniId>, Vec<Prefix>) {
         Effect::Detached(eni) => (6, Some(eni.clone()), Vec::new()),
         Effect::Deleted(eni) => (7, Some(eni.clone()), Vec::new()),
         Effect::Reserved(made) => (8, None, vec![made.cidr]),
+        Effect::Regrouped { eni, .. } => (9, Some(eni.clone()), Vec::new()),
     }
 }
