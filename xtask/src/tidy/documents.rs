@@ -15,7 +15,9 @@ const ENDS: &[&str] = &[".rs", ".md", ".toml", ".yaml", "/"];
 /// The test files of all crates, by the names that cargo knows them by.
 pub(crate) fn tests(sources: &[Source]) -> BTreeSet<&str> {
     let files = sources.iter().filter_map(|source| source.path.strip_suffix(".rs"));
-    files.filter_map(|path| path.split_once("/tests/")).map(|(_, name)| name).collect()
+    let names = files.filter_map(|path| path.split_once("/tests/")).map(|(_, name)| name);
+    // A folder with a main file is one test, too.
+    names.map(|name| name.strip_suffix("/main").unwrap_or(name)).collect()
 }
 
 /// Finds paths between backticks that lead nowhere, from the top folder or from the document's own, and commands that
@@ -101,9 +103,12 @@ mod tests {
 
     #[test]
     fn a_test_that_is_run_is_there() {
-        let sources =
-            [source("a/tests/root_a.rs", ""), source("a/tests/lab/mod.rs", ""), source("a/src/b.rs", "")];
-        let text = "| `cargo test -p a --test root_a --test root_b -- --test-threads=1` |\n";
+        let sources = [
+            source("a/tests/root_a.rs", ""),
+            source("a/tests/c/main.rs", ""),
+            source("a/tests/lab/mod.rs", ""),
+        ];
+        let text = "| `cargo test -p a --test root_a --test c --test root_b -- --test-threads=1` |\n";
         let found = check(&source("README.md", text), Path::new("/"), &tests(&sources));
         assert_eq!(found, [Finding::new("README.md:1", "there is no test file root_b")]);
     }
