@@ -59,9 +59,8 @@ fn told(lab: &Lab, node: usize, med: u32) {
     until("the other node's blocks", || {
         let mut prefixes = learned(lab.node(node));
         prefixes.sort_by(|a, b| a.0.cmp(&b.0));
-        let right = prefixes.iter().map(|(prefix, _)| prefix).eq(&wanted)
-            && prefixes.iter().all(|(_, told)| *told == json!(med));
-        right
+        prefixes.iter().map(|(prefix, _)| prefix).eq(&wanted)
+            && prefixes.iter().all(|(_, told)| *told == json!(med))
     });
 }
 

@@ -12,9 +12,11 @@ use rhumb_api::{
 };
 use rhumb_cloud_fake::server::{Handle, Listen, Pace, Servers};
 use rhumb_cloud_fake::{
-    Action as Call, Answer, Fake, Fault, Launch, NewSubnet, NewVpc, Rule, Settings, Span,
+    Action as Call, Answer, Fake, Fault, Launch, NewInterface, NewSubnet, NewVpc, Rule, Settings, Span,
 };
-use rhumb_model::{Eni, Family, InstanceId, NodeName, PoolName, Prefix, SubnetId, Timestamp, VpcId, Zone};
+use rhumb_model::{
+    Eni, EniId, Family, InstanceId, NodeName, PoolName, Prefix, SubnetId, Timestamp, VpcId, Zone,
+};
 
 /// The name of the cluster, which its interfaces carry.
 pub(crate) const CLUSTER: &str = "test";
@@ -112,10 +114,18 @@ impl Cluster {
     /// Launches another instance in the subnet.
     pub(crate) fn launch(&self) -> InstanceId {
         let launch = Launch::new("m5.large", self.subnet.clone());
-        match self.ask(Call::RunInstances(launch)) {
-            Answer::Launched(_, instances) => instances[0].id.clone(),
-            other => panic!("{other:?}"),
-        }
+        let Answer::Launched(_, instances) = self.ask(Call::RunInstances(launch)) else {
+            panic!("an instance is answered")
+        };
+        instances[0].id.clone()
+    }
+
+    /// Has somebody else make an interface.
+    pub(crate) fn create(&self, new: NewInterface) -> EniId {
+        let Answer::Interface(eni) = self.ask(Call::CreateNetworkInterface(new)) else {
+            panic!("an interface is answered")
+        };
+        eni.id.clone()
     }
 
     /// Has somebody else ask EC2.

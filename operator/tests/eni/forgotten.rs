@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use rhumb_api::{Kind, Node, NodeConfig, NodeState, ObjectKey, PodCidr, Store};
-use rhumb_cloud_fake::{Action as Call, Answer, NewInterface};
+use rhumb_cloud_fake::{Action as Call, NewInterface};
 use rhumb_model::{Eni, EniId, InstanceState};
 
 use crate::cluster::{CLUSTER, Cluster, is_on, node};
@@ -30,11 +30,7 @@ impl Cluster {
     fn make(&self, tags: &[(&str, &str)]) -> EniId {
         let tags: BTreeMap<String, String> =
             tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let new = NewInterface { tags, ..NewInterface::new(self.subnet.clone()) };
-        let Answer::Interface(eni) = self.ask(Call::CreateNetworkInterface(new)) else {
-            panic!("an interface is answered")
-        };
-        eni.id.clone()
+        self.create(NewInterface { tags, ..NewInterface::new(self.subnet.clone()) })
     }
 }
 

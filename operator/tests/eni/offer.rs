@@ -2,7 +2,7 @@
 //! What the scheduler is told by the Node object.
 
 use rhumb_api::{Node, Store};
-use rhumb_cloud_fake::{Action as Call, Answer, NewInterface, Want, Wants};
+use rhumb_cloud_fake::{Action as Call, NewInterface, Want, Wants};
 use rhumb_model::EniId;
 
 use crate::cluster::Cluster;
@@ -29,11 +29,7 @@ impl Cluster {
     /// Somebody else's interface, with so many addresses beside its primary one.
     fn occupy(&self, count: u16) -> EniId {
         let wants = Wants { addresses: Want::Count(count), ..Wants::default() };
-        let new = NewInterface { wants, ..NewInterface::new(self.subnet.clone()) };
-        match self.ask(Call::CreateNetworkInterface(new)) {
-            Answer::Interface(eni) => eni.id.clone(),
-            other => panic!("{other:?}"),
-        }
+        self.create(NewInterface { wants, ..NewInterface::new(self.subnet.clone()) })
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What interfaces that are there are told when it changes.
 
-use rhumb_cloud_fake::{Action as Call, Answer, Attach, Change, NewInterface};
+use rhumb_cloud_fake::{Action as Call, Attach, Change, NewInterface};
 use rhumb_model::{Eni, EniId, SecurityGroupId};
 
 use crate::cluster::{Cluster, vpc};
@@ -22,14 +22,10 @@ impl Cluster {
 
     /// Attaches an interface that the operator knows nothing of.
     fn attach_foreign(&self) -> EniId {
-        let Answer::Interface(eni) =
-            self.ask(Call::CreateNetworkInterface(NewInterface::new(self.subnet.clone())))
-        else {
-            panic!("an interface is answered")
-        };
-        let (interface, instance) = (eni.id.clone(), self.instance.clone());
+        let eni = self.create(NewInterface::new(self.subnet.clone()));
+        let (interface, instance) = (eni.clone(), self.instance.clone());
         self.ask(Call::AttachNetworkInterface(Attach { interface, instance, device_index: 2, card: 0 }));
-        eni.id.clone()
+        eni
     }
 
     fn group(&self, name: &str) -> SecurityGroupId {
