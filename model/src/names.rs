@@ -18,6 +18,7 @@ pub struct NameError {
     pub rule: &'static str,
 }
 
+/// Declares a name. A clone costs no memory: plans are full of them.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -25,7 +26,7 @@ macro_rules! name {
             Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
         )]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(Box<str>);
+        pub struct $type(std::sync::Arc<str>);
 
         impl $type {
             /// Checks `value` and takes it.
@@ -64,7 +65,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0.into()
+                (*name.0).to_owned()
             }
         }
 
