@@ -16,6 +16,9 @@ struct Arguments {
     /// One part of `path`.
     #[arg(long)]
     only: Option<Only>,
+    /// How many nodes the clusters of `eni` have.
+    #[arg(long)]
+    nodes: Vec<u16>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,12 +54,12 @@ enum Bench {
 }
 
 fn main() -> Result<()> {
-    let Arguments { bench, only } = Arguments::parse();
+    let Arguments { bench, only, nodes } = Arguments::parse();
     let report = match bench {
         Bench::Pods => bench::pods()?,
         Bench::Path => bench::path(only.map(Only::part))?,
         Bench::Bgp => bench::bgp()?,
-        Bench::Eni => bench::eni()?,
+        Bench::Eni => bench::eni(&nodes.into_iter().map(usize::from).collect::<Vec<_>>())?,
     };
     report.tell(Paint::of_stdout(), &mut stdout().lock())
 }
