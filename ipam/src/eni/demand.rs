@@ -31,15 +31,16 @@ impl Demand {
         if policy.unit.is_none() {
             return Self::default();
         }
-        let report = node.report.clone().unwrap_or_default();
-        let pods = report.used.saturating_add(report.pending).max(node.scheduled);
+        let (used, cooling, pending) =
+            node.report.as_ref().map_or((0, 0, 0), |report| (report.used, report.cooling, report.pending));
+        let pods = used.saturating_add(pending).max(node.scheduled);
         let arriving = policy.warm.map_or(0, |warm| memory.arrivals(name, warm.horizon, now));
         let ready = policy.pre_allocate.max(arriving);
         let cap = [node.kubelet_pods, policy.max_allocate].into_iter().flatten().min();
         let wanted = pods.saturating_add(ready).max(policy.min_allocate).min(cap.unwrap_or(u32::MAX));
         // A resting address serves nobody, whatever the cap: it is counted on top.
-        let wanted = wanted.saturating_add(report.cooling).min(shape.capacity(policy));
-        Self { pods, cooling: report.cooling, wanted, cap }
+        let wanted = wanted.saturating_add(cooling).min(shape.capacity(policy));
+        Self { pods, cooling, wanted, cap }
     }
 
     /// How many of `has` addresses can be given to pods that wait, or have been.

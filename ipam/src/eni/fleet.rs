@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rhumb_model::{AttachmentStatus, Eni, EniStatus, InstanceId, NodeName, Prefix};
 
 use super::tags::has_all;
-use super::{EniPolicy, Inputs, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE, View};
+use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE};
 
 /// The interfaces of one node.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Fleet<'a> {
     pub(super) places: BTreeSet<(u8, u8)>,
     /// The primary one.
     pub(super) primary: Option<&'a Eni>,
+    /// Places to which one is on its way, by calls that are under way.
+    pub(super) attaching: Vec<(u8, u8)>,
 }
 
 /// The interfaces of every instance, and those that nobody has.
@@ -29,12 +31,18 @@ pub(super) struct Fleet<'a> {
 pub(super) struct Fleets<'a> {
     by_instance: BTreeMap<&'a InstanceId, Vec<&'a Eni>>,
     loose: BTreeMap<(&'a str, &'a str), Vec<&'a Eni>>,
+    attaching: BTreeMap<&'a InstanceId, Vec<(u8, u8)>>,
 }
 
 impl<'a> Fleets<'a> {
-    pub(super) fn of(view: &'a View, cluster: &str) -> Self {
+    pub(super) fn of(memory: &'a Memory, cluster: &str) -> Self {
         let mut fleets = Self::default();
-        for eni in view.enis.values() {
+        for action in memory.flying.values() {
+            if let Action::Attach { instance, card, device_index, .. } = action {
+                fleets.attaching.entry(instance).or_default().push((*card, *device_index));
+            }
+        }
+        for eni in memory.view().enis.values() {
             if let Some(attachment) = &eni.attachment {
                 if let Some(instance) = &attachment.instance {
                     fleets.by_instance.entry(instance).or_default().push(eni);
@@ -76,6 +84,7 @@ impl<'a> Fleets<'a> {
                 fleet.spare = Some(eni);
             }
         }
+        fleet.attaching = self.attaching.get(&node.instance.id).cloned().unwrap_or_default();
         let loose = self.loose.get(&(name.as_str(), node.instance.id.as_str()));
         fleet.loose =
             loose.into_iter().flatten().copied().filter(|eni| eni.zone == node.instance.zone).collect();

@@ -2,9 +2,11 @@
 //! More for one node: the free slots of its interfaces first, then as many whole interfaces as it takes, all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use rhumb_model::{Eni, NodeName, Prefix, SecurityGroupId, Subnet, SubnetId, Timestamp};
 
+use super::calls::Calls;
 use super::fleet::{Fleet, blocks, size_v4};
 use super::memory::HOUR;
 use super::obstacle::Obstacle;
@@ -17,7 +19,6 @@ use super::{
 };
 
 /// What one node gets.
-#[derive(Debug)]
 pub(super) struct Growth<'a> {
     pub(super) name: &'a NodeName,
     pub(super) node: &'a NodeFacts,
@@ -27,9 +28,13 @@ pub(super) struct Growth<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) memory: &'a Memory,
     pub(super) now: Timestamp,
+    /// What is planned for those that come before.
+    pub(super) calls: &'a Calls<'a>,
     pub(super) actions: Vec<Action>,
     /// Why not all that is wanted was planned; the first reason met.
     pub(super) obstacle: Option<Obstacle>,
+    /// A call for which there is no room now.
+    pub(super) waits_for: Option<&'static str>,
 }
 
 impl Growth<'_> {
@@ -57,6 +62,15 @@ impl Growth<'_> {
         if left == 0 && self.obstacle.as_ref().is_some_and(Obstacle::is_of_addresses) {
             self.obstacle = None;
         }
+    }
+
+    /// Whether one more call of this kind can be planned; notes that it is waited for.
+    fn has_room(&mut self, call: &'static str) -> bool {
+        let has_room = self.calls.has_room(call);
+        if !has_room {
+            self.waits_for.get_or_insert(call);
+        }
+        has_room
     }
 
     fn meets(&mut self, obstacle: Obstacle) {
@@ -115,6 +129,10 @@ impl Growth<'_> {
                 left = left.saturating_sub(units * unit.size());
                 continue;
             }
+            if !self.has_room("AssignPrivateIpAddresses") {
+                left = left.saturating_sub(units * unit.size());
+                continue;
+            }
             let Some(addresses) = self.choose(&eni.subnet, unit, units, rooms) else { continue };
             left = left.saturating_sub(addresses.count());
             self.actions.push(Action::Assign {
@@ -130,6 +148,9 @@ impl Growth<'_> {
     /// Attaches interfaces that were made for the node: while what they have is wanted, and those of which the node was
     /// told before somebody detached them.
     fn attach_loose(&mut self, mut left: u32, wants_v6: bool) -> u32 {
+        if self.fleet.loose.is_empty() {
+            return left;
+        }
         let mut places = self.free_places().into_iter();
         for eni in &self.fleet.loose {
             let told = self.node.record.blocks.iter().filter(|block| block.interface == eni.id);
@@ -143,7 +164,7 @@ impl Growth<'_> {
             // What the node was told of counts as there already.
             let new = blocks(eni).filter(|cidr| !told.clone().any(|block| block.cidr == *cidr));
             left = left.saturating_sub(new.map(size_v4).sum());
-            if self.memory.is_taken(&Key::Eni(eni.id.clone())) {
+            if self.memory.is_taken(&Key::Eni(eni.id.clone())) || !self.has_room("AttachNetworkInterface") {
                 continue;
             }
             let Some((card, device_index)) = places.next() else {
@@ -163,14 +184,7 @@ impl Growth<'_> {
 
     /// Places that no interface has, and to which none is on its way.
     fn free_places(&self) -> Vec<(u8, u8)> {
-        let mut attaching = BTreeSet::new();
-        for action in self.memory.flying.values() {
-            if let Action::Attach { instance, card, device_index, .. } = action
-                && *instance == self.node.instance.id
-            {
-                attaching.insert((*card, *device_index));
-            }
-        }
+        let attaching = &self.fleet.attaching;
         let taken = |place: &(u8, u8)| self.fleet.places.contains(place) || attaching.contains(place);
         let room =
             usize::from(self.shape.interfaces).saturating_sub(self.fleet.places.len() + attaching.len());
@@ -179,8 +193,7 @@ impl Growth<'_> {
 
     /// What is left beside the interfaces that are being made.
     fn less_what_is_made(&self, left: u32) -> u32 {
-        let mine = |key: &Key| matches!(key, Key::Place(node, ..) if node == self.name);
-        let flying = self.memory.flying.iter().filter(|(key, _)| mine(key)).map(|(_, action)| match action {
+        let flying = self.memory.flying.range(self.places()).map(|(_, action)| match action {
             Action::Create { addresses, .. } => addresses.count(),
             Action::Attach { .. }
             | Action::SetDeleteOnTermination { .. }
@@ -194,8 +207,14 @@ impl Growth<'_> {
             | Action::Reserve { .. } => 0,
         });
         // Of what nobody knows whether it was made, the most is supposed.
-        let unsure = self.memory.unsure.keys().filter(|key| mine(key)).map(|_| self.most_of_one());
+        let unsure = self.memory.unsure.range(self.places()).map(|_| self.most_of_one());
         flying.chain(unsure).fold(left, u32::saturating_sub)
+    }
+
+    /// The keys of all places of the node.
+    fn places(&self) -> RangeInclusive<Key> {
+        let key = |number| Key::Place(self.name.clone(), number, number);
+        key(0)..=key(u8::MAX)
     }
 
     fn most_of_one(&self) -> u32 {
@@ -204,12 +223,17 @@ impl Growth<'_> {
 
     /// Makes as many interfaces as it takes, each with all that it is to have; what is left to find.
     fn create(&mut self, unit: Unit, mut left: u32, mut wants_v6: bool, rooms: &mut Rooms) -> u32 {
-        let under_way = self.memory.flying.keys().chain(self.memory.unsure.keys()).cloned();
-        let busy: BTreeSet<(u8, u8)> = under_way
+        if left == 0 && !wants_v6 {
+            return 0;
+        }
+        let flying = self.memory.flying.range(self.places()).map(|(key, _)| key.clone());
+        let unsure = self.memory.unsure.range(self.places()).map(|(key, _)| key.clone());
+        let busy: BTreeSet<(u8, u8)> = flying
+            .chain(unsure)
             .chain(self.actions.iter().map(Action::key))
             .filter_map(|key| match key {
-                Key::Place(node, card, index) if node == *self.name => Some((card, index)),
-                Key::Place(..) | Key::Eni(_) | Key::Subnet(_) => None,
+                Key::Place(_, card, index) => Some((card, index)),
+                Key::Eni(_) | Key::Subnet(_) => None,
             })
             .collect();
         // The /80 is on one that is being made.
@@ -229,6 +253,9 @@ impl Growth<'_> {
             if budget == 0 {
                 self.meets(Obstacle::Budget { again: free_again });
                 return left;
+            }
+            if !self.has_room("CreateNetworkInterface") {
+                return 0;
             }
             let Some(got) = self.create_one(unit, left, wants_v6, (card, device_index), rooms) else {
                 return left;

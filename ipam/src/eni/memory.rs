@@ -162,8 +162,8 @@ impl Memory {
     pub(super) fn look_wanted(&self, cluster: &str) -> Option<Timestamp> {
         let seen = self.view.at;
         let absent = self.absent.values().map(|since| since.after(LAG)).filter(|at| *at > seen);
-        let ours = self.view.enis.values().filter(|eni| is_ours(eni, cluster));
-        let leaving = ours.filter(|eni| eni.status == EniStatus::Detaching).map(|_| seen.after(SOON));
+        let leaving = self.view.enis.values().filter(|eni| eni.status == EniStatus::Detaching);
+        let leaving = leaving.filter(|eni| is_ours(eni, cluster)).map(|_| seen.after(SOON));
         self.unsure.values().copied().chain(absent).chain(leaving).min()
     }
 

@@ -29,6 +29,7 @@
 
 mod action;
 pub mod agent;
+mod calls;
 mod demand;
 mod effects;
 mod facts;

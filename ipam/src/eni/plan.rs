@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhumb_model::{AttachmentStatus, NodeName, SecurityGroupId, SubnetId, Timestamp};
 
+use super::calls::Calls;
 use super::demand::Demand;
 use super::fleet::{Fleet, Fleets};
 use super::grow::Growth;
@@ -11,115 +12,141 @@ use super::obstacle::{General, Obstacle};
 use super::record::{Case, Next, kept};
 use super::room::Rooms;
 use super::shape::Shape;
-use super::{
-    Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Planned, Priority, Unit, reserve, sweep,
-};
+use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, NodePlan, Plan, Priority, Unit, reserve, sweep};
 
 /// Plans for the whole cluster.
 ///
 /// Pure: what it says follows from its arguments, of which the memory notes since when it is so. Nodes whose pods wait
-/// come first, then those below their minimum, then what is to be ready, then what is given back.
+/// choose first, then those below their minimum, then what is to be ready; what is given back comes last.
 pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
     memory.hear(inputs, now);
+    let fleets = Fleets::of(memory, &inputs.cluster);
+    let known =
+        inputs.nodes.iter().filter_map(|(name, node)| Some((name, node, inputs.pools.get(&node.pool)?)));
+    let mut turns: Vec<Turn<'_>> = known
+        .map(|(name, node, policy)| Turn::of(name, node, policy, inputs, &fleets, memory, now))
+        .collect();
+    let wakes = turns.iter().filter_map(|turn| turn.next.wake_at).filter(|at| *at > now);
     let mut plan = Plan {
-        wake_at: memory.trouble.ends(now),
+        wake_at: memory.trouble.ends(now).into_iter().chain(wakes).min(),
         look_at: memory.look_wanted(&inputs.cluster),
         ..Plan::default()
     };
-    let mut excess = BTreeSet::new();
-    let mut cluster = Cluster {
+    turns.sort_by_key(|turn| turn.priority);
+    let mut stock = Stock {
         inputs,
         memory,
         now,
-        fleets: Fleets::of(memory.view(), &inputs.cluster),
         rooms: Rooms::of(memory.view(), memory, inputs),
+        calls: Calls::of(memory),
         reserved: BTreeMap::new(),
     };
-    for (name, node) in &inputs.nodes {
-        let Some(policy) = inputs.pools.get(&node.pool) else { continue };
-        let (planned, next) = cluster.node(name, node, policy, &mut plan);
-        if next.excess {
-            excess.insert(name.clone());
+    let mut excess = BTreeSet::new();
+    for turn in turns {
+        if turn.next.excess {
+            excess.insert(turn.name.clone());
         }
-        plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at.filter(|at| *at > now)).min();
-        plan.nodes.insert(name.clone(), planned);
+        let name = turn.name.clone();
+        plan.nodes.insert(name, stock.serve(turn));
     }
-    let Cluster { rooms, reserved, .. } = cluster;
-    reserve::plan(&reserved, inputs, memory, &rooms, now, &mut plan.actions);
-    sweep::garbage(inputs, memory, &mut plan.actions);
+    let Stock { rooms, mut calls, reserved, .. } = stock;
+    reserve::plan(&reserved, inputs, memory, &rooms, now, &mut calls);
+    sweep::garbage(inputs, memory, &mut calls);
+    plan.actions = calls.in_order();
     keep_possible(&mut plan, memory, now);
     memory.note_excess(&excess, now);
     plan
 }
 
-struct Cluster<'a> {
+/// What one node should have, and what it is told.
+struct Turn<'a> {
+    name: &'a NodeName,
+    node: &'a NodeFacts,
+    policy: &'a EniPolicy,
+    shape: Shape,
+    fleet: Fleet<'a>,
+    demand: Demand,
+    next: Next,
+    /// IPv4 addresses that it keeps.
+    has: u32,
+    /// How urgent what it lacks is.
+    priority: Priority,
+}
+
+impl<'a> Turn<'a> {
+    fn of(
+        name: &'a NodeName,
+        node: &'a NodeFacts,
+        policy: &'a EniPolicy,
+        inputs: &Inputs,
+        fleets: &Fleets<'a>,
+        memory: &Memory,
+        now: Timestamp,
+    ) -> Self {
+        let shape = Shape::of(node.limits.as_ref());
+        let fleet = fleets.fleet(name, node, policy, inputs);
+        let demand = Demand::of(name, node, policy, &shape, memory, now);
+        let next = Case { name, node, policy, fleet: &fleet, memory, wanted: demand.wanted, now }.next();
+        let has = kept(&next.record);
+        let priority = if demand.serves(has) < demand.pods {
+            Priority::Waiting
+        } else if has < policy.min_allocate {
+            Priority::BelowMinimum
+        } else {
+            Priority::Warm
+        };
+        Self { name, node, policy, shape, fleet, demand, next, has, priority }
+    }
+}
+
+/// What all nodes take from.
+struct Stock<'a> {
     inputs: &'a Inputs,
     memory: &'a Memory,
     now: Timestamp,
-    fleets: Fleets<'a>,
     rooms: Rooms,
+    calls: Calls<'a>,
     /// How many /28 of each subnet are to be kept for prefixes.
     reserved: BTreeMap<SubnetId, u32>,
 }
 
-impl Cluster<'_> {
-    fn node(
-        &mut self,
-        name: &NodeName,
-        node: &NodeFacts,
-        policy: &EniPolicy,
-        plan: &mut Plan,
-    ) -> (NodePlan, Next) {
-        let shape = Shape::of(node.limits.as_ref());
-        let fleet = self.fleets.fleet(name, node, policy, self.inputs);
-        let demand = Demand::of(name, node, policy, &shape, self.memory, self.now);
-        let (memory, now, wanted) = (self.memory, self.now, demand.wanted);
-        let next = Case { name, node, policy, fleet: &fleet, memory, wanted, now }.next();
-        let has = kept(&next.record);
-        let mut obstacle = standing_still(name, node, memory, now);
-        if obstacle.is_none() {
-            let missing = demand.wanted.saturating_sub(has);
-            obstacle = self.calls(name, node, policy, &shape, &fleet, &demand, (has, missing), plan);
-        }
+impl Stock<'_> {
+    /// Plans the calls for a node; what it is told, and why they are not enough.
+    fn serve(&mut self, turn: Turn<'_>) -> NodePlan {
+        let still = standing_still(turn.name, turn.node, self.memory, self.now);
+        let (obstacle, waits_for) = if still.is_some() { (still, None) } else { self.plan_calls(&turn) };
+        let Turn { node, policy, shape, demand, next, has, .. } = turn;
         let obstacle = next.lost.map(|block| Obstacle::Lost { block }).or(obstacle);
         let obstacle = obstacle.or_else(|| full(&demand, has, node, policy, &shape));
-        let planned = NodePlan {
-            record: next.record.clone(),
+        NodePlan {
+            record: next.record,
             max_pods: shape.max_pods(policy, node.kubelet_pods),
             most: demand.cap.unwrap_or(u32::MAX).min(shape.capacity(policy)),
             wanted: demand.wanted,
             has,
             free: demand.serves(has).saturating_sub(demand.pods),
+            waits_for,
             verdict: obstacle.map(|obstacle| obstacle.verdict(node, policy, &shape)),
-        };
-        (planned, next)
+        }
     }
 
-    /// Plans the calls for a node that may have some; why they are not enough.
-    #[expect(clippy::too_many_arguments, reason = "all of them are about the one node")]
-    fn calls(
-        &mut self,
-        name: &NodeName,
-        node: &NodeFacts,
-        policy: &EniPolicy,
-        shape: &Shape,
-        fleet: &Fleet<'_>,
-        demand: &Demand,
-        (has, missing): (u32, u32),
-        plan: &mut Plan,
-    ) -> Option<Obstacle> {
-        let (inputs, memory, now) = (self.inputs, self.memory, self.now);
+    /// Plans the calls for a node that may have some; why they are not enough, and which is not planned yet.
+    fn plan_calls(&mut self, turn: &Turn<'_>) -> (Option<Obstacle>, Option<&'static str>) {
+        let Turn { name, node, policy, shape, fleet, .. } = turn;
+        let missing = turn.demand.wanted.saturating_sub(turn.has);
         let mut growth = Growth {
             name,
             node,
             policy,
             shape,
             fleet,
-            inputs,
-            memory,
-            now,
+            inputs: self.inputs,
+            memory: self.memory,
+            now: self.now,
+            calls: &self.calls,
             actions: Vec::new(),
             obstacle: None,
+            waits_for: None,
         };
         growth.plan(missing, &mut self.rooms);
         if policy.unit == Some(Unit::Prefix) && policy.reserve_prefixes > 0 {
@@ -128,22 +155,17 @@ impl Cluster<'_> {
                 *wanted = policy.reserve_prefixes.max(*wanted);
             }
         }
-        let priority = if demand.serves(has) < demand.pods {
-            Priority::Waiting
-        } else if has < policy.min_allocate {
-            Priority::BelowMinimum
-        } else {
-            Priority::Warm
-        };
-        let is_growing = !growth.actions.is_empty();
+        let is_growing = missing > 0 || !growth.actions.is_empty();
         let groups = growth.groups();
-        plan.actions.extend(growth.actions.into_iter().map(|action| Planned { priority, action }));
-        plan.actions.extend(
-            settings(policy, fleet, groups.as_deref())
-                .map(|action| Planned { priority: Priority::Warm, action }),
-        );
-        sweep::give_back(name, node, fleet, is_growing || missing > 0, &mut plan.actions);
-        growth.obstacle
+        let Growth { actions, obstacle, waits_for, .. } = growth;
+        for action in actions {
+            self.calls.push(turn.priority, action);
+        }
+        for action in settings(policy, fleet, groups.as_deref()) {
+            self.calls.push(Priority::Warm, action);
+        }
+        sweep::give_back(name, node, fleet, is_growing, &mut self.calls);
+        (obstacle, waits_for)
     }
 }
 
@@ -199,36 +221,39 @@ fn settings<'a>(
 
 fn is_same(wished: &[SecurityGroupId], present: &[SecurityGroupId]) -> bool {
     let set = |groups: &[SecurityGroupId]| groups.iter().cloned().collect::<BTreeSet<_>>();
-    set(wished) == set(present)
+    wished == present || set(wished) == set(present)
 }
 
-/// Leaves out what is under way, refused, beyond a quota, or asked of an EC2 that is silent; puts the rest in order.
+/// Whether a call of this name uses up what quotas limit.
+fn takes(call: &str) -> bool {
+    matches!(
+        call,
+        "CreateNetworkInterface"
+            | "AssignPrivateIpAddresses"
+            | "AssignIpv6Addresses"
+            | "AttachNetworkInterface"
+    )
+}
+
+/// Leaves out what is refused, beyond a quota, or asked of an EC2 that is silent.
 fn keep_possible(plan: &mut Plan, memory: &Memory, now: Timestamp) {
-    let mut unable: Vec<(NodeName, General)> = Vec::new();
-    let mut seen = BTreeSet::new();
     let quota = memory.trouble.quota(now);
-    plan.actions.sort_by_key(|planned| planned.priority);
-    plan.actions.retain(|Planned { action, .. }| {
-        let key = action.key();
-        if memory.is_taken(&key) || !seen.insert(key) {
-            return false;
-        }
-        let takes = matches!(
-            action,
-            Action::Create { .. } | Action::Assign { .. } | Action::AssignV6 { .. } | Action::Attach { .. }
-        );
-        let call = action.call();
-        let obstacle = match (memory.trouble.refused(call, now), quota) {
-            (Some(code), _) => General::Refused { call, code: code.to_owned() },
-            (None, Some(code)) if takes => General::Quota { code: code.to_owned() },
-            (None, _) => return true,
-        };
-        unable.extend(action.node().map(|node| (node.clone(), obstacle)));
-        false
-    });
+    let hinders = |call: &'static str| match (memory.trouble.refused(call, now), quota) {
+        (Some(code), _) => Some(General::Refused { call, code: code.to_owned() }),
+        (None, Some(code)) if takes(call) => Some(General::Quota { code: code.to_owned() }),
+        (None, _) => None,
+    };
+    let asked =
+        plan.actions.iter().filter_map(|planned| Some((planned.action.node()?, planned.action.call())));
+    let waiting = plan.nodes.iter().filter_map(|(name, node)| Some((name, node.waits_for?)));
+    let mut unable: Vec<(NodeName, General)> = Vec::new();
+    for (name, call) in asked.chain(waiting) {
+        let is_silent = memory.trouble.silent().is_some();
+        let obstacle = hinders(call).or(is_silent.then_some(General::Unreachable));
+        unable.extend(obstacle.map(|obstacle| (name.clone(), obstacle)));
+    }
+    plan.actions.retain(|planned| hinders(planned.action.call()).is_none());
     if let Some(at) = memory.trouble.silent() {
-        let all = plan.actions.iter().filter_map(|planned| planned.action.node().cloned());
-        unable.extend(all.map(|node| (node, General::Unreachable)));
         plan.actions.truncate(usize::from(at <= now && memory.flying.is_empty()));
     }
     for (name, obstacle) in unable {

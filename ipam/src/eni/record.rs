@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a node's NodeConfig is to say of its blocks: each goes its way, one step at a time.
 
-use std::collections::BTreeSet;
-
 use rhumb_model::{EniId, NodeName, Prefix, Timestamp};
 
 use super::fleet::{Fleet, blocks, size_v4};
@@ -92,9 +90,10 @@ impl Case<'_> {
 
     /// Adds the blocks that EC2 shows on interfaces that are there or coming: the agent waits for the link.
     fn publish(&self, record: &mut Record) {
-        let known: BTreeSet<Prefix> = record.blocks.iter().map(|block| block.cidr).collect();
+        let mut known: Vec<Prefix> = record.blocks.iter().map(|block| block.cidr).collect();
+        known.sort_unstable();
         for eni in &self.fleet.pods {
-            let new = blocks(eni).filter(|cidr| !known.contains(cidr));
+            let new = blocks(eni).filter(|cidr| known.binary_search(cidr).is_err());
             record.blocks.extend(new.map(|cidr| EniBlock {
                 cidr,
                 interface: eni.id.clone(),

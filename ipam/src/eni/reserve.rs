@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use rhumb_model::{SubnetId, Timestamp};
 
+use super::calls::Calls;
 use super::room::Rooms;
-use super::{Action, Inputs, Memory, Planned, Priority, TAG_CLUSTER};
+use super::{Action, Inputs, Memory, Priority, TAG_CLUSTER};
 
 /// Asks for what is missing of so many /28 in each subnet: the greatest part that is free, and the rest by the next plans.
 /// None is ever given back: what people no longer want kept they delete themselves, by its tag.
@@ -16,7 +17,7 @@ pub(super) fn plan(
     memory: &Memory,
     rooms: &Rooms,
     now: Timestamp,
-    actions: &mut Vec<Planned>,
+    calls: &mut Calls<'_>,
 ) {
     for (subnet, wanted) in wanted {
         let missing = wanted.saturating_sub(rooms.reserved(subnet));
@@ -26,6 +27,6 @@ pub(super) fn plan(
         let Some(cidr) = rooms.reservable(subnet, missing) else { continue };
         let tags = [(TAG_CLUSTER.to_owned(), inputs.cluster.clone())].into();
         let action = Action::Reserve { subnet: subnet.clone(), cidr, tags };
-        actions.push(Planned { priority: Priority::Warm, action });
+        calls.push(Priority::Warm, action);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rhumb_model::{Eni, EniId, EniStatus, NodeName, Prefix};
 
+use super::calls::Calls;
 use super::fleet::{Fleet, blocks, is_ours};
-use super::{Action, Inputs, LAG, Memory, NodeFacts, Planned, Priority};
+use super::{Action, Inputs, LAG, Memory, NodeFacts, Priority};
 
 /// How many such interfaces one plan deletes.
 const MOST_AT_ONCE: usize = 25;
@@ -18,7 +19,7 @@ pub(super) fn give_back(
     node: &NodeFacts,
     fleet: &Fleet<'_>,
     is_growing: bool,
-    actions: &mut Vec<Planned>,
+    calls: &mut Calls<'_>,
 ) {
     for eni in &fleet.pods {
         let going: BTreeSet<Prefix> = node
@@ -43,47 +44,48 @@ pub(super) fn give_back(
             }
             Action::Unassign { node: name.clone(), eni: eni.id.clone(), blocks }
         };
-        actions.push(Planned { priority: Priority::Release, action });
+        calls.push(Priority::Release, action);
     }
 }
 
 /// Deletes interfaces of ours that nobody has: as soon as a look shows it where their node gave them back (nobody attaches
 /// those, and EC2 deletes none that is attached), else when looks have shown it for long enough.
-pub(super) fn garbage(inputs: &Inputs, memory: &Memory, actions: &mut Vec<Planned>) {
-    let mut recorded: BTreeMap<&EniId, bool> = BTreeMap::new();
-    for block in inputs.nodes.values().flat_map(|node| &node.record.blocks) {
-        let all_go = recorded.entry(&block.interface).or_insert(true);
-        *all_go &= block.unassigning;
+pub(super) fn garbage(inputs: &Inputs, memory: &Memory, calls: &mut Calls<'_>) {
+    let is_free = |eni: &&Eni| {
+        eni.status == EniStatus::Available && !eni.requester_managed && is_ours(eni, &inputs.cluster)
+    };
+    // For each whether a NodeConfig names it, and whether all of its blocks there are given back.
+    let mut free: BTreeMap<&EniId, Option<bool>> =
+        memory.view().enis.values().filter(is_free).map(|eni| (&eni.id, None)).collect();
+    if free.is_empty() {
+        return;
     }
-    let about_to_be_attached: BTreeSet<EniId> =
-        actions.iter().filter_map(|planned| attached(&planned.action)).collect();
-    let is_garbage = |eni: &&Eni| {
-        if !is_ours(eni, &inputs.cluster)
-            || eni.status != EniStatus::Available
-            || eni.requester_managed
-            || about_to_be_attached.contains(&eni.id)
-        {
-            return false;
+    for action in calls.iter() {
+        if let Some(eni) = attached(action) {
+            free.remove(eni);
         }
-        let age = match recorded.get(&eni.id) {
+    }
+    for block in inputs.nodes.values().flat_map(|node| &node.record.blocks) {
+        if let Some(all_go) = free.get_mut(&block.interface) {
+            *all_go = Some(all_go.unwrap_or(true) && block.unassigning);
+        }
+    }
+    let is_old = |(eni, all_go): &(&EniId, Option<bool>)| {
+        let age = match all_go {
             Some(false) => return false,
             Some(true) => Duration::ZERO,
             None => inputs.orphan_age.max(LAG),
         };
-        memory.orphan_since(&eni.id).is_some_and(|since| since.after(age) <= memory.view().at)
+        memory.orphan_since(eni).is_some_and(|since| since.after(age) <= memory.view().at)
     };
-    let garbage = memory.view().enis.values().filter(is_garbage).take(MOST_AT_ONCE);
-    actions.extend(
-        garbage.map(|eni| Planned {
-            priority: Priority::Garbage,
-            action: Action::Delete { eni: eni.id.clone() },
-        }),
-    );
+    for (eni, _) in free.into_iter().filter(is_old).take(MOST_AT_ONCE) {
+        calls.push(Priority::Garbage, Action::Delete { eni: eni.clone() });
+    }
 }
 
-fn attached(action: &Action) -> Option<EniId> {
+fn attached(action: &Action) -> Option<&EniId> {
     match action {
-        Action::Attach { eni, .. } => Some(eni.clone()),
+        Action::Attach { eni, .. } => Some(eni),
         Action::Create { .. }
         | Action::SetDeleteOnTermination { .. }
         | Action::SwitchOffSourceDestCheck { .. }

@@ -129,7 +129,8 @@ mod tests {
 
     fn plan(has: u32, wanted: u32, free: u32, code: Option<Code>) -> NodePlan {
         let verdict = code.map(|code| Verdict { code, text: String::new() });
-        NodePlan { record: Record::default(), max_pods: 29, most: 27, wanted, has, free, verdict }
+        let (record, waits_for) = (Record::default(), None);
+        NodePlan { record, max_pods: 29, most: 27, wanted, has, free, waits_for, verdict }
     }
 
     fn offer(allocatable: u32, full: bool) -> Offer {

@@ -179,6 +179,7 @@ mod tests {
             wanted: 8,
             has: 1,
             free: 1,
+            waits_for: None,
             verdict: None,
         }
     }

@@ -30,8 +30,6 @@ use super::why::{self, Blind};
 use super::{call, facts, offer};
 use crate::failpoint;
 
-/// Calls under way or in line at a time. More would only grow old in the line.
-const MOST_CALLS: usize = 200;
 /// Changes that come together are planned for together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Time alone asks for no plan sooner than this.
@@ -218,9 +216,6 @@ impl<P: Provider> Run<P> {
 
     fn begin(&mut self, actions: Vec<Planned>, now: Timestamp) {
         for planned in actions {
-            if self.calls.len() >= MOST_CALLS {
-                return;
-            }
             self.memory.start(&planned.action, now);
             debug!(call = planned.action.call(), node = ?planned.action.node(), "asking EC2");
             let provider = Arc::clone(&self.provider);

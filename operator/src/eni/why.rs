@@ -95,7 +95,9 @@ pub(crate) fn complete(
     let long: Vec<&'static str> = lines.iter().filter(is_long).map(|line| line.action.name()).collect();
     let asked = plan.actions.iter().map(|planned| &planned.action).chain(memory.under_way());
     let asked = asked.filter_map(|action| Some((action.node()?.clone(), action.call())));
-    let waiting: BTreeMap<NodeName, &str> = asked.filter(|(_, call)| long.contains(call)).collect();
+    let later = plan.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.waits_for?)));
+    let waiting: BTreeMap<NodeName, &str> =
+        asked.chain(later).filter(|(_, call)| long.contains(call)).collect();
     for (name, node) in &mut plan.nodes {
         match &mut node.verdict {
             Some(verdict) if verdict.code == Code::Backoff => {
@@ -165,6 +167,7 @@ mod tests {
             wanted: 9,
             has: 8,
             free: 0,
+            waits_for: None,
             verdict: None,
         };
         Plan { actions: vec![planned], nodes: [(node(), short)].into(), wake_at: None, look_at: None }
@@ -211,6 +214,11 @@ mod tests {
         assert_eq!(completed(plan(), &pacer.report(), None), None, "another call");
         pacer.ended(Asked::AssignIpv6Addresses, Outcome::Throttled);
         assert_eq!(completed(plan(), &pacer.report(), None), Some(Code::Throttled));
+        let mut later = plan();
+        later.actions.clear();
+        assert_eq!(completed(later.clone(), &pacer.report(), None), None);
+        later.nodes.get_mut(&node()).expect("there").waits_for = Some("AssignIpv6Addresses");
+        assert_eq!(completed(later, &pacer.report(), None), Some(Code::Throttled), "not planned yet");
     }
 
     #[test]

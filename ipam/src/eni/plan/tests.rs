@@ -12,6 +12,7 @@ use super::super::testing::{
 use super::super::{Addresses, Code, EniBlock, Fault, Groups, LAG, Record, Reply, Subnets, Unit, View, Word};
 use super::*;
 
+mod crowd;
 mod told;
 
 /// One node `a` of type m5.large: its primary interface `p` is in subnet `a`.
