@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rhumb_integration::ec2::{
-    Interface, Vpc, Wire, courses, dropped, exchange, listen, nft, node_config, returned_by,
+    Callers, Interface, Port, Strict, Vpc, Wire, exchange, listen, node_config, node_port,
 };
 use rhumb_integration::lab::{AgentOptions, Lab, Namespace, Node, Pod, Spec, Wait};
 use serde_json::json;
@@ -21,6 +21,8 @@ const WORLD: &str = "9.9.9.9";
 const WORLD_V6: &str = "2600::9";
 /// The first host port; each pod has the next.
 const HOST_PORT: u16 = 30_000;
+/// TCP, by its protocol number.
+const TCP: u8 = 6;
 
 /// The shape of an m5.large: three interfaces, with single addresses on the first node and prefixes on the second.
 fn interfaces(node: usize) -> Vec<Interface> {
@@ -132,50 +134,35 @@ impl Ground {
         Vpc::at(&self.lab)
     }
 
-    /// Ends a test: every flow that somebody outside began had its requests and its answers on the link that it was asked
-    /// by, and nothing was on a link that EC2 would drop there.
+    /// Ends a test: every flow had its requests and its answers on the links of the interfaces that have its addresses,
+    /// and nothing was on a link that EC2 would drop there.
     fn finish(self, worked: Result<Vec<Asked>>) {
         let counters = self.vpc().counters().expect("told");
-        let all: Vec<Interface> = (0..2).flat_map(interfaces).collect();
-        let packets = self.wire.take(&self.vpc(), &all).expect("told");
-        let wrong = dropped(&packets).join("\n");
+        let all: Vec<Port> = (0..2).flat_map(interfaces).map(|interface| interface.end()).collect();
+        let traffic = self.wire.take(&self.vpc(), &all).expect("told");
+        let wrong = traffic.dropped().join("\n");
         let asked = worked.unwrap_or_else(|error| panic!("{error:#}; {counters:?}\n{wrong}"));
         let dropped = self.vpc().dropped().expect("told");
-        assert!(dropped == 0 && wrong.is_empty(), "{counters:?}\n{wrong}");
-        let courses = courses(&packets, &world());
-        for Asked { addr, port, by } in asked {
-            returned_by(&courses, (addr, port), &by).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(dropped == 0, "{counters:?}\n{wrong}");
+        traffic.is_symmetric().unwrap_or_else(|error| panic!("{error:#}"));
+        for (number, caller) in (0..).zip(world()) {
+            for Asked { addr, port } in asked.iter().filter(|asked| asked.addr.is_ipv4() == (number == 0)) {
+                traffic.has(caller, (*addr, *port), TCP).unwrap_or_else(|error| panic!("{error:#}"));
+            }
         }
         self.lab.close().expect("closed");
     }
 }
 
-/// What somebody outside asked, and by which link of the router that goes.
+/// What the world asked.
 struct Asked {
     addr: IpAddr,
     port: u16,
-    by: String,
 }
 
 /// Addresses of the world, IPv4 first.
 fn world() -> [IpAddr; 2] {
     [WORLD, WORLD_V6].map(|addr| addr.parse().expect("valid"))
-}
-
-/// Drops what came in by another link than its answers would leave by, as strict filters by reverse path do for IPv4,
-/// where the kernel has none.
-fn filter_v6_strictly(namespace: &Namespace) -> Result<()> {
-    nft(
-        namespace,
-        "table ip6 strict {
-            counter dropped { }
-            chain pre {
-                type filter hook prerouting priority -150; policy accept;
-                icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept
-                fib saddr . mark . iif oif missing counter name dropped drop
-            }
-        }",
-    )
 }
 
 /// The lab with a pod on every interface. The later interfaces appear while the agents run already.
@@ -193,10 +180,7 @@ fn ground(name: &str, translates: Translates) -> Result<Ground> {
         let wire = Wire::open(&vpc)?;
         for number in 0..2 {
             vpc.attach(lab.node(number), &interfaces(number)[0])?;
-            for key in ["all", "default", "eth0"] {
-                lab.node(number).namespace().sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), "1")?;
-            }
-            filter_v6_strictly(lab.node(number).namespace())?;
+            Strict::put(lab.node(number).namespace())?;
             let masquerade = translates != Translates::Other;
             lab.store().apply(&node_config(lab.node(number), &interfaces(number), masquerade, 1))?;
         }
@@ -255,7 +239,7 @@ fn pods_on_every_interface_reach_each_other_and_the_world_and_are_reached() {
             for (caller, addr) in world().into_iter().zip([from.pod.v4(), from.pod.v6()]) {
                 exchange(lab.client(), Some(caller), (addr, 8080).into(), &from.listener)
                     .with_context(|| format!("from {caller} to {addr}"))?;
-                asked.push(Asked { addr, port: 8080, by: from.interface.port() });
+                asked.push(Asked { addr, port: 8080 });
             }
         }
         Ok(asked)
@@ -276,7 +260,7 @@ fn a_host_port_answers_by_the_interface_that_it_was_asked_at() {
                     let seen = exchange(lab.client(), Some(caller), (addr, *port).into(), listener)
                         .with_context(|| format!("host port {port} at {addr} for {}", pod.v4()))?;
                     ensure!(seen == caller, "the caller is known as {seen}");
-                    asked.push(Asked { addr, port: *port, by: interface.port() });
+                    asked.push(Asked { addr, port: *port });
                 }
             }
         }
@@ -295,17 +279,20 @@ fn what_the_hosts_stack_translates_returns_by_the_interface_that_it_came_in_by()
         let mut asked = Vec::new();
         for Seat { node, interface: own, host_port, pod, listener } in pods {
             let namespace = lab.node(*node).namespace();
-            for (port, hide) in [(host_port + 1000, false), (host_port + 2000, true)] {
-                nft(namespace, &kube_proxy("ip", port, &pod.v4().to_string(), hide))?;
-                nft(namespace, &kube_proxy("ip6", port, &format!("[{}]", pod.v6()), hide))?;
+            for (port, callers) in [(host_port + 1000, Callers::Shown), (host_port + 2000, Callers::Hidden)] {
+                node_port(namespace, port, (pod.v4(), 8080), callers)?;
+                node_port(namespace, port, (pod.v6(), 8080), callers)?;
                 for interface in &interfaces(*node) {
                     for (caller, addr) in world().into_iter().zip(interface.addresses()) {
                         let seen = exchange(lab.client(), Some(caller), (addr, port).into(), listener)
                             .with_context(|| {
-                                format!("at {addr} for a pod of {}, hidden {hide}", own.ifname())
+                                format!("at {addr} for a pod of {}, {callers:?}", own.ifname())
                             })?;
-                        ensure!((seen == caller) != hide, "the caller is known as {seen}");
-                        asked.push(Asked { addr, port, by: interface.port() });
+                        ensure!(
+                            (seen == caller) == (callers == Callers::Shown),
+                            "the caller is known as {seen}"
+                        );
+                        asked.push(Asked { addr, port });
                     }
                 }
             }
@@ -314,23 +301,6 @@ fn what_the_hosts_stack_translates_returns_by_the_interface_that_it_came_in_by()
     };
     let worked = work();
     ground.finish(worked);
-}
-
-/// Leads a port of the node to a pod, as kube-proxy does.
-///
-/// It stays until the test ends: without it the stack translates nothing any more, and the last packets of a connection
-/// would leave as the pod sent them.
-fn kube_proxy(family: &str, port: u16, pod: &str, hide: bool) -> String {
-    let hidden = format!(
-        "chain post {{ type nat hook postrouting priority 100; meta l4proto tcp ct original proto-dst {port} masquerade; }}"
-    );
-    let post = if hide { hidden.as_str() } else { "" };
-    format!(
-        "table {family} kube{port} {{
-            chain pre {{ type nat hook prerouting priority -100; tcp dport {port} dnat to {pod}:8080; }}
-            {post}
-        }}"
-    )
 }
 
 /// The kernel tells an agent nothing of addresses that it put itself, and an interface that is on already does not come up.
@@ -442,7 +412,7 @@ fn where_interfaces_translate_pods_leave_by_their_own_interface_with_its_address
                 ensure!(seen == known, "{own} is known to the world as {seen}");
                 exchange(lab.client(), Some(to), (own, 8080).into(), listener)
                     .with_context(|| format!("from {to} to {own}"))?;
-                asked.push(Asked { addr: own, port: 8080, by: interface.port() });
+                asked.push(Asked { addr: own, port: 8080 });
             }
         }
         Ok(asked)

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Port, ROUTER_V6, Vpc, nft};
-use crate::lab::{Lab, Namespace, Process, ProgramOptions, ip};
+use crate::lab::{DOUBLE, Lab, Namespace, Process, ProgramOptions, ip};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The tag by which an instance of the double's file is known as a node of the lab.
@@ -89,14 +89,14 @@ impl Cloud {
     /// # Errors
     /// When the double does not start, or the kernel refuses.
     pub fn around(lab: Lab, config: &Value, speed: u32) -> Result<Self> {
-        lab.binaries().check()?;
+        lab.binaries().check_with_double()?;
         lab.store().delete("PodPool", "", "default")?;
         let file = lab.home().join("ec2.yaml");
         std::fs::write(&file, config.to_string())?;
         let words = ["--config", &file.display().to_string(), "--speed", &speed.to_string()];
         let options = ProgramOptions { args: words.map(str::to_owned).into(), ..ProgramOptions::default() };
         let since = Instant::now();
-        let mut double = lab.launch("rhumb-fake-ec2", options, lab.router(), "ec2.log")?;
+        let mut double = lab.launch(DOUBLE, options, lab.router(), "ec2.log")?;
         let line = double.line(PATIENCE)?.context("the double says where it listens")?;
         let told: BTreeMap<String, SocketAddr> =
             serde_json::from_str(&line).with_context(|| format!("it said {line:?}"))?;
@@ -233,6 +233,16 @@ impl Cloud {
             }
         }
         Ok(())
+    }
+
+    /// The router's ends of the links of all interfaces that nodes have now, those of a node in their order.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub fn ports(&self) -> Result<Vec<Port>> {
+        let state = self.state()?;
+        let nodes = self.instances.iter().enumerate();
+        Ok(nodes.flat_map(|(number, id)| state.of(id).map(move |eni| port(eni, number))).collect())
     }
 
     /// Starts the operator.
@@ -440,12 +450,13 @@ fn port_name(node: usize, index: u8) -> String {
 }
 
 fn port(eni: &Eni, node: usize) -> Port {
-    let own = [eni.primary.to_string()].into_iter().chain(eni.addresses_v6.iter().map(ToString::to_string));
+    let own_v6 = eni.addresses_v6.iter().map(|own| IpAddr::V6(*own));
     Port {
         name: port_name(node, place(eni).unwrap_or_default()),
-        mac: eni.mac.to_string(),
-        own: own.collect(),
-        blocks: blocks(eni).map(|block| block.to_string()).collect(),
+        node,
+        mac: eni.mac,
+        own: [IpAddr::V4(eni.primary)].into_iter().chain(own_v6).collect(),
+        blocks: blocks(eni).collect(),
     }
 }
 

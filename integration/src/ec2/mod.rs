@@ -11,23 +11,23 @@
 
 mod cloud;
 mod exchange;
+mod netfilter;
 mod port;
 mod wire;
 
 pub use cloud::{Cloud, State};
-pub use exchange::{exchange, listen};
-pub use wire::{Course, Flow, Packet, Wire, courses, dropped, returned_by};
+pub use exchange::{Ear, How, exchange, listen};
+pub use netfilter::{Callers, Strict, elastic, nft, node_port};
+pub use port::Port;
+pub use wire::{Course, Flow, Leg, Traffic, Wire};
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::IpAddr;
-use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Namespace, Node};
-use port::Port;
 
 /// Blocks of the VPC.
 pub const VPC: [&str; 2] = ["192.168.100.0/22", "fd00:192::/64"];
@@ -82,6 +82,20 @@ impl Interface {
         [&self.primary, &self.primary_v6].map(|addr| addr.parse().expect("an address"))
     }
 
+    /// The router's end of its link.
+    ///
+    /// # Panics
+    /// When its blocks are none.
+    pub fn end(&self) -> Port {
+        Port {
+            name: self.port(),
+            node: self.node,
+            mac: self.mac().parse().expect("a MAC address"),
+            own: self.addresses().into(),
+            blocks: self.blocks.iter().map(|block| block.parse().expect("a prefix")).collect(),
+        }
+    }
+
     /// The router of its subnet.
     pub fn gateway(&self) -> String {
         if self.index == 0 { "192.168.100.254".to_owned() } else { format!("192.168.10{}.254", self.index) }
@@ -118,15 +132,9 @@ impl<'a> Vpc<'a> {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, node: &Node, interface: &Interface) -> Result<()> {
-        let (mac, ifname) = (interface.mac(), interface.ifname());
-        let port = Port {
-            name: interface.port(),
-            mac: mac.clone(),
-            own: vec![interface.primary.clone(), interface.primary_v6.clone()],
-            blocks: interface.blocks.clone(),
-        };
+        let (port, ifname) = (interface.end(), interface.ifname());
         if interface.index == 0 {
-            node.namespace().ip(&format!("link set {ifname} address {mac}"))?;
+            node.namespace().ip(&format!("link set {ifname} address {}", port.mac))?;
             let defaults =
                 "route replace default via 192.168.100.254\nroute replace default via fd00:192::fe";
             node.namespace().ip(defaults)?;
@@ -185,22 +193,4 @@ pub fn node_config(node: &Node, interfaces: &[Interface], masquerade: bool, gene
             },
         },
     })
-}
-
-/// Lets nft carry out what a text says, inside of a namespace.
-///
-/// # Errors
-/// When nft refuses.
-pub fn nft(namespace: &Namespace, text: &str) -> Result<()> {
-    let mut child = namespace
-        .command("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run nft")?;
-    child.stdin.take().context("nft reads")?.write_all(text.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }

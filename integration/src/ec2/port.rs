@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The router's end of an interface's link.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
+use rhumb_model::{MacAddr, Prefix};
 
 use super::{ROUTER_V6, nft};
 use crate::lab::Namespace;
@@ -12,19 +15,26 @@ const PROTOCOL: &str = "proto 250";
 const NODE_V6: &str = "fe80::e";
 
 /// The router's end of an interface's link, and what EC2 lets pass there.
-#[derive(Debug)]
-pub(super) struct Port {
+#[derive(Debug, Clone)]
+pub struct Port {
     /// Its name.
-    pub(super) name: String,
+    pub name: String,
+    /// Number of the node, from 0.
+    pub node: usize,
     /// The Ethernet address of the other end.
-    pub(super) mac: String,
+    pub mac: MacAddr,
     /// The interface's own addresses, at most one of each family.
-    pub(super) own: Vec<String>,
+    pub own: Vec<IpAddr>,
     /// Its other addresses and its blocks.
-    pub(super) blocks: Vec<String>,
+    pub blocks: Vec<Prefix>,
 }
 
 impl Port {
+    /// Whether the interface has this address.
+    pub fn has(&self, addr: IpAddr) -> bool {
+        self.own.contains(&addr) || self.blocks.iter().any(|block| block.contains(addr))
+    }
+
     /// Words for `ip` that make the link, the other end in a namespace.
     pub(super) fn link(&self, ifname: &str, namespace: &str) -> String {
         let Self { name, mac, .. } = self;
@@ -60,8 +70,8 @@ impl Port {
             batch.push_str(&format!("route replace {own} dev {name} {PROTOCOL}\n"));
         }
         for block in &self.blocks {
-            let own = self.own.iter().find(|own| !own.contains(':') && !block.contains(':'));
-            let via = own.map_or(NODE_V6, String::as_str);
+            let own = self.own.iter().find(|own| own.is_ipv4() && block.addr().is_ipv4());
+            let via = own.map_or_else(|| NODE_V6.to_owned(), ToString::to_string);
             batch.push_str(&format!("route replace {block} via {via} dev {name} onlink {PROTOCOL}\n"));
         }
         router.ip(&batch)?;
@@ -72,8 +82,9 @@ impl Port {
     fn guard(&self, router: &Namespace) -> Result<()> {
         let Self { name, mac, .. } = self;
         let pass = |v6: bool, word: &str| {
-            let all = self.own.iter().chain(&self.blocks).filter(|block| block.contains(':') == v6);
-            let all: Vec<&str> = all.map(String::as_str).collect();
+            let own = self.own.iter().map(|own| Prefix::host(*own));
+            let all = own.chain(self.blocks.iter().copied()).filter(|block| block.addr().is_ipv6() == v6);
+            let all: Vec<String> = all.map(|block| block.to_string()).collect();
             if all.is_empty() {
                 return String::new();
             }

@@ -34,6 +34,7 @@ mod topology;
 mod ways;
 
 pub use binaries::Binaries;
+pub(crate) use binaries::DOUBLE;
 pub use call::{CniCall, CniOutput};
 pub use changes::Changes;
 pub use footprint::Footprint;
@@ -43,7 +44,7 @@ pub use node::{AgentOptions, Node, Wait};
 pub use pod::Pod;
 pub use probe::{
     Capture, DatagramReport, Datagrams, HttpServer, PingReport, Pinger, Reply, Seen, Slow, Stream,
-    StreamReport, http_post, ping, tcp_reaches,
+    StreamReport, http_post, ping, ping_as, tcp_reaches,
 };
 pub use process::Process;
 pub use spec::Spec;

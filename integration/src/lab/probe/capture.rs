@@ -2,18 +2,23 @@
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, RecvFlags, SocketType, eth, recv, socket};
 
 use crate::lab::Namespace;
 
 const ETHERNET: usize = 14;
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 /// Bytes of frames that may wait to be taken.
 const QUEUE: usize = 16 << 20;
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Sees every frame of a namespace from when it was opened; what nobody asks for is dropped when there is no room.
 #[derive(Debug)]
@@ -32,7 +37,8 @@ pub struct Seen {
     pub to: IpAddr,
     /// IP protocol number; for IPv6 that of the first header behind the fixed one.
     pub protocol: u8,
-    /// Source and destination port, where it is TCP or UDP without options.
+    /// Source and destination port, where it is TCP or UDP without options. Who asks for an echo has its identifier as
+    /// port, who answers 0.
     pub ports: Option<(u16, u16)>,
     /// Length of the IP packet in bytes.
     pub length: usize,
@@ -59,6 +65,20 @@ impl Capture {
         })
     }
 
+    /// The packets that were seen since the last time, once for `quiet` there was no other: some are still on their way
+    /// when those who sent them have gone. What never ends is cut off after five seconds.
+    pub fn take_all(&self, quiet: Duration) -> Vec<Seen> {
+        let (deadline, timeout) = (Instant::now() + LONGEST, quiet.try_into().ok());
+        let mut packets = self.take();
+        while poll(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout.as_ref()).is_ok_and(|came| came > 0) {
+            packets.extend(self.take());
+            if Instant::now() > deadline {
+                break;
+            }
+        }
+        packets
+    }
+
     /// The packets that were seen since the last time.
     pub fn take(&self) -> Vec<Seen> {
         let mut buffer = vec![0; 1 << 17];
@@ -82,7 +102,12 @@ fn read(frame: &[u8]) -> Option<Seen> {
         _ => return None,
     };
     let port = |at: usize| Some(u16::from_be_bytes(ip.get(header + at..header + at + 2)?.try_into().ok()?));
-    let ports = if matches!(protocol, TCP | UDP) { port(0).zip(port(2)) } else { None };
+    let ports = match (protocol, ip.get(header)) {
+        (TCP | UDP, _) => port(0).zip(port(2)),
+        (ICMP, Some(8)) | (ICMPV6, Some(128)) => port(4).zip(Some(0)),
+        (ICMP, Some(0)) | (ICMPV6, Some(129)) => Some(0).zip(port(4)),
+        _ => None,
+    };
     Some(Seen { sender: mac(6)?, receiver: mac(0)?, from, to, protocol, ports, length: ip.len() })
 }
 
@@ -106,6 +131,11 @@ mod tests {
         };
         assert_eq!((read(&frame), seen.udp()), (Some(seen), Some(8472)));
         assert_eq!(read(&frame[..36]).map(|seen| seen.ports), Some(None));
+        frame[23] = ICMP;
+        for (kind, ports) in [(8, Some((0x8, 0))), (0, Some((0, 0x8))), (3, None)] {
+            frame[34] = kind;
+            assert_eq!(read(&frame).map(|seen| seen.ports), Some(ports), "type {kind}");
+        }
         assert_eq!(read(&frame[..20]), None);
         assert_eq!(read(&[]), None);
     }

@@ -22,9 +22,20 @@ const GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When `patience` is over before.
 pub fn ping(from: &Namespace, to: IpAddr, patience: Duration) -> Result<Duration> {
+    ping_as(from, None, to, patience)
+}
+
+/// Sends echo requests from an address of the namespace until one is answered; gives the time of that one.
+///
+/// # Errors
+/// When `patience` is over before.
+pub fn ping_as(from: &Namespace, own: Option<IpAddr>, to: IpAddr, patience: Duration) -> Result<Duration> {
     from.run(|| {
         let deadline = Instant::now() + patience;
         let socket = open(to)?;
+        if let Some(own) = own {
+            rustix::net::bind(&socket, &SocketAddr::new(own, 0)).with_context(|| format!("bind {own}"))?;
+        }
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         let mut sent = Vec::new();
         loop {

@@ -9,7 +9,7 @@ mod stream;
 
 pub use capture::{Capture, Seen};
 pub use datagrams::{DatagramReport, Datagrams};
-pub use echo::{PingReport, Pinger, ping};
+pub use echo::{PingReport, Pinger, ping, ping_as};
 pub use http::{HttpServer, Reply, http_post, tcp_reaches};
 pub use stream::{Slow, Stream, StreamReport};
 
