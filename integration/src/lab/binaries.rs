@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 const ENV: &str = "RHUMB_BIN_DIR";
 
 const NAMES: [&str; 6] = ["rhumb-agent", "rhumb-bgp", "rhumb-operator", "rhumb-cni", "rhumb", "rhumb-lab"];
+/// The program that labs in a cloud need as well.
+pub(crate) const DOUBLE: &str = "rhumb-fake-ec2";
 
 /// Where the programs under test are.
 #[derive(Debug, Clone)]
@@ -39,13 +41,26 @@ impl Binaries {
     /// # Errors
     /// Names the program and the command that builds it.
     pub fn check(&self) -> Result<()> {
-        if let Some(path) = NAMES.iter().map(|name| self.path(name)).find(|path| !path.is_file()) {
+        self.check_each(&NAMES)
+    }
+
+    /// Checks them, and EC2's double besides.
+    ///
+    /// # Errors
+    /// Names the program and the command that builds it.
+    pub fn check_with_double(&self) -> Result<()> {
+        self.check()?;
+        self.check_each(&[DOUBLE])
+    }
+
+    fn check_each(&self, names: &[&str]) -> Result<()> {
+        if let Some(path) = names.iter().map(|name| self.path(name)).find(|path| !path.is_file()) {
             bail!("{}", absent(&path));
         }
         if std::env::var_os(ENV).is_some() {
             return Ok(());
         }
-        if let Some(path) = self.stale()? {
+        if let Some(path) = self.stale(names)? {
             bail!(
                 "{} is older than a source file of the workspace: run `cargo build --workspace{}` first",
                 path.display(),
@@ -66,8 +81,8 @@ impl Binaries {
     }
 
     /// The first program that is older than one of the sources listed in the dependency file beside it.
-    fn stale(&self) -> Result<Option<PathBuf>> {
-        for name in NAMES {
+    fn stale(&self, names: &[&str]) -> Result<Option<PathBuf>> {
+        for name in names {
             let program = self.path(name);
             let built = modified(&program)?;
             let Ok(listed) = std::fs::read_to_string(program.with_extension("d")) else { continue };
