@@ -13,9 +13,7 @@ const TYPES: &str = include_str!("limits/types.txt");
 
 /// What instances of this type can have; `None` when the table does not have it.
 pub fn of(kind: &str) -> Option<InstanceLimits> {
-    let lines: Vec<&str> = TYPES.lines().filter(|line| !line.starts_with('#')).collect();
-    let found = lines.binary_search_by(|line| name(line).cmp(kind)).ok()?;
-    parse(lines.get(found)?)
+    parse(TYPES.lines().find(|line| name(line) == kind)?)
 }
 
 fn name(line: &str) -> &str {
