@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rhumb_cloud::Pacer;
 use rhumb_ipam::eni::{Inputs, Plan, View};
-use rhumb_model::Timestamp;
+use rhumb_model::{PoolName, Timestamp};
 
 /// What was planned last, as numbers. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Figures(Arc<Mutex<Numbers>>);
 struct Numbers {
     looked_at: Option<Timestamp>,
     /// By pool and state.
-    addresses: BTreeMap<(String, &'static str), u64>,
+    addresses: BTreeMap<(PoolName, &'static str), u64>,
     /// By state.
     interfaces: BTreeMap<&'static str, u64>,
     /// Nodes that have less than they should, by reason.
@@ -31,15 +31,12 @@ impl Figures {
         let mut numbers = Numbers { looked_at: Some(view.at), ..Numbers::default() };
         for (name, node) in &plan.nodes {
             let Some(facts) = inputs.nodes.get(name) else { continue };
-            let report = facts.report.clone().unwrap_or_default();
-            let states = [
-                ("wanted", node.wanted),
-                ("assigned", node.has),
-                ("used", report.used),
-                ("cooling", report.cooling),
-            ];
+            let (used, cooling) =
+                facts.report.as_ref().map_or((0, 0), |report| (report.used, report.cooling));
+            let states =
+                [("wanted", node.wanted), ("assigned", node.has), ("used", used), ("cooling", cooling)];
             for (state, count) in states {
-                *numbers.addresses.entry((facts.pool.to_string(), state)).or_default() += u64::from(count);
+                *numbers.addresses.entry((facts.pool.clone(), state)).or_default() += u64::from(count);
             }
             if let Some(verdict) = &node.verdict {
                 *numbers.waiting.entry(verdict.code.to_string()).or_default() += 1;
@@ -101,7 +98,7 @@ impl Figures {
         }
         text.head("rhumb_operator_eni_addresses", "gauge", "IPv4 addresses of nodes, by pool and state.");
         for ((pool, state), count) in &numbers.addresses {
-            text.row("rhumb_operator_eni_addresses", &[("pool", pool), ("state", state)], count);
+            text.row("rhumb_operator_eni_addresses", &[("pool", pool.as_str()), ("state", state)], count);
         }
         text.head("rhumb_operator_eni_interfaces", "gauge", "Interfaces of this cluster, by state.");
         for (state, count) in &numbers.interfaces {

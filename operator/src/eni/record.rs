@@ -25,8 +25,7 @@ pub(crate) fn written(
     plan: &NodePlan,
     basis: &Basis<'_>,
 ) -> Option<NodeConfig> {
-    let mut config = current.cloned().unwrap_or_else(|| NodeConfig::new(node, Default::default()));
-    let before = config.spec.eni.as_ref();
+    let before = current.and_then(|config| config.spec.eni.as_ref());
     let known = |id: &EniId| before.and_then(|eni| eni.interfaces.iter().find(|known| known.id == *id));
     let interfaces = plan.record.interfaces.iter();
     let interfaces: Vec<EniInterface> = interfaces
@@ -43,7 +42,8 @@ pub(crate) fn written(
         releasing: block.releasing,
         unassigning: block.unassigning,
     });
-    let carved = config.spec.pod_cidrs.iter().filter(|block| block.interface.is_none()).cloned();
+    let carved = current.into_iter().flat_map(|config| &config.spec.pod_cidrs);
+    let carved = carved.filter(|block| block.interface.is_none()).cloned();
     let pod_cidrs: Vec<PodCidr> = carved.chain(blocks).collect();
     let spec = &basis.pool.spec;
     let generation = before.map_or(0, |eni| eni.generation);
@@ -61,10 +61,16 @@ pub(crate) fn written(
             .as_ref()
             .map(|verdict| EniWaiting { code: verdict.code.to_string(), message: verdict.text.clone() }),
     };
-    if before == Some(&eni) && config.spec.pod_cidrs == pod_cidrs && config.spec.unserved.is_none() {
+    let says_so = |config: &NodeConfig| {
+        config.spec.eni.as_ref() == Some(&eni)
+            && config.spec.pod_cidrs == pod_cidrs
+            && config.spec.unserved.is_none()
+    };
+    if current.is_some_and(says_so) {
         return None;
     }
     eni.generation = plan.record.generation.max(generation + 1);
+    let mut config = current.cloned().unwrap_or_else(|| NodeConfig::new(node, Default::default()));
     config.spec.eni = Some(eni);
     config.spec.pod_cidrs = pod_cidrs;
     config.spec.unserved = None;

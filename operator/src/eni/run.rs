@@ -30,8 +30,10 @@ use super::why::{self, Blind};
 use super::{call, facts, offer};
 use crate::failpoint;
 
-/// Changes that come together are planned for together.
+/// Changes that come within this time, or within that which the step before took, are planned for together: a crowd of
+/// nodes takes half of a processor at most.
 const GATHER: Duration = Duration::from_millis(20);
+const LONGEST_GATHER: Duration = Duration::from_secs(1);
 /// Time alone asks for no plan sooner than this.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// After a look that failed, and after an object that could not be written.
@@ -113,6 +115,7 @@ pub(crate) async fn run<P: Provider>(
     };
     let mut seen = everything(&run.store);
     let mut wake = now;
+    let mut took = Duration::ZERO;
     loop {
         tokio::select! {
             change = seen.next() => match change {
@@ -126,8 +129,7 @@ pub(crate) async fn run<P: Provider>(
             look = look_result(&mut run.looking) => run.looked(look),
             () = sleep_until(wake) => {}
         }
-        // Changes come in crowds; what came by now is planned for together.
-        sleep(GATHER).await;
+        sleep(took.clamp(GATHER, LONGEST_GATHER)).await;
         while let Some(Some(change)) = futures::FutureExt::now_or_never(seen.next()) {
             run.objects.take(change);
         }
@@ -137,7 +139,9 @@ pub(crate) async fn run<P: Provider>(
                 Err(error) => warn!(%error, "a call ended without a result"),
             }
         }
+        let began = Instant::now();
         wake = run.step().await;
+        took = began.elapsed();
     }
 }
 
