@@ -104,11 +104,21 @@ fn idle_after(
     Ok(f64::from(u32::try_from(world.idle())?) / f64::from(u32::try_from(world.nodes.len())?))
 }
 
-/// Our plan, for so many nodes; idle addresses are those after most pods left, too.
+/// What came of our plan.
+#[derive(Debug)]
+struct OurFigures {
+    figures: Figures,
+    /// Addresses that nobody uses, per node, after most pods left.
+    left: f64,
+    /// Milliseconds that one plan took of this machine, on average.
+    plan: f64,
+}
+
+/// Our plan, for so many nodes.
 ///
 /// # Errors
 /// When pods never get addresses, or EC2 saw something that must not be.
-fn ours(nodes: usize, attach: Span, policy: EniPolicy) -> Result<(Figures, f64)> {
+fn ours(nodes: usize, attach: Span, policy: EniPolicy) -> Result<OurFigures> {
     let mut world = World::new(nodes, PODS, attach)?;
     let mut ours = Ours::new(&world, policy)?;
     let mut step = |world: &mut World| {
@@ -118,7 +128,7 @@ fn ours(nodes: usize, attach: Span, policy: EniPolicy) -> Result<(Figures, f64)>
     let figures = run(&mut world, SETTLED, &mut step)?;
     world.set_pods(STAY);
     let left = idle_after(&mut world, SETTLED, &mut step)?;
-    Ok((figures, left))
+    Ok(OurFigures { figures, left, plan: ours.milliseconds_per_plan() })
 }
 
 /// Our plan where EC2 answers nothing but errors for ten minutes, and how many calls it made meanwhile.
@@ -188,8 +198,8 @@ pub fn eni(sizes: &[usize]) -> Result<Report> {
 
 fn tell(nodes: usize, report: &mut Report) -> Result<()> {
     let (aws, cilium) = (aws_cni(nodes)?, cilium(nodes)?);
-    let (at_once, _) = ours(nodes, AT_ONCE, EniPolicy::default())?;
-    let (ours, left) = ours(nodes, ATTACH, EniPolicy::default())?;
+    let at_once = ours(nodes, AT_ONCE, EniPolicy::default())?.figures;
+    let OurFigures { figures: ours, left, plan } = ours(nodes, ATTACH, EniPolicy::default())?;
     let mut add = |name: &str, unit, mine: f64, peer: Option<(&'static str, f64)>, aim| {
         let name = format!("{nodes} nodes: {name}");
         report.add(match peer {
@@ -221,6 +231,7 @@ fn tell(nodes: usize, report: &mut Report) -> Result<()> {
         Some(("aws-cni", number(aws.throttled))),
         Aim::None,
     );
+    add("one plan for all of them", "ms", plan, None, Aim::None);
     let peak = "most calls of one action in a second";
     add(peak, "calls", f64::from(ours.peak), Some(("aws-cni", f64::from(aws.peak))), Aim::None);
     let (after, during) = ours_after_an_outage(nodes)?;
@@ -246,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_hundred_nodes_are_served_at_the_pace_that_ec2_allows_with_half_of_the_calls() {
-        let (at_once, _) = ours(100, AT_ONCE, addresses()).expect("served");
+        let at_once = ours(100, AT_ONCE, addresses()).expect("served").figures;
         assert!(number(at_once.seconds) <= 1.15 * floor(100), "{at_once:?}");
-        let (ours, left) = ours(100, ATTACH, addresses()).expect("served");
+        let OurFigures { figures: ours, left, .. } = ours(100, ATTACH, addresses()).expect("served");
         // Besides the bucket there is the time that EC2 takes for the last attachments.
         assert!(number(ours.seconds) <= 1.15 * (floor(100) + 5.0), "{ours:?}");
         let (aws, cilium) = (aws_cni(100).expect("served"), cilium(100).expect("served"));
@@ -261,14 +272,14 @@ mod tests {
     fn of_prefixes_less_than_one_is_idle_beside_what_is_to_be_ready() {
         let policy = EniPolicy { unit: Some(Unit::Prefix), ..addresses() };
         let ready = f64::from(policy.pre_allocate);
-        let (ours, left) = ours(100, ATTACH, policy).expect("served");
+        let OurFigures { figures: ours, left, .. } = ours(100, ATTACH, policy).expect("served");
         assert!(ours.seconds == 0 && ours.throttled == 0, "{ours:?}");
         assert!(ours.idle < 16.0 + ready && left < 16.0 + ready, "{ours:?} {left}");
     }
 
     #[test]
     fn after_ten_minutes_without_ec2_there_is_no_storm() {
-        let (usual, _) = ours(100, ATTACH, addresses()).expect("served");
+        let usual = ours(100, ATTACH, addresses()).expect("served").figures;
         let (after, during) = ours_after_an_outage(100).expect("served");
         assert!(during < 200, "{during} calls to an EC2 that does not answer");
         assert!(after.seconds <= OUTAGE_ENDS + 60, "{after:?}");

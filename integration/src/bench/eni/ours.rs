@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rhumb_cloud_fake::{
@@ -41,6 +42,8 @@ pub(super) struct Ours {
     /// Whether anything changed since the last plan that called for nothing.
     changed: bool,
     wake_at: Option<Timestamp>,
+    plans: u32,
+    planning: Duration,
 }
 
 impl Ours {
@@ -83,7 +86,14 @@ impl Ours {
             spoken,
             changed: true,
             wake_at: None,
+            plans: 0,
+            planning: Duration::ZERO,
         })
+    }
+
+    /// What a plan took of this machine, on average.
+    pub(super) fn milliseconds_per_plan(&self) -> f64 {
+        1e3 * self.planning.as_secs_f64() / f64::from(self.plans.max(1))
     }
 
     /// One second of the operator and of every agent.
@@ -108,7 +118,10 @@ impl Ours {
         // What a call gave is worked on at once: an interface that was made is attached in the same second.
         for _ in 0..2 {
             let now = world.now;
+            let began = Instant::now();
             let plan = plan(&self.inputs, &mut self.memory, now);
+            self.planning += began.elapsed();
+            self.plans += 1;
             (self.changed, self.wake_at) = (!plan.actions.is_empty(), plan.wake_at);
             self.look_wanted = plan.look_at;
             for (name, node) in plan.nodes {
