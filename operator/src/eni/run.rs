@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use futures::stream::{BoxStream, SelectAll, select_all};
+use futures::stream::{self, BoxStream, SelectAll, select_all};
 use rhumb_api::{
     DirStore, EniMode, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow,
 };
@@ -34,6 +34,8 @@ use crate::failpoint;
 /// nodes takes half of a processor at most.
 const GATHER: Duration = Duration::from_millis(20);
 const LONGEST_GATHER: Duration = Duration::from_secs(1);
+/// Objects that are written at a time: a crowd of new nodes waits for no one's round trip.
+const WRITES: usize = 16;
 /// Time alone asks for no plan sooner than this.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// After a look that failed, and after an object that could not be written.
@@ -301,15 +303,20 @@ impl<P: Provider> Run<P> {
             changes.extend(written(name, self.objects.config(name), planned, &basis));
         }
         changes.extend(self.unserved(plan));
-        for config in changes {
+        let store = &self.store;
+        let writes = changes.into_iter().map(|config| async move {
             failpoint::pass("operator.eni.before.config");
-            let result = if config.metadata.resource_version.is_some() {
-                self.store.update(&config).await
+            let written = if config.metadata.resource_version.is_some() {
+                store.update(&config).await
             } else {
-                self.store.create(&config).await
+                store.create(&config).await
             };
             failpoint::pass("operator.eni.after.config");
-            match result {
+            (config, written)
+        });
+        let written: Vec<_> = stream::iter(writes).buffer_unordered(WRITES).collect().await;
+        for (config, written) in written {
+            match written {
                 // The next plan counts it at once, before the change comes back from the store.
                 Ok(config) => self.objects.take(Seen::Configs(Update::Put(config))),
                 // Somebody else wrote it: that version is on its way here.
@@ -364,11 +371,16 @@ impl<P: Provider> Run<P> {
                 changes.push((key.clone(), row.offer, to));
             }
         }
-        let mut whole = true;
-        for (key, from, to) in changes {
+        let store = &self.store;
+        let writes = changes.into_iter().map(|(key, from, to)| async move {
             failpoint::pass("operator.eni.before.offer");
-            let written = offer::publish(&self.store, &key, from, to).await;
+            let written = offer::publish(store, &key, from, to).await;
             failpoint::pass("operator.eni.after.offer");
+            (key, written)
+        });
+        let written: Vec<_> = stream::iter(writes).buffer_unordered(WRITES).collect().await;
+        let mut whole = true;
+        for (key, written) in written {
             match written {
                 Ok(Some(node)) => self.objects.take(Seen::Nodes(Update::Put(node))),
                 Ok(None) => {}
