@@ -132,6 +132,10 @@ impl Memory {
             Ok(reply) => {
                 if let Some(effect) = Effect::of(action, reply) {
                     effect.put(&mut self.view);
+                    if let Effect::Assigned { eni, blocks } = &effect {
+                        // What an earlier look missed is there again.
+                        self.absent.retain(|(of, block), _| of != eni || !blocks.contains(block));
+                    }
                     self.effects.push((now, effect));
                 }
                 self.trouble.succeeded(action);

@@ -464,6 +464,30 @@ fn excess_is_asked_back_acknowledged_unassigned_and_gone_after_two_looks() {
 }
 
 #[test]
+fn a_block_that_is_assigned_again_before_the_next_look_is_not_missed() {
+    let mut world = World::new(pods(1));
+    let block: Prefix = "10.0.0.16/32".parse().expect("valid");
+    let interface = eni_id("p");
+    world.node().record = Record {
+        generation: 5,
+        blocks: vec![EniBlock { cidr: block, interface, releasing: Some(4), unassigning: true }],
+        interfaces: vec![eni_id("p")],
+    };
+    world.look();
+    world.pass(LAG);
+    world.look();
+    assert!(world.write().blocks.is_empty(), "two looks agree that it is gone");
+    let assign = world.actions().remove(0);
+    world.memory.start(&assign, world.now);
+    world.memory.finish(&assign, &Ok(Reply::Assigned(vec![block])), world.now);
+    for _ in 0..2 {
+        assert_eq!(world.code(), None);
+        let record = world.write();
+        assert!(releasing(&record).is_empty() && record.blocks[0].cidr == block, "{record:?}");
+    }
+}
+
+#[test]
 fn a_block_that_is_declined_or_wanted_again_is_taken_back() {
     let mut world = with_excess();
     world.plan();
