@@ -107,37 +107,40 @@ pub(crate) const TEXTS: &[(&str, &str, Class)] = &[
 
 /// What would help, for the person on call; by code.
 pub(crate) const HELP: &[(&str, &str)] = &[
-    (
-        "AttachmentLimitExceeded",
-        "the instance has no place for another interface: a larger instance type has more",
-    ),
+    ("AttachmentLimitExceeded", "a larger instance type: this one has no place for another interface"),
     ("AuthFailure", "check the operator's credentials"),
     ("ExpiredToken", "renew the operator's credentials"),
     (
         "InsufficientCidrBlocks",
-        "the subnet has no aligned block of 16 free addresses: reserve one (subnet CIDR reservation of type prefix) or add a subnet",
+        "reserve a part of the subnet for prefixes (subnet CIDR reservation), or add a subnet: this one has no aligned block of 16 free addresses",
     ),
-    ("InsufficientFreeAddressesInSubnet", "the subnet is full: add a subnet of the same zone to the ENIPool"),
+    ("InsufficientFreeAddressesInSubnet", "add a subnet of the same zone to the ENIPool: this one is full"),
     ("InvalidGroup.NotFound", "correct securityGroups of the ENIPool"),
     ("InvalidSecurityGroupID.NotFound", "correct securityGroups of the ENIPool"),
     ("InvalidSubnetID.NotFound", "correct subnets of the ENIPool"),
     (
         "NetworkAddressUsageLimitExceeded",
-        "the VPC's quota of Network Address Usage is used up: have it raised, or use mode: prefixes, which takes one unit for 16 addresses",
+        "have the VPC's quota of Network Address Usage raised, or use mode: prefixes, which takes one unit for 16 addresses",
     ),
     (
         "NetworkAddressUsagePeeredLimitExceeded",
-        "the quota of Network Address Usage of the peered VPCs is used up: have it raised, or use mode: prefixes",
+        "have the quota of Network Address Usage of the peered VPCs raised, or use mode: prefixes",
     ),
     (
         "NetworkInterfaceLimitExceeded",
-        "the account's quota of network interfaces in this Region is used up: have it raised (Service Quotas, Amazon VPC)",
+        "have the account's quota of network interfaces in this Region raised (Service Quotas, Amazon VPC)",
     ),
-    ("OptInRequired", "the account may not use EC2 in this Region"),
-    ("PrivateIpAddressLimitExceeded", "the interface has as many addresses as the instance type allows"),
+    ("OptInRequired", "allow the account to use EC2 in this Region"),
+    (
+        "PrivateIpAddressLimitExceeded",
+        "a larger instance type: the interface has as many addresses as this one allows",
+    ),
     (
         "SecurityGroupsPerInterfaceLimitExceeded",
-        "the ENIPool names more security groups than the account's quota allows",
+        "name fewer security groups in the ENIPool, or have the account's quota of them raised",
     ),
-    ("UnauthorizedOperation", "the operator's IAM policy lacks the action (docs/operations.md has the list)"),
+    (
+        "UnauthorizedOperation",
+        "allow the action in the operator's IAM policy (docs/operations.md has the list)",
+    ),
 ];

@@ -20,6 +20,9 @@ use crate::{lint, preflight, tidy, vm};
 /// The crates that build or run BPF programs.
 const PRIVILEGED: &[&str] = &["rhumb-ebpf", "rhumb-agent", "rhumb-integration"];
 
+/// Tests that ask a program of these crates, by what their names have in common.
+const BY_COMMAND: &str = "rhumb_ip_explain";
+
 /// The files of cases that every run checks.
 const CNI_CASES: &[&str] = &["integration/cases/cni.yaml", "integration/cases/cni-more.yaml"];
 
@@ -74,6 +77,7 @@ pub(crate) fn run_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     let chosen: Vec<&str> = names.iter().flat_map(|name| ["-p", name]).collect();
     let mut plain = cargo(workspace.root());
     plain.args(["test", "--no-fail-fast", "--lib", "--bins"]).args(&chosen).args(by_name(&tests.plain));
+    plain.args(["--", "--skip", BY_COMMAND]);
     stages.tests("unit and property tests", &mut plain);
     stages.tests(
         "documentation tests",
@@ -82,6 +86,7 @@ pub(crate) fn run_unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     println!("\nleft out by --unprivileged:");
     println!("  crates that build or load BPF programs: {}", PRIVILEGED.join(", "));
     println!("  tests on the real kernel: {}", tests.root.join(", "));
+    println!("  tests that ask a program of those crates: {BY_COMMAND}");
     println!("  the datapath and the demo on kernel 6.1 in a virtual machine");
     println!("  conformance cni ({}), demo", CNI_CASES.join(", "));
     stages.finish()

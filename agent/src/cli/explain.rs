@@ -84,15 +84,15 @@ impl Answer<'_> {
                         ENIPools, and that the node's agent found its instance (NodeState status.instance).";
             return say("NoPool", text.to_owned());
         };
+        if let Some(waiting) = &eni.waiting {
+            return (waiting.code.clone(), waiting.message.clone());
+        }
         let Some(state) = self.state else {
             return say(
                 "NoAgent",
                 "The node's agent has not spoken: look whether rhumb-agent runs there.".to_owned(),
             );
         };
-        if let Some(waiting) = &eni.waiting {
-            return (waiting.code.clone(), waiting.message.clone());
-        }
         let (seen, newest) = (state.status.observed_generation, eni.generation);
         if seen < newest {
             let text = format!(
@@ -227,6 +227,7 @@ mod tests {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
         assert_eq!(answer.json()["reason"]["code"], "SubnetExhausted");
+        assert_eq!(code(&config, None), "SubnetExhausted", "also where no agent ever spoke");
         assert_eq!(answer.json()["addresses"]["leaving"], 16);
     }
 

@@ -60,12 +60,21 @@ impl Obstacle {
         let (code, text) = match self {
             Self::Leaving => (
                 Code::Leaving,
-                "The node is drained or about to go: nothing is assigned or taken. Uncordon it to have it served again."
+                "The node is cordoned, or its Node object is being deleted: it is left as it is. Uncordon it (kubectl uncordon) \
+                 to have it served again."
                     .to_owned(),
             ),
             Self::State(state) => (
                 Code::InstanceState,
-                format!("Instance {} is {state:?} and takes no interfaces. Start it, or remove the Node object.", node.instance.id),
+                format!(
+                    "Instance {} is {}",
+                    node.instance.id,
+                    if state.is_final() {
+                        "terminated and never comes back. Remove the Node object, so that its pods start elsewhere."
+                    } else {
+                        "stopped and takes no interfaces. Start it, or remove the Node object."
+                    },
+                ),
             ),
             Self::NoSubnet => (
                 Code::NoSubnet,
@@ -84,8 +93,8 @@ impl Obstacle {
             Self::NoIpv6 => (
                 Code::NoIpv6,
                 format!(
-                    "ENIPool {pool} wants IPv6, and the subnet has no IPv6 block. Associate a /64 with the subnet, choose \
-                     one that has it, or set spec.ipv6: false."
+                    "ENIPool {pool} wants IPv6, and no subnet of the node's interfaces has a block of it. Associate a /64 with \
+                     one (associate-subnet-cidr-block), choose others in spec.subnets, or set spec.ipv6: false."
                 ),
             ),
             Self::NoPrefixes => (
@@ -98,8 +107,9 @@ impl Obstacle {
             Self::UnknownType => (
                 Code::UnknownType,
                 format!(
-                    "Nobody knows what type {kind} allows: it is taken for the smallest. Allow ec2:DescribeInstanceTypes, \
-                     or use a newer rhumb."
+                    "Nobody knows what type {kind} allows: it is taken for the smallest, with {} interfaces of {} slots. \
+                     Allow ec2:DescribeInstanceTypes in the operator's IAM policy, or use a newer rhumb.",
+                    shape.interfaces, shape.slots,
                 ),
             ),
             Self::InstanceFull => (
@@ -141,8 +151,8 @@ impl Obstacle {
             Self::Budget { again } => (
                 Code::Budget,
                 format!(
-                    "{} interfaces were made for this node within the hour, which is all that ENIPool {pool} \
-                     allows.{} Look for why they are needed again and again, or raise spec.interfaceBudgetPerHour.",
+                    "Interfaces made for this node within the hour: {}, which is all that ENIPool {pool} allows.{} Look for \
+                     why they are needed again and again, or raise spec.interfaceBudgetPerHour.",
                     policy.interfaces_per_hour,
                     in_time(again),
                 ),
@@ -158,8 +168,7 @@ impl Obstacle {
             Self::Backoff { until, last } => (
                 Code::Backoff,
                 format!(
-                    "{last}, several times in a row: nothing is tried for this node until {}. Compare the instance's \
-                     interfaces with what EC2 shows.",
+                    "{last}, several times in a row: nothing is tried for this node until {}.",
                     clock(*until),
                 ),
             ),
@@ -197,13 +206,14 @@ impl General {
                 format!(
                     "EC2 answers {code}: a quota is used up and nobody gets more. Raise it (Service Quotas: network \
                      interfaces per Region, Network Address Usage per VPC), delete unused interfaces, or use mode: \
-                     prefixes, which counts one unit for 16 addresses."
+                     prefixes, which counts one unit for 16 addresses; it is tried again within five minutes."
                 ),
             ),
             Self::Refused { call, code } => (
                 Code::Refused,
                 format!(
-                    "EC2 answers {code} to {call}. Allow ec2:{call} in the operator's IAM policy, or renew its credentials."
+                    "EC2 answers {code} to {call}. Allow ec2:{call} in the operator's IAM policy, or renew its credentials; it \
+                     is tried again within a minute."
                 ),
             ),
         };

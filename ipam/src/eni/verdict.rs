@@ -50,9 +50,23 @@ pub struct Verdict {
     pub text: String,
 }
 
-/// Why a node has not the addresses that it should have, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
+/// Makes the codes and the list of them, so that none is missing there.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Why a node has not the addresses that it should have, for programs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+codes! {
     /// No subnet of the instance's zone is chosen.
     NoSubnet,
     /// No security group is chosen.
@@ -93,32 +107,6 @@ pub enum Code {
     NoInstance,
     /// Calls for this node wait for their turn: EC2 refused to be asked so often.
     Throttled,
-}
-
-impl Code {
-    /// Every code.
-    pub const ALL: [Code; 20] = [
-        Self::NoSubnet,
-        Self::NoSecurityGroup,
-        Self::SubnetExhausted,
-        Self::SubnetFragmented,
-        Self::NoIpv6,
-        Self::InstanceFull,
-        Self::NoPrefixes,
-        Self::UnknownType,
-        Self::MaxAllocate,
-        Self::KubeletLimit,
-        Self::Budget,
-        Self::Backoff,
-        Self::Unreachable,
-        Self::Quota,
-        Self::Refused,
-        Self::BlockLost,
-        Self::Leaving,
-        Self::InstanceState,
-        Self::NoInstance,
-        Self::Throttled,
-    ];
 }
 
 impl fmt::Display for Code {

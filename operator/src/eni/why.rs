@@ -101,9 +101,11 @@ pub(crate) fn complete(
     for (name, node) in &mut plan.nodes {
         match &mut node.verdict {
             Some(verdict) if verdict.code == Code::Backoff => {
-                if let Some(help) = help.get(name) {
-                    verdict.text = format!("{} What would help: {help}.", verdict.text);
-                }
+                let helps = help.get(name).map_or_else(
+                    || "Compare the instance's interfaces with what EC2 shows of them.".to_owned(),
+                    |help| format!("What would help: {help}."),
+                );
+                verdict.text = format!("{} {helps}", verdict.text);
             }
             None if node.has < node.wanted => {
                 let throttled = || waiting.get(name).map(|call| throttled(call));

@@ -244,6 +244,24 @@ impl Cluster {
         said.expect("told").message
     }
 
+    /// What `rhumb ip explain` prints about the node.
+    ///
+    /// The command line is another crate's, of the same build.
+    pub(crate) fn explained(&self) -> String {
+        let program = Path::new(env!("CARGO_BIN_EXE_rhumb-operator")).with_file_name("rhumb");
+        let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+        let built =
+            modified(&program).unwrap_or_else(|_| panic!("run `cargo build --workspace --bins` first"));
+        let sources = std::fs::read_to_string(program.with_extension("d")).unwrap_or_default();
+        let newer = |source: &&str| modified(Path::new(source)).is_ok_and(|at| at > built);
+        let stale = sources.split_whitespace().skip(1).find(newer);
+        assert_eq!(stale, None, "newer than {program:?}: run `cargo build --workspace --bins` first");
+        let words = ["ip", "explain", "a", "--store"];
+        let said = Command::new(program).args(words).arg(self.path("store")).output().expect("started");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).expect("text")
+    }
+
     pub(crate) async fn config(&self) -> Option<NodeConfig> {
         self.store.get::<NodeConfig>(&node()).await.expect("readable")
     }
