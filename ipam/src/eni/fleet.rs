@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use rhumb_model::{AttachmentStatus, Eni, EniStatus, InstanceId, NodeName, Prefix};
+use rhumb_model::{AttachmentStatus, Eni, EniId, EniStatus, InstanceId, NodeName, Prefix};
 
 use super::tags::has_all;
 use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE};
@@ -18,6 +18,8 @@ pub(super) struct Fleet<'a> {
     pub(super) spare: Option<&'a Eni>,
     /// Made for the node, and nobody's yet.
     pub(super) loose: Vec<&'a Eni>,
+    /// Its instance has them, and the pool wants them left alone.
+    pub(super) excluded: BTreeSet<&'a EniId>,
     /// Places that interfaces have, whoever made them.
     pub(super) places: BTreeSet<(u8, u8)>,
     /// The primary one.
@@ -74,8 +76,11 @@ impl<'a> Fleets<'a> {
             if is_primary {
                 fleet.primary = Some(eni);
             }
-            let excluded = has_all(&eni.tags, &policy.exclude_tags) || eni.requester_managed;
-            if excluded || !(is_primary || is_ours(eni, &inputs.cluster)) || !is_coming_or_there(eni) {
+            if is_excluded(eni, policy) {
+                fleet.excluded.insert(&eni.id);
+                continue;
+            }
+            if !(is_primary || is_ours(eni, &inputs.cluster)) || !is_coming_or_there(eni) {
                 continue;
             }
             if at.0 > 0 || at.1 >= policy.first_interface_index {
@@ -86,10 +91,15 @@ impl<'a> Fleets<'a> {
         }
         fleet.attaching = self.attaching.get(&node.instance.id).cloned().unwrap_or_default();
         let loose = self.loose.get(&(name.as_str(), node.instance.id.as_str()));
-        fleet.loose =
-            loose.into_iter().flatten().copied().filter(|eni| eni.zone == node.instance.zone).collect();
+        let is_good = |eni: &&Eni| eni.zone == node.instance.zone && !is_excluded(eni, policy);
+        fleet.loose = loose.into_iter().flatten().copied().filter(is_good).collect();
         fleet
     }
+}
+
+/// Whether a person or a service of AWS keeps the interface for itself.
+pub(super) fn is_excluded(eni: &Eni, policy: &EniPolicy) -> bool {
+    has_all(&eni.tags, &policy.exclude_tags) || eni.requester_managed
 }
 
 /// Whether the cluster's operator made it: the tags say so, and nothing else does.

@@ -83,6 +83,10 @@ impl Growth<'_> {
 
     /// Whether an interface that is there gets the /80.
     fn assign_v6(&mut self) -> bool {
+        if !self.shape.prefixes {
+            self.meets(Obstacle::NoPrefixes);
+            return true;
+        }
         let view = self.memory.view();
         let mut with_v6 =
             self.fleet.pods.iter().filter(|eni| {
@@ -90,7 +94,11 @@ impl Growth<'_> {
             });
         match with_v6.next() {
             Some(eni) => {
-                self.actions.push(Action::AssignV6 { node: self.name.clone(), eni: eni.id.clone() });
+                let (id, subnet) = (eni.id.clone(), eni.subnet.clone());
+                match self.memory.trouble.short_v6_until(&id, self.now) {
+                    Some(again) => self.meets(Obstacle::ExhaustedV6 { subnet, again }),
+                    None => self.actions.push(Action::AssignV6 { node: self.name.clone(), eni: id }),
+                }
                 true
             }
             None if !self.fleet.pods.is_empty() => {

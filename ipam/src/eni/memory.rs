@@ -15,6 +15,10 @@ use super::{Action, Fault, Inputs, Key, Reply, Unit, View};
 /// agree are apart by at least as much.
 pub const LAG: Duration = Duration::from_secs(30);
 
+/// After this time EC2 is asked again about an interface that it made a moment ago and does not know: a call may reach a
+/// part of EC2 that hears of it later.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// After this time an interface that is being detached is looked at again: EC2 takes 1 to 30 s.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -29,6 +33,8 @@ pub struct Memory {
     pub(super) flying: BTreeMap<Key, Action>,
     /// Keys of calls whose end nobody knows, until a look that began after this time.
     pub(super) unsure: BTreeMap<Key, Timestamp>,
+    /// Keys of calls about what EC2 did not know yet, until this time.
+    early: BTreeMap<Key, Timestamp>,
     pub(super) trouble: Trouble,
     /// Since which look each interface that nobody has is seen to be so.
     orphans: BTreeMap<EniId, Timestamp>,
@@ -109,6 +115,7 @@ impl Memory {
             made.retain(|at| now.since(*at) < HOUR);
         }
         self.made.retain(|_, made| !made.is_empty());
+        self.early.retain(|_, until| now < *until);
         self.trouble.forget(now);
     }
 
@@ -140,7 +147,17 @@ impl Memory {
                 }
                 self.trouble.succeeded(action);
             }
+            Err(fault) if self.is_early(action, fault) => {
+                self.early.insert(action.key(), now.after(EARLY));
+            }
             Err(fault) => {
+                if let Action::Create { node, .. } = action
+                    && *fault != Fault::Unknown
+                    && let Some(made) = self.made.get_mut(node)
+                {
+                    // Nothing was made after all.
+                    made.pop();
+                }
                 let looks_first = match fault {
                     Fault::Unknown | Fault::Taken | Fault::Stale { .. } => true,
                     // No node waits because of it, so nothing else would keep it from being asked again at once.
@@ -154,6 +171,18 @@ impl Memory {
                 self.trouble.failed(action, fault, now);
             }
         }
+    }
+
+    /// Whether EC2 only does not know yet what a call of ours just made.
+    fn is_early(&self, action: &Action, fault: &Fault) -> bool {
+        let (Key::Eni(id), Fault::Stale { code }) = (action.key(), fault) else { return false };
+        let made = |effect: &Effect| matches!(effect, Effect::Created(eni) if eni.id == id);
+        code == "InvalidNetworkInterfaceID.NotFound" && self.effects.iter().any(|(_, effect)| made(effect))
+    }
+
+    /// When a call that came too early is to come again.
+    pub(super) fn early_ends(&self) -> Option<Timestamp> {
+        self.early.values().copied().min()
     }
 
     /// Since which look nobody has this interface.
@@ -210,7 +239,7 @@ impl Memory {
 
     /// Whether nothing may be planned under this key: a call is under way, or nobody knows yet what one did.
     pub(super) fn is_taken(&self, key: &Key) -> bool {
-        self.flying.contains_key(key) || self.unsure.contains_key(key)
+        self.flying.contains_key(key) || self.unsure.contains_key(key) || self.early.contains_key(key)
     }
 
     /// Whether the subnet was short of this unit a moment ago.

@@ -19,6 +19,7 @@ pub(super) enum Obstacle {
     UnknownType,
     InstanceFull,
     Exhausted { subnets: Vec<SubnetId>, again: Option<Timestamp> },
+    ExhaustedV6 { subnet: SubnetId, again: Timestamp },
     Fragmented { subnets: Vec<SubnetId>, free: u32 },
     Budget { again: Option<Timestamp> },
     MaxAllocate { most: u32 },
@@ -48,7 +49,7 @@ impl Obstacle {
 
     /// Whether it is about IPv4 addresses, and over when they are found elsewhere.
     pub(super) fn is_of_addresses(&self) -> bool {
-        !matches!(self, Self::NoIpv6)
+        !matches!(self, Self::NoIpv6 | Self::NoPrefixes | Self::ExhaustedV6 { .. })
     }
 
     /// Says it. The text changes only when what it says does: it stands in an object that others read.
@@ -101,7 +102,7 @@ impl Obstacle {
                 Code::NoPrefixes,
                 format!(
                     "Instances of type {kind} cannot have prefixes (they are not of the Nitro system). Use another type, \
-                     or an ENIPool with mode: addresses for these nodes."
+                     or an ENIPool with mode: addresses and ipv6: false for these nodes."
                 ),
             ),
             Self::UnknownType => (
@@ -137,6 +138,14 @@ impl Obstacle {
                      addresses (unused interfaces, load balancers).",
                     have(subnets),
                     in_time(again),
+                ),
+            ),
+            Self::ExhaustedV6 { subnet, again } => (
+                Code::SubnetExhausted,
+                format!(
+                    "Subnet {subnet} has no /80 left.{} Delete interfaces that nobody uses, or set spec.ipv6: false in \
+                     ENIPool {pool}.",
+                    in_time(&Some(*again)),
                 ),
             ),
             Self::Fragmented { subnets, free } => (

@@ -28,7 +28,7 @@ pub fn plan(inputs: &Inputs, memory: &mut Memory, now: Timestamp) -> Plan {
         .collect();
     let wakes = turns.iter().filter_map(|turn| turn.next.wake_at).filter(|at| *at > now);
     let mut plan = Plan {
-        wake_at: memory.trouble.ends(now).into_iter().chain(wakes).min(),
+        wake_at: memory.trouble.ends(now).into_iter().chain(memory.early_ends()).chain(wakes).min(),
         look_at: memory.look_wanted(&inputs.cluster),
         ..Plan::default()
     };
@@ -157,11 +157,15 @@ impl Stock<'_> {
         }
         let is_growing = missing > 0 || !growth.actions.is_empty();
         let groups = growth.groups();
-        let Growth { actions, obstacle, waits_for, .. } = growth;
+        let Growth { actions, obstacle, mut waits_for, .. } = growth;
         for action in actions {
             self.calls.push(turn.priority, action);
         }
         for action in settings(policy, fleet, groups.as_deref()) {
+            // The call names no node, so it is told here that it is refused.
+            if self.memory.trouble.refused(action.call(), self.now).is_some() {
+                waits_for.get_or_insert(action.call());
+            }
             self.calls.push(Priority::Warm, action);
         }
         sweep::give_back(name, node, fleet, is_growing, &mut self.calls);

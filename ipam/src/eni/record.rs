@@ -53,20 +53,18 @@ impl Case<'_> {
     fn step_blocks(&self, next: &mut Next, number: u64) {
         let report = self.node.report.as_ref();
         let memory = self.memory;
-        next.record
-            .blocks
-            .retain(|block| !(block.unassigning && memory.is_gone(&block.interface, block.cidr)));
+        next.record.blocks.retain(|block| !(block.unassigning && self.is_away(block)));
         for block in &mut next.record.blocks {
             let Some(generation) = block.releasing else {
-                if memory.is_gone(&block.interface, block.cidr) {
-                    // The agent stops leasing from it; pods that have an address of it are cut off already.
+                if self.is_away(block) {
+                    // The agent stops leasing from it. Pods that have an address of a block that is lost are cut off
+                    // already, those of an interface that is left alone keep theirs.
                     block.releasing = Some(number);
-                    next.lost = next.lost.or(Some(block.cidr));
+                    next.lost = next.lost.or(self.is_lost(block).then_some(block.cidr));
                 }
                 continue;
             };
-            let lost = memory.is_gone(&block.interface, block.cidr);
-            if lost && !block.unassigning {
+            if self.is_lost(block) && !block.unassigning {
                 next.lost = next.lost.or(Some(block.cidr));
             }
             let word = Word { cidr: block.cidr, generation };
@@ -82,7 +80,7 @@ impl Case<'_> {
                 } else {
                     next.wake_at = Some(next.wake_at.map_or(end, |at| at.min(end)));
                 }
-            } else if said(|report| &report.declined) && !lost {
+            } else if said(|report| &report.declined) && !self.is_away(block) {
                 block.releasing = None;
             }
         }
@@ -110,9 +108,8 @@ impl Case<'_> {
             let Some(generation) = block.releasing else { continue };
             let word = Word { cidr: block.cidr, generation };
             let let_go = self.node.report.as_ref().is_some_and(|report| report.released.contains(&word));
-            let lost = self.memory.is_gone(&block.interface, block.cidr);
             let is_v4 = size_v4(block.cidr) > 0;
-            if has < self.wanted && is_v4 && !let_go && !lost && !block.unassigning {
+            if has < self.wanted && is_v4 && !let_go && !self.is_away(block) && !block.unassigning {
                 block.releasing = None;
                 has += size_v4(block.cidr);
             }
@@ -157,6 +154,16 @@ impl Case<'_> {
                 }
             }
         }
+    }
+
+    /// Whether EC2 no longer holds it for the node.
+    fn is_lost(&self, block: &EniBlock) -> bool {
+        self.memory.is_gone(&block.interface, block.cidr)
+    }
+
+    /// Whether it is not to be had any more: lost, or on an interface that is now left alone.
+    fn is_away(&self, block: &EniBlock) -> bool {
+        self.is_lost(block) || self.fleet.excluded.contains(&block.interface)
     }
 
     fn is_primary(&self, id: &EniId) -> bool {

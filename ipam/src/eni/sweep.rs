@@ -7,7 +7,7 @@ use std::time::Duration;
 use rhumb_model::{Eni, EniId, EniStatus, NodeName, Prefix};
 
 use super::calls::Calls;
-use super::fleet::{Fleet, blocks, is_ours};
+use super::fleet::{Fleet, blocks, is_excluded, is_ours};
 use super::{Action, Inputs, LAG, Memory, NodeFacts, Priority};
 
 /// How many such interfaces one plan deletes.
@@ -52,7 +52,10 @@ pub(super) fn give_back(
 /// those, and EC2 deletes none that is attached), else when looks have shown it for long enough.
 pub(super) fn garbage(inputs: &Inputs, memory: &Memory, calls: &mut Calls<'_>) {
     let is_free = |eni: &&Eni| {
-        eni.status == EniStatus::Available && !eni.requester_managed && is_ours(eni, &inputs.cluster)
+        eni.status == EniStatus::Available
+            && !eni.requester_managed
+            && is_ours(eni, &inputs.cluster)
+            && !inputs.pools.values().any(|policy| is_excluded(eni, policy))
     };
     // For each whether a NodeConfig names it, and whether all of its blocks there are given back.
     let mut free: BTreeMap<&EniId, Option<bool>> =

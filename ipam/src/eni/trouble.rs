@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rhumb_model::{NodeName, SubnetId, Timestamp};
+use rhumb_model::{EniId, NodeName, SubnetId, Timestamp};
 
 use super::{Action, Addresses, Fault, Unit};
 
@@ -29,6 +29,8 @@ const PROBE_LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trouble {
     short: BTreeMap<(SubnetId, Unit), Timestamp>,
+    /// Interfaces whose subnet had no /80.
+    short_v6: BTreeMap<EniId, Timestamp>,
     blind: BTreeMap<SubnetId, Timestamp>,
     unreserved: BTreeMap<SubnetId, Timestamp>,
     refused: BTreeMap<&'static str, (Timestamp, String)>,
@@ -76,6 +78,9 @@ impl Trouble {
                 for (subnet, unit) in asked(action) {
                     self.short.insert((subnet.clone(), unit), now.after(SUBNET_COOL_DOWN));
                 }
+                if let Action::AssignV6 { eni, .. } = action {
+                    self.short_v6.insert(eni.clone(), now.after(SUBNET_COOL_DOWN));
+                }
             }
             Fault::Taken => {
                 self.silent = 0;
@@ -116,6 +121,7 @@ impl Trouble {
     /// Forgets what is over.
     pub(super) fn forget(&mut self, now: Timestamp) {
         self.short.retain(|_, until| now < *until);
+        self.short_v6.retain(|_, until| now < *until);
         self.blind.retain(|_, until| now < *until);
         self.unreserved.retain(|_, until| now < *until);
         self.refused.retain(|_, (until, _)| now < *until);
@@ -130,6 +136,10 @@ impl Trouble {
 
     pub(super) fn short_until(&self, subnet: &SubnetId, unit: Unit) -> Option<Timestamp> {
         self.short.get(&(subnet.clone(), unit)).copied()
+    }
+
+    pub(super) fn short_v6_until(&self, eni: &EniId, now: Timestamp) -> Option<Timestamp> {
+        self.short_v6.get(eni).copied().filter(|until| now < *until)
     }
 
     pub(super) fn is_unreserved(&self, subnet: &SubnetId, now: Timestamp) -> bool {
@@ -162,7 +172,13 @@ impl Trouble {
 
     /// When something of this ends, at the earliest.
     pub(super) fn ends(&self, now: Timestamp) -> Option<Timestamp> {
-        let subnets = self.short.values().chain(self.blind.values()).chain(self.unreserved.values()).copied();
+        let subnets = self
+            .short
+            .values()
+            .chain(self.short_v6.values())
+            .chain(self.blind.values())
+            .chain(self.unreserved.values())
+            .copied();
         let calls = self.refused.values().map(|(until, _)| *until).chain(self.quota.iter().map(|(u, _)| *u));
         let nodes = self.nodes.values().map(|node| node.until);
         subnets.chain(calls).chain(nodes).chain(self.silent()).filter(|at| *at > now).min()

@@ -9,7 +9,9 @@ use super::super::testing::{
     CLUSTER, attached, eni, eni_id, facts, inputs, instance_id, m5_large, node, ours, pool, report,
     reservation, subnet, subnet_id,
 };
-use super::super::{Addresses, Code, EniBlock, Fault, Groups, LAG, Record, Reply, Subnets, Unit, View, Word};
+use super::super::{
+    Addresses, Code, EniBlock, Fault, Groups, Key, LAG, Record, Reply, Subnets, Unit, View, Word,
+};
 use super::*;
 
 mod crowd;
@@ -236,6 +238,28 @@ fn one_80_is_enough_for_a_node() {
     world.memory.finish(action, &Ok(Reply::Assigned(vec![block])), world.now);
     assert_eq!(world.actions(), []);
     assert_eq!(world.write().blocks[0].cidr, block);
+}
+
+#[test]
+fn where_no_80_is_to_be_had_single_addresses_are_still_given_and_it_is_said() {
+    let v6 = EniPolicy { ipv6: true, ..pods(3) };
+    let mut world = World::new(v6);
+    world.view.subnets.get_mut(&subnet_id("a")).expect("there").cidrs_v6 =
+        vec!["fd00::/64".parse().expect("valid")];
+    world.look();
+    world.fail(Fault::SubnetShort);
+    let actions = world.actions();
+    assert!(matches!(actions.as_slice(), [Action::Assign { .. }]), "{actions:?}");
+    let (code, text) = world.code().expect("said");
+    assert!(code == Code::SubnetExhausted && text.contains("no /80 left"), "{code} {text}");
+    world.pass(Duration::from_secs(120));
+    assert!(world.actions().iter().any(|action| matches!(action, Action::AssignV6 { .. })), "asked again");
+
+    // A type of instance that cannot have prefixes has no /80 either.
+    world.node().limits.as_mut().expect("known").prefixes = false;
+    let actions = world.actions();
+    assert!(matches!(actions.as_slice(), [Action::Assign { .. }]), "{actions:?}");
+    assert_eq!(world.code().expect("said").0, Code::NoPrefixes);
 }
 
 #[test]
@@ -583,6 +607,10 @@ fn the_budget_of_interfaces_ends_and_comes_again() {
     let mut world = World::new(EniPolicy { interfaces_per_hour: 1, ..pods(12) });
     world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
     world.fail(Fault::Unavailable);
+    assert_eq!(world.actions().len(), 1, "nothing was made");
+    world.fail(Fault::Unknown);
+    world.pass(LAG);
+    world.look();
     let (code, text) = world.code().expect("used up");
     assert!(code == Code::Budget && text.contains("again at 01:16:40 UTC"), "{code} {text}");
     assert_eq!(world.actions(), []);

@@ -133,3 +133,77 @@ fn a_block_that_ec2_lost_is_named_and_no_longer_leased() {
     assert!(verdict.code == Code::BlockLost && verdict.text.contains("10.0.0.16/32"), "{verdict:?}");
     assert!(planned.record.blocks[0].releasing.is_some());
 }
+
+#[test]
+fn an_interface_that_is_to_be_left_alone_is_drained_and_then_nobody_touches_it() {
+    let exclude_tags = BTreeMap::from([("keep".to_owned(), "out".to_owned())]);
+    let mut world = World::new(EniPolicy { exclude_tags: exclude_tags.clone(), pre_allocate: 0, ..pods(10) });
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
+    let second = with(attached(ours("b", "a", "10.0.0.40", "a"), "a", 1), "10.0.0.41", 1);
+    world.add(second.clone());
+    world.node().report = Some(report(0, 0, 0));
+    assert_eq!(world.write().blocks.len(), 10);
+    world.node().report.as_mut().expect("there").used = 10;
+
+    world.add(Eni { tags: second.tags.into_iter().chain(exclude_tags).collect(), ..second });
+    let record = world.write();
+    let [asked] = releasing(&record)[..] else { panic!("{record:?}") };
+    let generation = asked.releasing.expect("a number");
+    assert_eq!(asked.interface, eni_id("b"));
+    let word = Word { cidr: asked.cidr, generation };
+    world.node().report.as_mut().expect("there").declined = vec![word];
+    assert_eq!(world.write(), record, "a pod has its address, and keeps it");
+    assert_eq!(world.code(), None, "nothing is lost");
+
+    let report = world.node().report.as_mut().expect("there");
+    (report.declined, report.released, report.used) = (vec![], vec![word], 9);
+    world.write();
+    world.pass(Duration::from_secs(180));
+    assert!(releasing(&world.write())[0].unassigning);
+    let record = world.write();
+    assert_eq!((record.blocks.len(), record.interfaces), (9, vec![eni_id("p")]));
+    let about_it = |actions: Vec<Action>| actions.into_iter().any(|it| it.key() == Key::Eni(eni_id("b")));
+    assert!(!about_it(world.actions()), "EC2 is asked for nothing about it");
+
+    // Nor when somebody took it away from the node.
+    let mut free = world.view.enis[&eni_id("b")].clone();
+    (free.attachment, free.status) = (None, EniStatus::Available);
+    world.add(free);
+    world.pass(Duration::from_secs(1000));
+    world.look();
+    assert!(!about_it(world.actions()));
+}
+
+#[test]
+fn an_interface_that_ec2_does_not_know_yet_is_asked_about_again_in_a_moment() {
+    let mut world = World::new(pods(12));
+    world.add(with(attached(eni("p", "a", "10.0.0.4"), "a", 0), "10.0.0.5", 9));
+    let create = world.actions().swap_remove(0);
+    world.memory.start(&create, world.now);
+    let made = with(ours("b", "a", "10.0.0.40", "a"), "10.0.0.41", 3);
+    world.memory.finish(&create, &Ok(Reply::Created(Box::new(made))), world.now);
+    for _ in 0..5 {
+        let attach = world.actions().swap_remove(0);
+        assert!(matches!(attach, Action::Attach { .. }), "{attach:?}");
+        world.memory.start(&attach, world.now);
+        let unknown = Err(Fault::Stale { code: "InvalidNetworkInterfaceID.NotFound".to_owned() });
+        world.memory.finish(&attach, &unknown, world.now);
+        let plan = world.plan();
+        assert_eq!((plan.actions, plan.wake_at), (vec![], Some(world.now.after(Duration::from_secs(1)))));
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.code(), None, "no failure of the node");
+
+    // Once looks cannot be older than the call that made it, it is gone.
+    world.pass(LAG);
+    world.look();
+    assert!(world.memory.view().enis.get(&eni_id("b")).is_none());
+}
+
+#[test]
+fn that_a_setting_is_refused_is_told_to_the_node() {
+    let mut world = World::new(EniPolicy { switch_off_source_dest_check: true, ..pods(0) });
+    world.fail(Fault::Refused { code: "UnauthorizedOperation".to_owned() });
+    let (code, text) = world.code().expect("told");
+    assert!(code == Code::Refused && text.contains("ModifyNetworkInterfaceAttribute"), "{code} {text}");
+}
