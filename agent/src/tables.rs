@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use rhumb_api::{PodPool, Routing, RoutingMode};
 use rhumb_ipam::Range;
-use rhumb_model::{EniId, MacAddr, NodeName, PoolName, Prefix, Revision};
+use rhumb_model::{EniId, IfName, MacAddr, NodeName, PoolName, Prefix, Revision};
+use rhumb_routing::InterfaceSpec;
 use rhumb_routing::host::Uplink;
 use rhumb_routing::kernel::Link;
 use rhumb_routing::plan::{Mode, Policy, RemoteNode};
@@ -182,9 +183,11 @@ impl Tables {
         all.filter(|prefix| seen.insert(*prefix)).collect()
     }
 
-    /// The smallest MTU of the uplinks, in bytes.
-    pub(crate) fn uplink_mtu(&self) -> Option<u32> {
-        self.uplinks.iter().map(|uplink| uplink.mtu).min()
+    /// The smallest MTU of the uplinks, in bytes; of those that are about to get another one as `planned`, that one.
+    pub(crate) fn uplink_mtu(&self, planned: &BTreeMap<IfName, InterfaceSpec>) -> Option<u32> {
+        let mtu =
+            |uplink: &Uplink| planned.get(&uplink.ifname).and_then(|spec| spec.mtu).unwrap_or(uplink.mtu);
+        self.uplinks.iter().map(mtu).min()
     }
 }
 
@@ -219,6 +222,19 @@ mod tests {
         let more: Vec<String> =
             tables.keep_source(&node, &pool)[usual.len()..].iter().map(ToString::to_string).collect();
         assert_eq!(more, ["0.0.0.0/0", "::/0"]);
+    }
+
+    #[test]
+    fn an_uplink_that_is_about_to_get_another_mtu_counts_with_that() {
+        let name = |text: &str| -> IfName { text.parse().expect("valid") };
+        let uplink = |text: &str, mtu| Uplink { ifname: name(text), ifindex: 1, mtu, addresses: vec![] };
+        let mut tables = Tables::default();
+        let planned = [(name("eth1"), InterfaceSpec { mtu: Some(9001) })].into();
+        assert_eq!(tables.uplink_mtu(&planned), None);
+        tables.uplinks = vec![uplink("eth0", 9001), uplink("eth1", 1500)];
+        assert_eq!(tables.uplink_mtu(&BTreeMap::new()), Some(1500));
+        assert_eq!(tables.uplink_mtu(&planned), Some(9001));
+        assert_eq!(tables.uplink_mtu(&[(name("eth1"), InterfaceSpec { mtu: None })].into()), Some(1500));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub struct EniInterface {
     /// Its first IPv6 address that is no part of a prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary_v6: Option<Ipv6Addr>,
-    /// MTU in bytes, where it is not to be the link's.
+    /// MTU in bytes, where it is not to be that of the node's first link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// Whether it carries pods.

@@ -64,7 +64,7 @@ pub struct Nic {
     pub card: u8,
     /// Place on the card; 0 is the node's first.
     pub index: u8,
-    /// MTU in bytes; `None` leaves it as it is.
+    /// MTU in bytes; `None` leaves that of the node's first to the system, and gives the same to the others.
     pub mtu: Option<u32>,
     /// Its own addresses: at most one of each family.
     pub addresses: Vec<IpAddr>,
@@ -78,6 +78,11 @@ impl Nic {
     /// Whether it is the one that the node began with, which the system looks after.
     fn is_first(&self) -> bool {
         self.card == 0 && self.index == 0
+    }
+
+    /// The MTU that its link gets, where the first has `usual`.
+    fn link_mtu(&self, usual: Option<u32>) -> Option<u32> {
+        self.mtu.or(usual.filter(|_| !self.is_first()))
     }
 
     fn place(&self) -> u32 {
@@ -145,13 +150,24 @@ pub fn plan(input: &Input) -> Plan {
     for family in Family::BOTH {
         plan.rules.insert(rule(family, PRIORITY, pods_table(input.base)), ());
     }
+    let mtu = first_mtu(input);
     for nic in &input.nics {
         match input.links.get(&nic.mac) {
-            Some(link) => add(&mut plan, input, nic, &link.name),
+            Some(link) => {
+                plan.interfaces.insert(link.name.clone(), InterfaceSpec { mtu: nic.link_mtu(mtu) });
+                add(&mut plan, input, nic, &link.name);
+            }
             None => _ = plan.missing.insert(nic.mac),
         }
     }
     plan
+}
+
+/// The MTU of the node's first interface: what it is to have, else what the system gave it. Nobody asks DHCP for that of a
+/// later one, which begins with what its driver takes for usual.
+fn first_mtu(input: &Input) -> Option<u32> {
+    let first = input.nics.iter().find(|nic| nic.is_first())?;
+    first.mtu.or_else(|| input.links.get(&first.mac).map(|link| link.mtu))
 }
 
 fn rule(family: Family, priority: u32, table: u32) -> PolicyRule {
@@ -160,7 +176,6 @@ fn rule(family: Family, priority: u32, table: u32) -> PolicyRule {
 
 fn add(plan: &mut Plan, input: &Input, nic: &Nic, ifname: &IfName) {
     let table = nic.table(input.base);
-    plan.interfaces.insert(ifname.clone(), InterfaceSpec { mtu: nic.mtu });
     for family in Family::BOTH {
         let Some(gateway) = nic.gateways.iter().copied().find(|addr| Family::of(*addr) == family) else {
             continue;

@@ -11,8 +11,8 @@ use rhumb_model::law::{converges, survives_any_single_failure};
 use rhumb_model::{Family, MacAddr, Target};
 use rhumb_routing::eni::{self, Input, Nic, Outside};
 use rhumb_routing::{
-    Events, HostAddress, HostAddresses, InterfaceSpec, Interfaces, Notices, PolicyRule, Rules, TableKey,
-    TableRoute, TableRoutes,
+    Events, HostAddress, HostAddresses, InterfaceSpec, Interfaces, Netlink, Notices, PolicyRule, Rules,
+    TableKey, TableRoute, TableRoutes,
 };
 
 /// Two interfaces, and what AWS's own plugin, Calico and people put beside ours.
@@ -46,6 +46,26 @@ fn everything(lab: &Lab) -> [String; 4] {
         ["rule", "-6 rule", "route show table 7301", "addr show dev eth1"].map(|words| lab.ip("host", words));
     all[3] = all[3].lines().filter(|line| line.contains("inet")).collect();
     all
+}
+
+/// What the cloud says of the two interfaces, and the node's links as they are.
+async fn input(netlink: &Netlink) -> Input {
+    let nic = |index: u8| Nic {
+        mac: MacAddr::new([2, 0, 0, 0, 0, index]).expect("an address of one station"),
+        card: 0,
+        index,
+        mtu: None,
+        addresses: vec![[10, 0, 0, 10 + index].into()],
+        gateways: vec!["10.0.0.1".parse().expect("valid"), "fe80:ec2::1".parse().expect("valid")],
+        blocks: vec![prefix(&format!("10.0.2.{}/28", index * 16)), prefix(&format!("fd00:0:0:{index}::/80"))],
+    };
+    Input {
+        nics: vec![nic(0), nic(1)],
+        links: eni::links(netlink).await.expect("told"),
+        keep_source: vec![prefix("10.0.0.0/8")],
+        outside: Outside::Node,
+        base: eni::TABLE,
+    }
 }
 
 #[test]
@@ -155,25 +175,8 @@ fn addresses_and_interfaces_obey_the_law() {
 fn what_is_planned_leads_each_source_out_of_its_interface() {
     let lab = Lab::new(&[]);
     interfaces(&lab);
-    let nic = |index: u8| Nic {
-        mac: MacAddr::new([2, 0, 0, 0, 0, index]).expect("an address of one station"),
-        card: 0,
-        index,
-        mtu: None,
-        addresses: vec![[10, 0, 0, 10 + index].into()],
-        gateways: vec!["10.0.0.1".parse().expect("valid"), "fe80:ec2::1".parse().expect("valid")],
-        blocks: vec![prefix(&format!("10.0.2.{}/28", index * 16)), prefix(&format!("fd00:0:0:{index}::/80"))],
-    };
     lab.run(async |netlink, _| {
-        let links = eni::links(&netlink).await.expect("told");
-        let input = Input {
-            nics: vec![nic(0), nic(1)],
-            links,
-            keep_source: vec![prefix("10.0.0.0/8")],
-            outside: Outside::Node,
-            base: eni::TABLE,
-        };
-        let plan = eni::plan(&input);
+        let plan = eni::plan(&input(&netlink).await);
         assert!(plan.missing.is_empty());
         let now = Instant::now();
         converges(Interfaces::new(netlink.clone()), &[plan.interfaces], now).await.expect("lawful");
@@ -191,6 +194,34 @@ fn what_is_planned_leads_each_source_out_of_its_interface() {
         assert_eq!(way("9.9.9.9 from 10.0.2.21 iif far0"), "eth0", "to be translated there");
         assert_eq!(way("9.9.9.9 from 10.0.0.11"), "eth1", "an address of the node itself");
         assert_eq!(way("2001:db8::9 from fd00:0:0:1::5 iif far0"), "eth1");
+    });
+}
+
+#[test]
+fn a_later_link_follows_the_mtu_of_the_first() {
+    let lab = Lab::new(&[]);
+    interfaces(&lab);
+    let mtu = |link: &str| {
+        let said = lab.ip("host", &format!("link show {link}"));
+        said.split_whitespace().skip_while(|word| *word != "mtu").nth(1).expect("told").to_owned()
+    };
+    assert_eq!(mtu("eth1"), "1500", "as its driver has it");
+    lab.run(async |netlink, _| {
+        let mut interfaces = Interfaces::new(netlink.clone());
+        for first in ["9001", "8000"] {
+            lab.ip("host", &format!("link set eth0 mtu {first}"));
+            let plan = eni::plan(&input(&netlink).await);
+            interfaces = converges(interfaces, &[plan.interfaces], Instant::now()).await.expect("lawful");
+            assert_eq!((mtu("eth0").as_str(), mtu("eth1").as_str()), (first, first));
+        }
+        let mut asked = input(&netlink).await;
+        asked.nics[1].mtu = Some(1400);
+        let interfaces =
+            converges(interfaces, &[eni::plan(&asked).interfaces], Instant::now()).await.expect("lawful");
+        assert_eq!(mtu("eth1"), "1400");
+        lab.ip("host", "link set eth1 mtu 1500");
+        converges(interfaces, &[eni::plan(&asked).interfaces], Instant::now()).await.expect("lawful");
+        assert_eq!(mtu("eth1"), "1400", "put right");
     });
 }
 

@@ -76,7 +76,8 @@ impl Node {
         self.free_host_ports(&request)?;
         let leases = self.lease(&request, wishes)?;
         let leased: Vec<IpAddr> = leases.iter().map(|lease| lease.addr).collect();
-        let mtu = request.mtu.or(self.settings.mtu).or(self.tables.uplink_mtu()).unwrap_or(DEFAULT_MTU);
+        let of_uplinks = self.tables.uplink_mtu(&self.eni.plan().interfaces);
+        let mtu = request.mtu.or(self.settings.mtu).or(of_uplinks).unwrap_or(DEFAULT_MTU);
         Ok(Endpoint::with_own_link(&request, inode, &leased, mtu))
     }
 

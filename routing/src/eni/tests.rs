@@ -112,6 +112,26 @@ fn the_first_interface_keeps_its_addresses_from_the_system() {
 }
 
 #[test]
+fn a_later_interface_without_an_mtu_of_its_own_has_that_of_the_first_link() {
+    let mut input = input(Outside::Node);
+    let asked = |input: &Input| plan(input).interfaces.into_values().map(|spec| spec.mtu).collect::<Vec<_>>();
+    for nic in &mut input.nics {
+        nic.mtu = None;
+    }
+    input.links.get_mut(&MacAddr::from_seed(1)).expect("there").mtu = 1500;
+    assert_eq!(asked(&input), [None, Some(9001)], "the first one is the system's");
+    input.links.get_mut(&MacAddr::from_seed(0)).expect("there").mtu = 8000;
+    assert_eq!(asked(&input), [None, Some(8000)], "it follows");
+    input.nics[0].mtu = Some(4000);
+    assert_eq!(asked(&input), [Some(4000), Some(4000)], "what the first one is about to have");
+    input.nics[1].mtu = Some(1400);
+    assert_eq!(asked(&input), [Some(4000), Some(1400)], "what is asked for counts");
+    input.nics.remove(0);
+    input.nics[0].mtu = None;
+    assert_eq!(asked(&input), [None], "nothing is known of a first one");
+}
+
+#[test]
 fn a_node_without_interfaces_of_the_cloud_gets_nothing() {
     assert_eq!(plan(&Input { nics: Vec::new(), ..input(Outside::Node) }), Plan::default());
 }
