@@ -68,6 +68,13 @@ async fn input(netlink: &Netlink) -> Input {
     }
 }
 
+/// Rules of one priority are told in the order in which they came.
+fn sorted(rules: &str) -> Vec<String> {
+    let mut lines: Vec<String> = rules.lines().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
 #[test]
 fn rules_obey_the_law_and_leave_foreign_ones_alone() {
     let lab = Lab::new(&[]);
@@ -194,6 +201,45 @@ fn what_is_planned_leads_each_source_out_of_its_interface() {
         assert_eq!(way("9.9.9.9 from 10.0.2.21 iif far0"), "eth0", "to be translated there");
         assert_eq!(way("9.9.9.9 from 10.0.0.11"), "eth1", "an address of the node itself");
         assert_eq!(way("2001:db8::9 from fd00:0:0:1::5 iif far0"), "eth1");
+    });
+}
+
+#[test]
+fn repair_and_removal_leave_rules_of_others_beside_ours() {
+    let lab = Lab::new(&[]);
+    interfaces(&lab);
+    let twins = [
+        "rule add lookup 7299 priority 7260 proto static",
+        "rule add fwmark 0x72020000/0xffff0000 lookup 7301 priority 7261 proto boot",
+        "rule add from 10.0.0.11 lookup 7301 priority 7262",
+        "rule add from 10.0.2.16/28 lookup 7301 suppress_prefixlength 0 priority 7263 proto 115",
+        "-6 rule add from fd00:0:0:1::/80 lookup 7301 priority 7263 proto static",
+    ];
+    for words in twins.into_iter().chain([
+        // Of our protocol, and yet asking for more than ours do.
+        "rule add from 10.0.2.16/28 iif lo lookup 7301 priority 7263 proto 114",
+        "rule add from 10.0.2.16/28 lookup 7301 priority 7300",
+    ]) {
+        lab.ip("host", words);
+    }
+    let rules = || ["rule", "-6 rule"].map(|words| sorted(&lab.ip("host", words)));
+    let before = rules();
+    lab.run(async |netlink, _| {
+        let wanted = [eni::plan(&input(&netlink).await).rules];
+        let now = Instant::now();
+        converges(Rules::new(netlink.clone()), &wanted, now).await.expect("lawful");
+        let whole = rules();
+        let ours: Vec<&String> = whole.iter().flatten().filter(|line| line.ends_with("proto 114")).collect();
+        assert_eq!(ours.len(), wanted[0].len() + 1, "{ours:?}");
+        for words in twins {
+            let words = words.split(" proto").next().expect("the first").replace(" add ", " del ");
+            lab.ip("host", &format!("{words} proto 114"));
+        }
+        assert_ne!(rules(), whole, "ours are gone");
+        converges(Rules::new(netlink.clone()), &wanted, now).await.expect("lawful");
+        assert_eq!(rules(), whole, "and there again");
+        survives_any_single_failure(Rules::new(netlink), &wanted, now).await.expect("lawful");
+        assert_eq!(rules(), before);
     });
 }
 
