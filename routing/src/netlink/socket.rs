@@ -46,9 +46,33 @@ pub(crate) struct Refused {
 /// The objects in the answers to one request.
 pub(crate) type Answered<T = RouteNetlinkMessage> = Result<Vec<T>, Refused>;
 
+/// What carries datagrams to the kernel and back.
+pub(crate) trait Wire {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
+
+    /// Waits for a datagram, and says how long it is.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Wire for RawSocket {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        RawSocket::send(self, datagram, 0).map(drop)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self.as_fd(), &mut *buffer, RecvFlags::empty()) {
+                Ok((length, _)) => return Ok(length),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
-pub(crate) struct Socket {
-    raw: RawSocket,
+pub(crate) struct Socket<W = RawSocket> {
+    raw: W,
     sequence: u32,
     port: u32,
     buffer: Vec<u8>,
@@ -75,7 +99,9 @@ impl Socket {
     pub(crate) fn port(&self) -> u32 {
         self.port
     }
+}
 
+impl<W: Wire> Socket<W> {
     /// Sends requests that are worked off in order, and takes their answers, one per request.
     /// A request that is refused does not keep those behind it from being worked off.
     pub(crate) fn exchange(&mut self, requests: Vec<Message>) -> io::Result<Vec<Answered>> {
@@ -90,7 +116,7 @@ impl Socket {
                 append(&mut datagram, request, NLM_F_ACK, self.sequence);
                 count += 1;
             }
-            self.raw.send(&datagram, 0)?;
+            self.raw.send(&datagram)?;
             self.collect(first, count, Some, &mut answered)?;
         }
         Ok(answered)
@@ -102,7 +128,8 @@ impl Socket {
         Ok(answered.pop().expect("one answer per request"))
     }
 
-    /// Reads all objects that `request` describes, as they were at one moment.
+    /// Reads all objects that `request` describes, as they were at one moment. A list that changed while it was read is
+    /// read anew, a bounded number of times.
     pub(crate) fn dump<T>(
         &mut self,
         request: &Message,
@@ -112,13 +139,14 @@ impl Socket {
             self.sequence = self.sequence.wrapping_add(1);
             let mut datagram = Vec::new();
             append(&mut datagram, request.clone(), NLM_F_DUMP, self.sequence);
-            self.raw.send(&datagram, 0)?;
+            self.raw.send(&datagram)?;
             let mut answered = Vec::with_capacity(1);
             if !self.collect(self.sequence, 1, |object| read(&object), &mut answered)? {
                 return Ok(answered.pop().expect("one answer per request"));
             }
         }
-        Err(io::ErrorKind::Interrupted.into())
+        let words = format!("a list changed while it was read, {DUMP_ATTEMPTS} times in a row");
+        Err(io::Error::new(io::ErrorKind::Interrupted, words))
     }
 
     /// Takes the answers to `count` requests from sequence number `first` on; says whether a dump was interrupted.
@@ -133,7 +161,7 @@ impl Socket {
         let mut interrupted = false;
         let mut done = 0;
         while done < count {
-            let length = retry(|| recv(self.raw.as_fd(), &mut self.buffer[..], RecvFlags::empty()))?;
+            let length = self.raw.receive(&mut self.buffer)?;
             for message in messages(&self.buffer[..length], |_| true) {
                 // What remains of an exchange that was given up is not for this one.
                 if message.header.sequence_number != first.wrapping_add(done) {
@@ -260,23 +288,82 @@ fn refusal(ending: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Refused> {
     (code != 0).then_some(Refused { errno: -code, words })
 }
 
-fn retry(mut call: impl FnMut() -> rustix::io::Result<(usize, usize)>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Ok((length, _)) => return Ok(length),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroI32;
 
-    use netlink_packet_core::{DefaultNla, ErrorMessage};
+    use netlink_packet_core::{DefaultNla, DoneMessage, ErrorMessage};
+    use netlink_packet_route::link::LinkMessage;
 
     use super::*;
+    use crate::netlink::link;
+    use crate::netlink::message::request;
+
+    /// A kernel of two links whose first dumps are interrupted, each after the first link.
+    #[derive(Default)]
+    struct Busy {
+        interrupted: usize,
+        asked: usize,
+        waiting: Vec<Vec<u8>>,
+    }
+
+    impl Busy {
+        fn tell(&mut self, mut message: Message, flags: u16, sequence: u32) {
+            let mut datagram = Vec::new();
+            message.header.flags = 0;
+            append(&mut datagram, message, flags, sequence);
+            self.waiting.insert(0, datagram);
+        }
+    }
+
+    impl Wire for Busy {
+        fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+            let sequence = messages(datagram, |_| true).next().expect("one request").header.sequence_number;
+            self.asked += 1;
+            // What an interrupted dump tells of is gone when it is begun anew.
+            let (last, links) =
+                if self.asked > self.interrupted { (0, [1, 2]) } else { (NLM_F_DUMP_INTR, [11, 12]) };
+            for (index, flags) in links.into_iter().zip([0, last]) {
+                let mut link = LinkMessage::default();
+                link.header.index = index;
+                self.tell(request(RouteNetlinkMessage::NewLink(link), 0), flags, sequence);
+            }
+            let done = NetlinkPayload::Done(DoneMessage::default());
+            self.tell(Message::new(NetlinkHeader::default(), done), last, sequence);
+            Ok(())
+        }
+
+        fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let datagram = self.waiting.pop().expect("nothing is read that was not asked for");
+            buffer[..datagram.len()].copy_from_slice(&datagram);
+            Ok(datagram.len())
+        }
+    }
+
+    fn links_of(kernel: Busy) -> (io::Result<Answered<u32>>, Busy) {
+        let mut socket = Socket { raw: kernel, sequence: 0, port: 0, buffer: vec![0; BUFFER] };
+        let index = |object: &RouteNetlinkMessage| {
+            if let RouteNetlinkMessage::NewLink(link) = object { Some(link.header.index) } else { None }
+        };
+        (socket.dump(&link::get_all(), index), socket.raw)
+    }
+
+    #[test]
+    fn a_dump_that_a_change_interrupted_is_begun_anew() {
+        for interrupted in [0, 1, DUMP_ATTEMPTS - 1] {
+            let (told, kernel) = links_of(Busy { interrupted, ..Busy::default() });
+            assert_eq!(told.expect("told"), Ok(vec![1, 2]));
+            assert_eq!((kernel.asked, kernel.waiting.len()), (interrupted + 1, 0));
+        }
+    }
+
+    #[test]
+    fn a_dump_that_is_interrupted_every_time_ends_with_an_error() {
+        let (told, kernel) = links_of(Busy { interrupted: usize::MAX, ..Busy::default() });
+        let error = told.expect_err("never whole");
+        assert_eq!(error.to_string(), "a list changed while it was read, 16 times in a row");
+        assert_eq!((error.kind(), kernel.asked), (io::ErrorKind::Interrupted, DUMP_ATTEMPTS));
+    }
 
     fn error(code: i32, words: &str) -> NetlinkPayload<RouteNetlinkMessage> {
         let words = DefaultNla::new(NLMSGERR_ATTR_MSG, format!("{words}\0").into_bytes());
