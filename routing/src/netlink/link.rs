@@ -164,3 +164,38 @@ pub(crate) fn read_namespace_number(message: &RouteNetlinkMessage) -> Option<i32
     };
     message.attributes.iter().find_map(number).filter(|number| *number >= 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+    use crate::netlink::message::{append, objects};
+
+    fn mac(last: u8) -> MacAddr {
+        MacAddr::new([2, 0, 0, 0, 0, last]).expect("an address of one station")
+    }
+
+    /// What is read of a link with these addresses, as the kernel sends it.
+    fn hardware(address: &[u8], permanent: Option<&[u8]>) -> Option<(MacAddr, Option<MacAddr>)> {
+        let mut link = LinkMessage::default();
+        link.attributes =
+            vec![LinkAttribute::IfName("eth1".to_owned()), LinkAttribute::Address(address.to_vec())];
+        link.attributes.extend(permanent.map(|octets| LinkAttribute::PermAddress(octets.to_vec())));
+        let mut datagram = Vec::new();
+        append(&mut datagram, request(RouteNetlinkMessage::NewLink(link), 0), 0, 1);
+        let told = objects(&datagram, |_| true).next().expect("one link");
+        read_hardware(&told).map(|(hardware, link)| (hardware, link.mac))
+    }
+
+    #[test]
+    fn a_link_is_known_by_the_address_that_its_hardware_came_with() {
+        let (given, permanent) = (mac(7), mac(1));
+        let told = hardware(&given.octets(), Some(&permanent.octets()));
+        assert_eq!(told, Some((permanent, Some(given))), "whatever it was given since");
+        assert_eq!(hardware(&given.octets(), None), Some((given, Some(given))), "no hardware behind it");
+        assert_eq!(hardware(&given.octets(), Some(&[0; 6])), Some((given, Some(given))), "none that is one");
+        assert_eq!(hardware(&[], Some(&permanent.octets())), Some((permanent, None)));
+        assert_eq!(hardware(&[], None), None, "no Ethernet");
+    }
+}
