@@ -47,7 +47,7 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    pub(super) fn new(world: &World, policy: EniPolicy) -> Result<Self> {
+    pub(super) fn new(world: &World, policy: EniPolicy, share: f64) -> Result<Self> {
         let pool = PoolName::new("vpc")?;
         let names = (0..world.nodes.len())
             .map(|number| NodeName::new(format!("n{number:05}")))
@@ -72,7 +72,7 @@ impl Ours {
             inputs.nodes.insert(name.clone(), facts);
         }
         let (leased, spoken) = (vec![BTreeSet::new(); names.len()], vec![None; names.len()]);
-        let (memory, pace) = (Memory::default(), Pace::published());
+        let (memory, pace) = (Memory::default(), Pace::published(share));
         Ok(Self {
             inputs,
             memory,

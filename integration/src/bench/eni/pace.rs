@@ -16,10 +16,10 @@ pub(super) struct Pace {
 const ONE_FOR_ALL: Rate = Rate { capacity: 20.0, per_second: 4.0 };
 
 impl Pace {
-    /// The operator's own buckets, which take all that EC2 allows.
-    pub(super) fn published() -> Self {
+    /// The operator's own buckets, which take so much of what EC2 allows.
+    pub(super) fn published(share: f64) -> Self {
         let start = Instant::now();
-        let bucket = |action: Action| (action.name(), Bucket::new(action.published(), 1.0, start));
+        let bucket = |action: Action| (action.name(), Bucket::new(action.published(), share, start));
         Self { start, buckets: Action::ALL.into_iter().map(bucket).collect() }
     }
 

@@ -10,6 +10,8 @@ use rhumb_cloud_fake::{
 };
 use rhumb_model::{Eni, EniId, EniStatus, InstanceId, Prefix, SubnetId, Timestamp, VpcId, Zone};
 
+use super::Conditions;
+
 /// Interfaces of an m5.large, and addresses of one for pods.
 pub(super) const INTERFACES: usize = 3;
 pub(super) const SLOTS: usize = 9;
@@ -36,17 +38,21 @@ pub(super) struct Node {
 }
 
 impl World {
-    pub(super) fn new(nodes: usize, pods: usize, interval: Span) -> Result<Self> {
-        let start = Timestamp(1_000_000);
+    pub(super) fn new(nodes: usize, pods: usize, conditions: Conditions) -> Result<Self> {
+        let launched = Timestamp(1_000_000);
+        // The pods come when everybody knows the instances.
+        let start = Timestamp(launched.0 + 60_000);
         let settings = Settings {
-            attach: interval,
-            detach: interval,
+            attach: conditions.attach,
+            detach: conditions.attach,
+            lag: conditions.lag,
+            unknown: conditions.unknown,
             start: Span::ZERO,
             interface_quota: u32::MAX,
             usage_quota: u32::MAX,
             ..Settings::default()
         };
-        let mut fake = Fake::new(settings, start);
+        let mut fake = Fake::new(settings, launched);
         fake.limit(Limits::none());
         let cidrs = (10..14u8).map(|second| format!("10.{second}.0.0/16").parse::<Prefix>());
         let vpc = NewVpc {
@@ -65,7 +71,7 @@ impl World {
             let subnet = fake.world_mut().create_subnet(new)?;
             let count = NODES_PER_SUBNET.min(nodes - all.len());
             let launch = Launch { count: u16::try_from(count)?, ..Launch::new(KIND, subnet.clone()) };
-            let Answer::Launched(_, instances) = fake.ask(start, Action::RunInstances(launch))? else {
+            let Answer::Launched(_, instances) = fake.ask(launched, Action::RunInstances(launch))? else {
                 bail!("RunInstances gave another answer")
             };
             all.extend(instances.iter().map(|instance| Node {
@@ -75,6 +81,7 @@ impl World {
             }));
         }
         fake.limit(Limits::default());
+        fake.advance(start);
         Ok(Self { fake, now: start, nodes: all, start, vpc })
     }
 
