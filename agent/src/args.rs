@@ -123,9 +123,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) cloud: Cloud,
 
-    /// Address and port of the cloud's metadata service.
-    #[arg(long, value_name = "IP:PORT", default_value_t = rhumb_cloud::imds::V4)]
-    pub(crate) imds_endpoint: SocketAddr,
+    /// Address and port of the cloud's metadata service; without it 169.254.169.254:80, then [fd00:ec2::254]:80.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) imds_endpoint: Option<SocketAddr>,
 
     /// With whose address packets of pods that have addresses of a VPC leave the VPC, where their ENIPool lets the node
     /// translate: that of the node's first interface, by which they leave then, or of the pod's own interface.

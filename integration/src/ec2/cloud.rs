@@ -4,7 +4,7 @@
 //! ```text
 //!   rhumb-fake-ec2, rhumb-operator: in the router's namespace
 //!     hooks ─► links of interfaces come and go
-//!     metadata service of node n1 ◄── 169.254.169.254:80 as asked on port n1
+//!     metadata service of node n1 ◄── 169.254.169.254:80 and [fd00:ec2::254]:80 as asked on port n1
 //!     interfaces of the state ─► routes to what they have, and what may come from them
 //! ```
 
@@ -26,6 +26,8 @@ use crate::lab::{DOUBLE, Lab, Namespace, Process, ProgramOptions, ip};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The tag by which an instance of the double's file is known as a node of the lab.
 const TAG_NODE: &str = "node";
+/// The metadata service by IPv6.
+const METADATA_V6: &str = "fd00:ec2::254";
 /// The first port on which metadata are served.
 const METADATA: usize = 8001;
 
@@ -164,26 +166,29 @@ impl Cloud {
 
     /// Answers each node by the metadata service of its own instance, by the port on which it asks.
     fn serve_metadata(&self) -> Result<()> {
-        let mut rules = String::new();
+        let [mut rules, mut rules_v6] = [String::new(), String::new()];
         for (number, instance) in self.instances.iter().enumerate() {
             let port = METADATA + number;
-            let listen = json!({ "listen": format!("0.0.0.0:{port}") });
+            let listen = json!({ "listen": format!("[::]:{port}") });
             self.ask("POST", &format!("/instances/{instance}/imds"), &listen)?;
-            rules.push_str(&format!(
-                "iifname \"n{}\" ip daddr 169.254.169.254 tcp dport 80 redirect to :{port}\n",
-                number + 1
+            let asked = format!("iifname \"n{}\"", number + 1);
+            rules.push_str(&format!("{asked} ip daddr 169.254.169.254 tcp dport 80 redirect to :{port}\n"));
+            rules_v6.push_str(&format!(
+                "{asked} ip6 daddr {METADATA_V6} tcp dport 80 dnat to [{METADATA_V6}]:{port}\n"
             ));
         }
-        nft(
-            self.lab.router(),
-            &format!(
-                "table ip metadata {{
+        self.lab.router().ip(&format!("link set lo up\naddress add {METADATA_V6}/128 dev lo"))?;
+        let table = |family: &str, rules: &str| {
+            format!(
+                "table {family} metadata {{
                     chain asked {{ type nat hook prerouting priority -100;
                         {rules}
                     }}
-                }}"
-            ),
-        )
+                }}
+                "
+            )
+        };
+        nft(self.lab.router(), &(table("ip", &rules) + &table("ip6", &rules_v6)))
     }
 
     /// Makes and removes links as the double's hooks say, until the double ends.
