@@ -103,7 +103,7 @@ codes! {
     Leaving,
     /// There is no instance that could take interfaces.
     InstanceState,
-    /// Nobody knows which instance the node is, or EC2 does not show it.
+    /// Nobody knows which instance the node is, EC2 does not show it, or another node is said to be it as well.
     NoInstance,
     /// Calls for this node wait for their turn: EC2 refused to be asked so often.
     Throttled,

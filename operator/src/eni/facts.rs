@@ -25,27 +25,64 @@ pub(crate) fn chosen(objects: &Objects) -> BTreeMap<NodeName, (&NodeRow, &ENIPoo
         .collect()
 }
 
-/// The instance that a node is: by its Node object, else by its agent.
-fn instance(row: &NodeRow, state: Option<&NodeState>) -> Option<InstanceId> {
-    let told = || state.and_then(|state| state.status.instance.as_ref()).map(|identity| identity.id.clone());
-    row.instance.clone().or_else(told)
+/// Which instance a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Nobody says.
+    Unknown,
+    /// This one, and no other node is it.
+    Sole(InstanceId),
+    /// The other node is said to be it as well: whose its addresses are, nobody knows.
+    Disputed(InstanceId, NodeName),
 }
 
-/// What every node that one chooses is, where that is known.
-pub(crate) fn instances(objects: &Objects) -> BTreeMap<NodeName, Option<InstanceId>> {
-    let chosen = chosen(objects).into_iter();
-    chosen
-        .map(|(name, (row, _))| {
-            let instance = instance(row, objects.state(&name));
-            (name, instance)
-        })
-        .collect()
+impl Claim {
+    /// The instance that is the node's alone.
+    pub(crate) fn sole(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Sole(instance) => Some(instance),
+            Self::Unknown | Self::Disputed(..) => None,
+        }
+    }
+}
+
+/// Which instance every node is, whether an ENIPool chooses it or not: two nodes that were one instance would give its
+/// addresses to two pods each.
+///
+/// What the Node object says (`spec.providerID`) comes from the kubelet or the cloud's controller and wins over the words
+/// of agents: an agent is asked only about a node of which that says nothing, and is not believed about an instance that
+/// is another node by it.
+pub(crate) fn claims(objects: &Objects) -> BTreeMap<NodeName, Claim> {
+    let nodes = objects.nodes.iter().flatten();
+    let nodes: Vec<(NodeName, &NodeRow)> =
+        nodes.filter_map(|(key, row)| Some((NodeName::new(key.name.as_str()).ok()?, row))).collect();
+    let told = |name: &NodeName| {
+        objects.state(name).and_then(|state| state.status.instance.as_ref()).map(|identity| &identity.id)
+    };
+    let mut written: BTreeMap<&InstanceId, Vec<&NodeName>> = BTreeMap::new();
+    let mut said: BTreeMap<&InstanceId, Vec<&NodeName>> = BTreeMap::new();
+    for (name, row) in &nodes {
+        match (&row.instance, told(name)) {
+            (Some(instance), _) => written.entry(instance).or_default().push(name),
+            (None, Some(instance)) => said.entry(instance).or_default().push(name),
+            (None, None) => {}
+        }
+    }
+    let claim = |name: &NodeName, row: &NodeRow| {
+        let Some(instance) = row.instance.as_ref().or_else(|| told(name)) else { return Claim::Unknown };
+        let who = written.get(instance).or_else(|| said.get(instance));
+        match who.into_iter().flatten().find(|other| **other != name) {
+            Some(other) => Claim::Disputed(instance.clone(), (*other).clone()),
+            None => Claim::Sole(instance.clone()),
+        }
+    };
+    nodes.iter().map(|(name, row)| (name.clone(), claim(name, row))).collect()
 }
 
 /// For what EC2 is to be looked at.
 pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
-    let chosen = chosen(objects);
-    let instances = chosen.iter().filter_map(|(name, (row, _))| instance(row, objects.state(name)));
+    let (chosen, claims) = (chosen(objects), claims(objects));
+    let instances = chosen.keys().filter_map(|name| claims.get(name)?.sole().cloned());
     let prefixes = |pool: &ENIPool| pool.spec.mode == EniMode::Prefixes;
     Scope {
         cluster: cluster.to_owned(),
@@ -55,14 +92,16 @@ pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
     }
 }
 
-/// What the plan stands on. Nodes whose instance EC2 did not show are not in it: they are left as they are.
+/// What the plan stands on. Nodes whose instance is not theirs alone, or was not shown by EC2, are not in it: they are
+/// left as they are.
 pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str, orphan_age: Duration) -> Inputs {
     let pods = objects.pods_by_node();
     let pools = objects.pools.iter().flat_map(BTreeMap::values);
-    let chosen = chosen(objects);
+    let (chosen, claims) = (chosen(objects), claims(objects));
     let nodes = chosen.into_iter().filter_map(|(name, (row, pool))| {
+        let instance = look.instances.get(claims.get(&name)?.sole()?)?.clone();
         let state = objects.state(&name);
-        let instance = look.instances.get(&instance(row, state)?)?.clone();
+        let believed = state.filter(|state| is_of(state, &instance.id));
         let pool = PoolName::new(pool.key().name).ok()?;
         let facts = NodeFacts {
             limits: look.limits.get(&instance.kind).cloned().flatten(),
@@ -70,7 +109,7 @@ pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str, orphan_age: 
             leaving: row.leaving,
             scheduled: pods.get(name.as_str()).copied().unwrap_or(0),
             record: record(objects.config(&name), &instance.id, state),
-            report: state.map(|state| report(state, &pool)),
+            report: believed.map(|state| report(state, &pool)),
             pool,
             instance,
         };
@@ -126,6 +165,11 @@ fn policy(spec: &ENIPoolSpec) -> EniPolicy {
     }
 }
 
+/// Whether the words of a node's agent may be about this instance: of another one they say nothing about its pods.
+fn is_of(state: &NodeState, instance: &InstanceId) -> bool {
+    state.status.instance.as_ref().is_none_or(|told| told.id == *instance)
+}
+
 /// The part of a NodeConfig that the plan writes.
 ///
 /// Of another instance under the node's name nothing holds but the number: the agent's words about an earlier life of
@@ -166,5 +210,141 @@ fn report(state: &NodeState, pool: &PoolName) -> Report {
         idle: of_pool().flat_map(|usage| usage.idle.iter().copied()).collect::<BTreeSet<_>>(),
         released: words(&status.released),
         declined: words(&status.declined),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhumb_api::{InstanceIdentity, Node, NodeStateStatus, Update};
+    use rhumb_model::{Instance, InstanceState, SubnetId, Zone};
+
+    use super::super::objects::Seen;
+
+    fn name(name: &str) -> NodeName {
+        NodeName::new(name).expect("valid")
+    }
+
+    fn id(number: u8) -> InstanceId {
+        InstanceId::new(format!("i-{number}")).expect("valid")
+    }
+
+    /// Nodes, each with the instance of its Node object and that of its agent, and a pool for all of them.
+    fn objects(nodes: &[(&str, Option<u8>, Option<u8>)]) -> Objects {
+        let mut objects = Objects::default();
+        objects.take(Seen::Pools(Update::Snapshot(vec![ENIPool::new("vpc", ENIPoolSpec::default())])));
+        let node = |(name, written, _): &(&str, Option<u8>, _)| -> Node {
+            let spec = written.map_or_else(String::new, |number| {
+                format!(r#", "spec": {{"providerID": "aws:///z/{}"}}"#, id(number))
+            });
+            serde_json::from_str(&format!(r#"{{"metadata": {{"name": "{name}"}}{spec}}}"#)).expect("readable")
+        };
+        objects.take(Seen::Nodes(Update::Snapshot(nodes.iter().map(node).collect())));
+        let state = |(node, _, told): &(&str, Option<u8>, Option<u8>)| {
+            let mut state = NodeState::new(&name(node));
+            let identity = |number: u8| InstanceIdentity {
+                id: id(number),
+                kind: "m5.large".to_owned(),
+                zone: Zone::new("z").expect("valid"),
+                subnet: SubnetId::new("subnet-1").expect("valid"),
+                vpc: None,
+            };
+            state.status = NodeStateStatus {
+                instance: told.map(identity),
+                observed_generation: 7,
+                ..NodeStateStatus::default()
+            };
+            state
+        };
+        objects.take(Seen::States(Update::Snapshot(nodes.iter().map(state).collect())));
+        objects
+    }
+
+    /// A look that shows instances 1 to 3.
+    fn look() -> Look {
+        let instance = |number: u8| Instance {
+            id: id(number),
+            kind: "m5.large".to_owned(),
+            zone: Zone::new("z").expect("valid"),
+            vpc: None,
+            subnet: None,
+            state: InstanceState::Running,
+            tags: BTreeMap::new(),
+        };
+        let mut look = Look::default();
+        look.instances = (1..=3).map(|number| (id(number), instance(number))).collect();
+        look
+    }
+
+    /// Who is planned for, as which instance.
+    fn planned(objects: &Objects) -> Vec<(String, InstanceId)> {
+        let inputs = inputs(objects, &look(), "test", Duration::from_secs(60));
+        inputs.nodes.into_iter().map(|(name, facts)| (name.to_string(), facts.instance.id)).collect()
+    }
+
+    #[test]
+    fn an_instance_is_one_nodes_and_the_node_object_is_believed_before_any_agent() {
+        let as_is = |node: &str, number| (node.to_owned(), id(number));
+        for (why, nodes, expected) in [
+            (
+                "by object or by agent",
+                vec![("a", Some(1), None), ("b", None, Some(2))],
+                vec![as_is("a", 1), as_is("b", 2)],
+            ),
+            ("the object wins over its own agent", vec![("a", Some(1), Some(2))], vec![as_is("a", 1)]),
+            (
+                "and then the agent's is free for who is it",
+                vec![("a", Some(1), Some(2)), ("b", None, Some(2))],
+                vec![as_is("a", 1), as_is("b", 2)],
+            ),
+            (
+                "the object wins over another's agent",
+                vec![("a", None, Some(1)), ("b", Some(1), None)],
+                vec![as_is("b", 1)],
+            ),
+            (
+                "two objects",
+                vec![("a", Some(1), None), ("b", Some(1), None), ("c", Some(3), None)],
+                vec![as_is("c", 3)],
+            ),
+            (
+                "two agents",
+                vec![("a", None, Some(1)), ("b", None, Some(1)), ("c", Some(3), None)],
+                vec![as_is("c", 3)],
+            ),
+        ] {
+            assert_eq!(planned(&objects(&nodes)), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_dispute_names_the_other_node_also_one_that_no_pool_chooses() {
+        let mut objects = objects(&[("a", Some(1), None), ("b", Some(1), None)]);
+        let spec: ENIPoolSpec =
+            serde_json::from_str(r#"{"nodeSelector": {"matchLabels": {"x": "y"}}}"#).expect("readable");
+        let chosen_one: Node = serde_json::from_str(
+            r#"{"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"providerID": "aws:///z/i-1"}}"#,
+        )
+        .expect("readable");
+        objects.take(Seen::Pools(Update::Snapshot(vec![ENIPool::new("vpc", spec)])));
+        objects.take(Seen::Nodes(Update::Put(chosen_one)));
+        assert_eq!(chosen(&objects).len(), 1);
+        assert_eq!(claims(&objects)[&name("a")], Claim::Disputed(id(1), name("b")));
+        assert_eq!(planned(&objects), []);
+        let other: Node = serde_json::from_str(r#"{"metadata": {"name": "b"}}"#).expect("readable");
+        objects.take(Seen::Nodes(Update::Delete(other)));
+        assert_eq!(claims(&objects)[&name("a")], Claim::Sole(id(1)));
+    }
+
+    #[test]
+    fn an_agent_that_is_elsewhere_says_nothing_about_the_nodes_pods() {
+        let inputs = |told| {
+            inputs(&objects(&[("a", Some(1), told)]), &look(), "test", Duration::ZERO).nodes[&name("a")]
+                .clone()
+        };
+        assert!(inputs(Some(1)).report.is_some() && inputs(None).report.is_some());
+        let elsewhere = inputs(Some(2));
+        assert_eq!(elsewhere.report, None);
+        assert_eq!(elsewhere.record.generation, 7, "numbers are never given twice");
     }
 }

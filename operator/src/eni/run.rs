@@ -336,17 +336,16 @@ impl<P: Provider> Run<P> {
         let blind = self.blind.verdict();
         let has_looked = self.looking.is_none() && self.blind.is_over();
         let nodes = self.objects.nodes.iter().flatten();
-        let chosen = facts::instances(&self.objects);
+        let (chosen, claims) = (facts::chosen(&self.objects), facts::claims(&self.objects));
         let names = nodes.filter_map(|(key, _)| NodeName::new(key.name.as_str()).ok());
         names
             .filter(|name| !plan.nodes.contains_key(name))
             .filter_map(|name| {
-                let why = match chosen.get(&name) {
+                let why = match claims.get(&name).filter(|_| chosen.contains_key(&name)) {
                     // Without a reason, nobody looked yet.
-                    Some(instance) => {
-                        let is_missing =
-                            has_looked && instance.as_ref().is_some_and(|id| self.asked.contains(id));
-                        Some(why::unserved(instance.as_ref(), is_missing, blind.as_ref())?)
+                    Some(claim) => {
+                        let is_missing = has_looked && claim.sole().is_some_and(|id| self.asked.contains(id));
+                        Some(why::unserved(claim, is_missing, blind.as_ref())?)
                     }
                     None => None,
                 };

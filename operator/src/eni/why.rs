@@ -8,7 +8,9 @@ use std::time::Duration;
 use rhumb_api::EniWaiting;
 use rhumb_cloud::{ActionReport, Class, CloudError};
 use rhumb_ipam::eni::{Code, Memory, Plan, Verdict};
-use rhumb_model::{InstanceId, NodeName};
+use rhumb_model::NodeName;
+
+use super::facts::Claim;
 
 /// So many looks in a row fail before nodes are said to wait because of it, unless a person must act.
 const PATIENCE: u32 = 2;
@@ -116,30 +118,34 @@ pub(crate) fn complete(
     }
 }
 
-/// Why nothing can be done for a node that one chooses and that is in no plan. `shown`: whether EC2 was looked at for its
-/// instance, which is not there.
-pub(crate) fn unserved(
-    instance: Option<&InstanceId>,
-    is_missing: bool,
-    blind: Option<&Verdict>,
-) -> Option<EniWaiting> {
+/// Why nothing can be done for a node that one chooses and that is in no plan. `is_missing`: whether EC2 was looked at
+/// for its instance, which is not there.
+pub(crate) fn unserved(claim: &Claim, is_missing: bool, blind: Option<&Verdict>) -> Option<EniWaiting> {
     let said = |code: Code, message: String| Some(EniWaiting { code: code.to_string(), message });
-    match (instance, blind) {
-        (None, _) => said(
+    match (claim, blind) {
+        (Claim::Unknown, _) => said(
             Code::NoInstance,
             "Nobody knows which instance this node is. Set spec.providerID of the Node object (aws:///ZONE/INSTANCE), or \
              start its agent with --cloud aws."
                 .to_owned(),
         ),
-        (Some(_), Some(verdict)) => said(verdict.code, verdict.text.clone()),
-        (Some(instance), None) if is_missing => said(
+        (Claim::Disputed(instance, other), _) => said(
+            Code::NoInstance,
+            format!(
+                "Instance {instance} is said to be node {other} as well: nothing is given to this node and nothing taken. \
+                 Delete the Node object of the two that is stale, or correct its spec.providerID; a node without one is \
+                 what its agent says (status.instance of its NodeState)."
+            ),
+        ),
+        (Claim::Sole(_), Some(verdict)) => said(verdict.code, verdict.text.clone()),
+        (Claim::Sole(instance), None) if is_missing => said(
             Code::NoInstance,
             format!(
                 "EC2 shows no instance {instance} in the operator's account and Region. Compare spec.providerID of the \
                  Node object, --region and the operator's credentials; remove the Node object when the instance is gone."
             ),
         ),
-        (Some(_), None) => None,
+        (Claim::Sole(_), None) => None,
     }
 }
 
@@ -148,7 +154,7 @@ mod tests {
     use super::*;
     use rhumb_cloud::{Action as Asked, Outcome, Pacer};
     use rhumb_ipam::eni::{Action, NodePlan, Planned, Priority, Record};
-    use rhumb_model::EniId;
+    use rhumb_model::{EniId, InstanceId};
 
     fn error(status: u16, code: &str) -> CloudError {
         CloudError::answered(Asked::DescribeSubnets, status, Some(code), "", None)
@@ -244,11 +250,16 @@ mod tests {
     fn a_node_without_an_instance_is_told_what_to_set() {
         let id = InstanceId::new("i-1").expect("valid");
         let code = |why: Option<EniWaiting>| why.map(|why| why.code);
-        assert_eq!(code(unserved(None, false, None)).as_deref(), Some("NoInstance"));
-        assert_eq!(code(unserved(Some(&id), true, None)).as_deref(), Some("NoInstance"));
-        assert_eq!(unserved(Some(&id), false, None), None, "nobody looked yet");
+        let sole = Claim::Sole(id.clone());
+        assert_eq!(code(unserved(&Claim::Unknown, false, None)).as_deref(), Some("NoInstance"));
+        assert_eq!(code(unserved(&sole, true, None)).as_deref(), Some("NoInstance"));
+        assert_eq!(unserved(&sole, false, None), None, "nobody looked yet");
         let mut blind = Blind::default();
         blind.failed(error(403, "AuthFailure"));
-        assert_eq!(code(unserved(Some(&id), true, blind.verdict().as_ref())).as_deref(), Some("Refused"));
+        assert_eq!(code(unserved(&sole, true, blind.verdict().as_ref())).as_deref(), Some("Refused"));
+        let other = NodeName::new("stale").expect("valid");
+        let disputed = unserved(&Claim::Disputed(id, other), false, blind.verdict().as_ref()).expect("told");
+        let words = ["i-1", "node stale", "Delete the Node object"];
+        assert!(disputed.code == "NoInstance" && words.iter().all(|word| disputed.message.contains(word)));
     }
 }

@@ -208,3 +208,31 @@ async fn of_an_instance_that_leaves_its_interfaces_behind_they_are_removed_later
     let known = cluster.store.get::<NodeConfig>(&ObjectKey::cluster("a")).await.expect("readable");
     assert_eq!(known.map(|config| config.key()), None);
 }
+
+#[tokio::test]
+async fn two_nodes_that_are_one_instance_keep_what_they_have_until_one_of_them_goes() {
+    let mut cluster = Cluster::new().await;
+    cluster.start();
+    cluster.until_served().await;
+    let before = cluster.config().await.expect("there").spec;
+    let instance = cluster.instance.clone();
+    cluster.write_node("stale", &instance);
+    let said = cluster.until_said("NoInstance").await;
+    assert!(said.contains("node stale") && said.contains("Delete the Node object"), "{said}");
+    cluster.change_pool(|pool| pool.min_allocate = 18).await;
+    let looks = cluster.calls("DescribeSubnets");
+    cluster.until("three more looks", |cluster, _| cluster.calls("DescribeSubnets") >= looks + 3).await;
+    let spec = cluster.config().await.expect("there").spec;
+    assert_eq!((spec.pod_cidrs, spec.eni), (before.pod_cidrs, before.eni));
+    let stale = ObjectKey::cluster("stale");
+    let told = cluster.store.get::<NodeConfig>(&stale).await.expect("readable").expect("there").spec;
+    assert!(told.pod_cidrs.is_empty() && told.eni.is_none(), "{told:?}");
+    assert!(told.unserved.expect("told").message.contains("node a"));
+
+    cluster.store.delete::<Node>(&stale, None).await.expect("there");
+    cluster
+        .until("it has what it wants", |_, config| {
+            config.is_some_and(|config| config.spec.pod_cidrs.len() >= 18 && config.spec.unserved.is_none())
+        })
+        .await;
+}
