@@ -21,6 +21,8 @@ pub(crate) const CODES: &[(&str, Class)] = &[
     ("EC2ThrottledException", Transient),
     ("ExpiredToken", Terminal),
     ("ExpiredTokenException", Terminal),
+    // Something was made by this token, by a request that differs.
+    ("IdempotentParameterMismatch", Refresh),
     ("IncorrectInstanceState", Refresh),
     ("IncorrectState", Refresh),
     ("IncompleteSignature", Terminal),

@@ -187,6 +187,7 @@ mod tests {
             ("InvalidNetworkInterfaceID.NotFound", "", Class::Gone),
             ("InvalidAttachmentID.NotFound", "", Class::Gone),
             ("InvalidNetworkInterface.InUse", "", Class::RefreshAndRetry),
+            ("IdempotentParameterMismatch", "", Class::RefreshAndRetry),
             ("UnauthorizedOperation", "You are not authorized", Class::Terminal),
         ] {
             assert_eq!(class(code, message), expected, "{code}");

@@ -2,8 +2,9 @@
 //! The loop: takes changes, looks at EC2 once per period, writes what was planned, and has calls made in parallel.
 //!
 //! After a crash the next operator knows nothing but objects and EC2, which is enough: an interface carries its cluster,
-//! node and token as tags from the call that made it on, a block that is to go stands so in the NodeConfig before it is
-//! unassigned, and the same plan makes the same token.
+//! node and token as tags from the call that made it on, and a block that is to go stands so in the NodeConfig before it
+//! is unassigned. The same plan makes the same token, so EC2 makes nothing twice by it; it does not answer what it made,
+//! as the tag that says when differs, but that the requests differ (`IdempotentParameterMismatch`), and a look shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;

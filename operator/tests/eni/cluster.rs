@@ -133,6 +133,14 @@ impl Cluster {
         self.servers.handle().with(|fake, _| fake.world_mut().answer(&call.into()).expect("allowed"))
     }
 
+    /// What came of all calls of this name, in order.
+    pub(crate) fn outcomes(&self, action: &str) -> Vec<String> {
+        self.servers.handle().with(|fake, _| {
+            let entries = fake.ledger().entries().filter(|entry| entry.action == action);
+            entries.map(|entry| entry.outcome.clone()).collect()
+        })
+    }
+
     /// Lets calls of this name fail with this code, as often as said.
     pub(crate) fn refuse(&self, action: &str, code: &str, status: u16, times: Option<u32>) {
         let fault =

@@ -10,7 +10,7 @@ mod offer;
 mod reasons;
 mod settings;
 
-use rhumb_cloud_fake::{Fault, Rule};
+use rhumb_cloud_fake::{Fault, Rule, Span};
 
 use cluster::{CLUSTER, Cluster};
 
@@ -95,4 +95,34 @@ async fn a_look_at_many_nodes_costs_no_more_describes_than_one_at_one() {
         assert!(calls.abs_diff(looked) <= 1, "{action}: {calls} in {looked} looks");
     }
     assert_eq!(cluster.calls("DescribeInstanceTypes"), 0, "the table knows m5.large");
+}
+
+/// The look of the operator that comes after does not show the interface, so that it asks for it again, by the same token.
+#[tokio::test]
+async fn what_an_operator_that_died_made_is_waited_for_and_not_made_again() {
+    let mut cluster = Cluster::new().await;
+    cluster.change_pool(|pool| pool.min_allocate = 9).await;
+    cluster.start();
+    cluster
+        .until("nine addresses", |_, config| config.is_some_and(|config| config.spec.pod_cidrs.len() == 9))
+        .await;
+    cluster.stop();
+    cluster.change_pool(|pool| pool.min_allocate = 15).await;
+    cluster.servers.handle().with(|fake, _| fake.world_mut().settings_mut().lag = Span::exactly(15_000));
+    cluster.start_twice("operator.eni.after.CreateNetworkInterface").await;
+    cluster.until_served().await;
+    cluster.check(2).await;
+    assert_eq!(cluster.outcomes("CreateNetworkInterface"), ["ok", "IdempotentParameterMismatch"]);
+}
+
+#[tokio::test]
+async fn ec2_is_asked_once_about_a_type_that_the_table_does_not_know() {
+    let mut cluster = Cluster::of("x9.huge").await;
+    cluster.start();
+    cluster.until_served().await;
+    cluster.check(2).await;
+    let looks = cluster.calls("DescribeSubnets");
+    cluster.until("two more looks", |cluster, _| cluster.calls("DescribeSubnets") >= looks + 2).await;
+    assert_eq!(cluster.calls("DescribeInstanceTypes"), 1);
+    cluster.until_node("all that the type allows", |node| offer::of(node) == offer::all(27)).await;
 }
