@@ -2,8 +2,8 @@
 //! The instance metadata service, version 2, for one question: which instance is this.
 //!
 //! ```text
-//!   PUT /latest/api/token ─► token, good for hours ─┐
-//!   GET /latest/meta-data/… with the token ◄────────┘   401: a new token, once · 404: absent
+//!   PUT /latest/api/token ─► token, good for a minute ─┐
+//!   GET /latest/meta-data/… with the token ◄───────────┘   404: absent
 //! ```
 //!
 //! Addresses are never read here: the service lags behind EC2.
@@ -11,12 +11,11 @@
 mod response;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rhumb_model::{InstanceId, MacAddr, NameError, SubnetId, VpcId, Zone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 
 pub use response::{Response, ResponseError, parse};
 
@@ -26,10 +25,8 @@ pub const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 16
 pub const V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 80);
 
-/// For how long a token is asked for, in seconds: the longest that there is.
-const TOKEN_SECONDS: u64 = 21_600;
-/// A token is no longer used when it is to end within this time.
-const MARGIN: Duration = Duration::from_secs(60);
+/// For how long a token is asked for, in seconds: longer than all the questions take, each at its deadline.
+const TOKEN_SECONDS: u64 = 60;
 /// One request with its answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -108,29 +105,26 @@ impl ImdsError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connection { .. } | Self::Timeout { .. } | Self::Absent { .. } => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            // The token may have gone with the service's memory; the next question has another.
+            Self::Refused { status, .. } => *status >= 500 || matches!(status, 401 | 429),
             Self::Answer { .. } | Self::Value { .. } => false,
         }
     }
 }
 
-/// A client of the metadata service.
+/// A client of the metadata service. It keeps no token: each lives as long as one series of questions.
 #[derive(Debug)]
 pub struct Imds {
     endpoint: SocketAddr,
-    token: Mutex<Option<Token>>,
 }
 
-#[derive(Debug, Clone)]
-struct Token {
-    text: String,
-    ends: Instant,
-}
+/// What questions are asked with. It cannot be printed.
+struct Token(String);
 
 impl Imds {
     /// A client of the service at [`V4`], [`V6`], or elsewhere for tests.
     pub fn new(endpoint: SocketAddr) -> Self {
-        Self { endpoint, token: Mutex::new(None) }
+        Self { endpoint }
     }
 
     /// Asks which instance this is.
@@ -138,73 +132,54 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`]; those that are retryable are common while an instance starts.
     pub async fn identity(&self) -> Result<Identity, ImdsError> {
-        let mac = "mac".to_owned();
-        let first: MacAddr = value(&mac, &self.needed(&mac).await?)?;
+        let token = self.token().await?;
+        let needed = async |path: &str| {
+            let told = self.get(&token, path).await?;
+            told.ok_or_else(|| ImdsError::Absent { path: path.to_owned() })
+        };
+        let mac = "mac";
+        let first: MacAddr = value(mac, &needed(mac).await?)?;
         let of_first = |item: &str| format!("network/interfaces/macs/{first}/{item}");
         let (subnet, vpc) = (of_first("subnet-id"), of_first("vpc-id"));
         let (id, zone) = ("instance-id", "placement/availability-zone");
         Ok(Identity {
-            id: value(id, &self.needed(id).await?)?,
-            kind: self.needed("instance-type").await?,
-            zone: value(zone, &self.needed(zone).await?)?,
+            id: value(id, &needed(id).await?)?,
+            kind: needed("instance-type").await?,
+            zone: value(zone, &needed(zone).await?)?,
             mac: first,
-            subnet: value(&subnet, &self.needed(&subnet).await?)?,
-            vpc: value(&vpc, &self.needed(&vpc).await?)?,
+            subnet: value(&subnet, &needed(&subnet).await?)?,
+            vpc: value(&vpc, &needed(&vpc).await?)?,
         })
     }
 
     /// The text under `/latest/meta-data/`, or `None` when it is not there.
-    ///
-    /// # Errors
-    /// [`ImdsError`].
-    pub async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        let mut renewed = false;
-        loop {
-            let token = self.token().await?;
-            let head =
-                format!("GET /latest/meta-data/{path} HTTP/1.1\r\nX-aws-ec2-metadata-token: {token}\r\n");
-            let answer = self.ask(path, &head).await?;
-            match answer.status {
-                200 => return Ok(Some(answer.text().trim().to_owned())),
-                404 => return Ok(None),
-                401 if !renewed => {
-                    renewed = true;
-                    self.token.lock().await.take();
-                }
-                status => return Err(ImdsError::Refused { path: path.to_owned(), status }),
-            }
+    async fn get(&self, token: &Token, path: &str) -> Result<Option<String>, ImdsError> {
+        let Token(token) = token;
+        let head = format!("GET /latest/meta-data/{path} HTTP/1.1\r\nX-aws-ec2-metadata-token: {token}\r\n");
+        let answer = self.ask(path, &head).await?;
+        match answer.status {
+            200 => Ok(Some(answer.text().trim().to_owned())),
+            404 => Ok(None),
+            status => Err(ImdsError::Refused { path: path.to_owned(), status }),
         }
     }
 
-    async fn needed(&self, path: &str) -> Result<String, ImdsError> {
-        self.get(path).await?.ok_or_else(|| ImdsError::Absent { path: path.to_owned() })
-    }
-
-    /// The token in use, or a new one. Held over the request, so that those who ask at once ask for one.
-    async fn token(&self) -> Result<String, ImdsError> {
-        let mut held = self.token.lock().await;
-        if let Some(token) = held.as_ref().filter(|token| token.ends > Instant::now() + MARGIN) {
-            return Ok(token.text.clone());
-        }
+    async fn token(&self) -> Result<Token, ImdsError> {
         let path = "/latest/api/token";
         let head = format!(
             "PUT {path} HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: {TOKEN_SECONDS}\r\n\
              Content-Length: 0\r\n"
         );
-        let asked = Instant::now();
         let answer = self.ask(path, &head).await?;
         if answer.status != 200 {
             return Err(ImdsError::Refused { path: path.to_owned(), status: answer.status });
         }
-        let granted = answer.header("x-aws-ec2-metadata-token-ttl-seconds");
-        let seconds = granted.and_then(|text| text.parse().ok()).unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS);
         let text = answer.text().trim().to_owned();
         // It goes into a header of the next request.
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ImdsError::Answer { path: path.to_owned(), source: ResponseError::Syntax("token") });
         }
-        *held = Some(Token { text: text.clone(), ends: asked + Duration::from_secs(seconds) });
-        Ok(text)
+        Ok(Token(text))
     }
 
     async fn ask(&self, path: &str, head: &str) -> Result<Response, ImdsError> {

@@ -54,7 +54,7 @@ fn ok(body: &str) -> Option<String> {
 }
 
 fn token(text: &str) -> Option<String> {
-    let head = "HTTP/1.1 200 OK\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\n";
+    let head = "HTTP/1.1 200 OK\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 60\r\n";
     Some(format!("{head}Content-Length: {}\r\n\r\n{text}", text.len()))
 }
 
@@ -66,7 +66,9 @@ fn instance(head: &str) -> Option<String> {
     let path = head.split(' ').nth(1).unwrap_or_default();
     let macs = "/latest/meta-data/network/interfaces/macs/02:00:00:00:00:01";
     match path {
-        "/latest/api/token" => token("secret"),
+        "/latest/api/token" if head.contains("X-aws-ec2-metadata-token-ttl-seconds: 60\r\n") => {
+            token("secret")
+        }
         _ if !head.contains("X-aws-ec2-metadata-token: secret\r\n") => status(401),
         "/latest/meta-data/mac" => ok("02:00:00:00:00:01"),
         "/latest/meta-data/instance-id" => ok("i-0a1b2c3d"),
@@ -90,48 +92,60 @@ async fn an_instance_is_told_who_it_is_with_one_token() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_absent() {
-    let service = Service::start(instance).await;
-    assert_eq!(Imds::new(service.address).get("spot/instance-action").await.expect("told"), None);
+async fn what_is_not_there_is_absent_and_may_come() {
+    let service =
+        Service::start(|head| if head.contains("/vpc-id") { status(404) } else { instance(head) }).await;
+    let error = Imds::new(service.address).identity().await.expect_err("absent");
+    assert!(matches!(&error, ImdsError::Absent { path } if path.ends_with("/vpc-id")), "{error}");
+    assert!(error.is_retryable());
 }
 
 #[tokio::test]
-async fn a_token_that_is_no_longer_taken_is_replaced_once() {
+async fn whoever_asks_again_has_another_token() {
     let puts = Arc::new(Lock::new(0));
     let service = Service::start(move |head| {
+        let mut puts = puts.lock().expect("whole");
         if head.starts_with("PUT") {
-            let mut puts = puts.lock().expect("whole");
             *puts += 1;
             return token(&format!("t{puts}"));
         }
-        if head.contains("token: t2\r\n") { ok("good") } else { status(401) }
+        // The first token is forgotten by the service.
+        let taken = head.contains("token: t2\r\n") || head.contains("token: t3\r\n");
+        if taken { instance(&head.replace(&format!("t{puts}"), "secret")) } else { status(401) }
     })
     .await;
-    assert_eq!(Imds::new(service.address).get("mac").await.expect("told").as_deref(), Some("good"));
-    assert_eq!(service.asked().len(), 4);
+    let imds = Imds::new(service.address);
+    let error = imds.identity().await.expect_err("refused");
+    assert!(matches!(error, ImdsError::Refused { status: 401, .. }) && error.is_retryable(), "{error}");
+    for _ in 0..2 {
+        assert_eq!(imds.identity().await.expect("told").id.as_str(), "i-0a1b2c3d");
+    }
+    let asked = service.asked();
+    assert_eq!((asked.iter().filter(|line| line.starts_with("PUT")).count(), asked.len()), (3, 2 + 7 + 7));
 }
 
 #[tokio::test]
 async fn a_service_that_takes_no_token_is_refusing() {
     let service = Service::start(|head| if head.starts_with("PUT") { token("t") } else { status(401) }).await;
-    let error = Imds::new(service.address).get("mac").await.expect_err("refused");
+    let error = Imds::new(service.address).identity().await.expect_err("refused");
     assert!(matches!(error, ImdsError::Refused { status: 401, .. }), "{error}");
+    assert_eq!(service.asked().len(), 2, "not asked on and on");
     let service = Service::start(|_| status(403)).await;
-    let error = Imds::new(service.address).get("mac").await.expect_err("switched off");
+    let error = Imds::new(service.address).identity().await.expect_err("switched off");
     assert!(matches!(error, ImdsError::Refused { status: 403, .. }) && !error.is_retryable(), "{error}");
 }
 
 #[tokio::test]
 async fn silence_ends_at_the_deadline() {
     let service = Service::start(|_| None).await;
-    let error = Imds::new(service.address).get("mac").await.expect_err("silent");
+    let error = Imds::new(service.address).identity().await.expect_err("silent");
     assert!(matches!(error, ImdsError::Timeout { .. }) && error.is_retryable(), "{error}");
 }
 
 #[tokio::test]
 async fn a_token_that_would_break_the_next_request_is_refused() {
     let service = Service::start(|_| token("a\r\nb")).await;
-    let error = Imds::new(service.address).get("mac").await.expect_err("refused");
+    let error = Imds::new(service.address).identity().await.expect_err("refused");
     assert!(matches!(error, ImdsError::Answer { .. }), "{error}");
 }
 
