@@ -90,6 +90,10 @@ pub(crate) fn instance(instance: &types::Instance) -> Option<Instance> {
 
 pub(crate) fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
     let v6 = subnet.ipv6_cidr_block_association_set().iter();
+    let v6 = v6.filter(|block| {
+        let state = block.ipv6_cidr_block_state().and_then(|state| state.state());
+        state == Some(&types::SubnetCidrBlockStateCode::Associated)
+    });
     Some(Subnet {
         id: read(subnet.subnet_id())?,
         vpc: read(subnet.vpc_id())?,
@@ -111,17 +115,24 @@ pub(crate) fn security_group(group: &types::SecurityGroup) -> Option<SecurityGro
 }
 
 pub(crate) fn vpc(vpc: &types::Vpc) -> Option<Vpc> {
-    let v4 = vpc.cidr_block_association_set().iter().filter_map(|block| read(block.cidr_block()));
-    let mut cidrs: Vec<Prefix> = v4.collect();
+    let v4 = vpc.cidr_block_association_set().iter();
+    let v4 = v4.filter(|block| is_associated(block.cidr_block_state()));
+    let mut cidrs: Vec<Prefix> = v4.filter_map(|block| read(block.cidr_block())).collect();
     cidrs.extend(read::<Prefix>(vpc.cidr_block()));
     cidrs.sort();
     cidrs.dedup();
     let v6 = vpc.ipv6_cidr_block_association_set().iter();
+    let v6 = v6.filter(|block| is_associated(block.ipv6_cidr_block_state()));
     Some(Vpc {
         id: read(vpc.vpc_id())?,
         cidrs,
         cidrs_v6: v6.filter_map(|block| read(block.ipv6_cidr_block())).collect(),
     })
+}
+
+/// EC2 shows a block for a while after it was taken away or could not be given.
+fn is_associated(state: Option<&types::VpcCidrBlockState>) -> bool {
+    state.and_then(|state| state.state()) == Some(&types::VpcCidrBlockStateCode::Associated)
 }
 
 pub(crate) fn limits(info: &types::InstanceTypeInfo) -> Option<(String, InstanceLimits)> {

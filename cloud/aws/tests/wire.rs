@@ -2,6 +2,8 @@
 //! The SDK against an EC2 in memory, over HTTP: every action, every kind of trouble, and what the pacer hears of it.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use rhumb_cloud::{
@@ -89,9 +91,13 @@ impl Cloud {
 }
 
 async fn client(servers: &Servers, deadline: Duration) -> (Aws, Pacer) {
+    client_of(servers.ec2(), deadline).await
+}
+
+async fn client_of(ec2: SocketAddr, deadline: Duration) -> (Aws, Pacer) {
     let pacer = Pacer::new(1.0);
     let settings = AwsSettings {
-        endpoint: Some(format!("http://{}", servers.ec2())),
+        endpoint: Some(format!("http://{ec2}")),
         region: Some("eu-central-1".to_owned()),
         credentials: Some(StaticCredentials { key_id: "test".to_owned(), secret: "test".to_owned() }),
         deadline,
@@ -313,4 +319,61 @@ async fn nobody_there_is_no_answer() {
     tokio::task::yield_now().await;
     let error = aws.vpcs(PODS, &[]).await.expect_err("nobody");
     assert_eq!((error.class, error.code.as_str()), (Class::Transient, CloudError::CONNECTION), "{error}");
+}
+
+/// Answers the first request that comes with this text.
+fn answer_once(text: String) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("asked");
+        let mut request = Vec::new();
+        // The body of every describe ends with its parameters, the version among them.
+        while !String::from_utf8_lossy(&request).contains("Version=") {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).expect("readable");
+            assert!(length > 0, "the request ended");
+            request.extend_from_slice(&part[..length]);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", text.len());
+        stream.write_all((head + &text).as_bytes()).expect("written");
+    });
+    (address, server)
+}
+
+#[tokio::test]
+async fn blocks_that_are_not_associated_are_nobodys() {
+    let states = ["associating", "associated", "disassociating", "disassociated", "failing", "failed"];
+    let set = |name: &str, of: &str, block: fn(usize) -> String| {
+        let one = |(number, state): (usize, &&str)| {
+            let block = block(number);
+            format!("<item><{of}>{block}</{of}><{of}State><state>{state}</state></{of}State></item>")
+        };
+        let all: String = states.iter().enumerate().map(one).collect();
+        format!("<{name}>{all}</{name}>")
+    };
+    let v4 = set("cidrBlockAssociationSet", "cidrBlock", |number| format!("10.{number}.0.0/16"));
+    let v6 = |length: fn(usize) -> String| set("ipv6CidrBlockAssociationSet", "ipv6CidrBlock", length);
+    let of_vpc = v6(|number| format!("2001:db8:{number}::/56"));
+    let of_subnet = v6(|number| format!("2001:db8:{number}::/64"));
+    let vpc = format!("<item><vpcId>vpc-1</vpcId><cidrBlock>10.1.0.0/16</cidrBlock>{v4}{of_vpc}</item>");
+    let subnet = format!(
+        "<item><subnetId>subnet-1</subnetId><vpcId>vpc-1</vpcId><availabilityZone>z</availabilityZone>\
+         <cidrBlock>10.1.4.0/24</cidrBlock>{of_subnet}</item>"
+    );
+    let patience = Duration::from_secs(20);
+
+    let text = format!("<DescribeVpcsResponse><vpcSet>{vpc}</vpcSet></DescribeVpcsResponse>");
+    let (address, server) = answer_once(text);
+    let (aws, _) = client_of(address, patience).await;
+    let vpc = aws.vpcs(PODS, &[]).await.expect("shown").remove(0);
+    server.join().expect("answered");
+    assert_eq!((vpc.cidrs, vpc.cidrs_v6), (vec![prefix("10.1.0.0/16")], vec![prefix("2001:db8:1::/56")]));
+
+    let text = format!("<DescribeSubnetsResponse><subnetSet>{subnet}</subnetSet></DescribeSubnetsResponse>");
+    let (address, server) = answer_once(text);
+    let (aws, _) = client_of(address, patience).await;
+    let subnet = aws.subnets(PODS, &[]).await.expect("shown").remove(0);
+    server.join().expect("answered");
+    assert_eq!(subnet.cidrs_v6, [prefix("2001:db8:1::/64")]);
 }
