@@ -11,7 +11,8 @@ use crate::codes::{CODES, HELP, TEXTS, THROTTLE};
 pub struct CloudError {
     /// What was asked.
     pub action: Action,
-    /// The cloud's code, or one of [`CloudError::TIMEOUT`], [`CloudError::CONNECTION`], [`CloudError::ANSWER`].
+    /// The cloud's code, or one of [`CloudError::TIMEOUT`], [`CloudError::REFUSED`], [`CloudError::CONNECTION`],
+    /// [`CloudError::ANSWER`].
     pub code: String,
     /// The cloud's text.
     pub message: String,
@@ -26,7 +27,7 @@ pub struct CloudError {
 pub enum Class {
     /// Nothing: a person must change something (permission, parameter, credentials).
     Terminal,
-    /// Ask again later; nothing happened.
+    /// Ask again later; nothing happened, or it does no harm to ask again.
     Transient,
     /// The view is old: look, decide anew.
     RefreshAndRetry,
@@ -58,6 +59,8 @@ impl Class {
 impl CloudError {
     /// Code of a request to which no answer came in time.
     pub const TIMEOUT: &'static str = "rhumb.Timeout";
+    /// Code of a request that was not sent, as nobody takes connections.
+    pub const REFUSED: &'static str = "rhumb.ConnectionRefused";
     /// Code of a request that did not get there, or whose answer did not come back.
     pub const CONNECTION: &'static str = "rhumb.Connection";
     /// Code of an answer that cannot be read.
@@ -104,6 +107,16 @@ impl CloudError {
     pub fn unsent(action: Action, code: &str, message: impl fmt::Display) -> Self {
         let class = Class::Terminal;
         Self { action, code: code.to_owned(), message: message.to_string(), request_id: None, class }
+    }
+
+    /// Nobody took the connection: nothing happened, whatever was asked.
+    pub fn refused(action: Action, message: impl fmt::Display) -> Self {
+        Self { class: Class::Transient, ..Self::unsent(action, Self::REFUSED, message) }
+    }
+
+    /// Whether nobody took the connection ([`Self::refused`]).
+    pub fn is_refused(&self) -> bool {
+        self.code == Self::REFUSED
     }
 
     /// Whether the cloud said that too much was asked.

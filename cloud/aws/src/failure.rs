@@ -33,11 +33,22 @@ where
         SdkError::DispatchFailure(lost) if !lost.is_io() && is_about_credentials(&all()) => {
             CloudError::unsent(action, NO_CREDENTIALS, all())
         }
+        SdkError::DispatchFailure(lost) if lost.as_connector_error().is_some_and(|lost| is_refused(lost)) => {
+            CloudError::refused(action, all())
+        }
         SdkError::DispatchFailure(_) => CloudError::unanswered(action, CloudError::CONNECTION, all()),
         SdkError::ResponseError(_) => CloudError::unanswered(action, CloudError::ANSWER, all()),
         // Everything else fails before there is anything to send.
         SdkError::ConstructionFailure(_) | _ => CloudError::unsent(action, NOT_MADE, all()),
     }
+}
+
+/// Only who connects hears this, so there was nothing to send on yet.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// The error of the credentials chain has no public type that is kept in the SDK's own.

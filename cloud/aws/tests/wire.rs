@@ -13,7 +13,9 @@ use rhumb_cloud::{
 use rhumb_cloud_aws::{Aws, AwsSettings, StaticCredentials};
 use rhumb_cloud_fake::server::{Handle, Listen, Servers};
 use rhumb_cloud_fake::{Action as Call, Fake, Fault, Launch, NewSubnet, NewVpc, Rule, Settings};
-use rhumb_model::{EniStatus, InstanceId, Prefix, ReservationKind, SubnetId, Timestamp, VpcId, Zone};
+use rhumb_model::{
+    AttachmentId, EniId, EniStatus, InstanceId, Prefix, ReservationKind, SubnetId, Timestamp, VpcId, Zone,
+};
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 const PODS: Priority = Priority::PodsWaiting;
@@ -318,7 +320,11 @@ async fn nobody_there_is_no_answer() {
     drop(servers);
     tokio::task::yield_now().await;
     let error = aws.vpcs(PODS, &[]).await.expect_err("nobody");
-    assert_eq!((error.class, error.code.as_str()), (Class::Transient, CloudError::CONNECTION), "{error}");
+    assert_eq!((error.class, error.code.as_str()), (Class::Transient, CloudError::REFUSED), "{error}");
+    let eni = EniId::new("eni-1").expect("valid");
+    let lost = AttachmentRef { id: AttachmentId::new("eni-attach-1").expect("valid"), eni };
+    let error = aws.detach_eni(PODS, &lost).await.expect_err("nobody");
+    assert_eq!((error.class, error.code.as_str()), (Class::Transient, CloudError::REFUSED), "{error}");
 }
 
 /// Answers the first request that comes with this text.

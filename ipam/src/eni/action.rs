@@ -254,9 +254,9 @@ pub enum Reply {
 pub enum Fault {
     /// EC2 has no time now (`RequestLimitExceeded`): nothing happened.
     Throttled,
-    /// EC2 could not (5xx, refused connection): nothing happened.
+    /// Nobody took the request (refused connection): nothing happened.
     Unavailable,
-    /// Nobody knows whether it happened (timeout, lost reply): a look comes first.
+    /// Nobody knows whether it happened (timeout, lost reply, 5xx): a look comes first.
     Unknown,
     /// The subnet has not what was asked for (`InsufficientFreeAddressesInSubnet`, `InsufficientCidrBlocks`).
     SubnetShort,

@@ -136,6 +136,7 @@ pub(crate) fn fault(error: &CloudError) -> Fault {
     let code = || error.code.clone();
     match error.class {
         Class::Transient if error.is_throttle() => Fault::Throttled,
+        Class::Transient if error.is_refused() => Fault::Unavailable,
         // Also where repeating would do no harm: a look is cheaper than an interface made for nothing.
         Class::Transient | Class::UnknownOutcome => Fault::Unknown,
         Class::TrySiblingSubnet => Fault::SubnetShort,
@@ -206,6 +207,17 @@ mod tests {
         for asked in [Asked::CreateNetworkInterface, Asked::AttachNetworkInterface] {
             let lost = CloudError::unanswered(asked, CloudError::TIMEOUT, "no answer");
             assert_eq!(fault(&lost), Fault::Unknown);
+        }
+    }
+
+    #[test]
+    fn only_where_nobody_took_the_request_nothing_happened_for_certain() {
+        for asked in [Asked::CreateNetworkInterface, Asked::AttachNetworkInterface] {
+            assert_eq!(fault(&CloudError::refused(asked, "nobody listens")), Fault::Unavailable);
+            for code in ["Unavailable", "ServiceUnavailable", "InternalError"] {
+                let broken = CloudError::answered(asked, 503, Some(code), "", None);
+                assert_eq!(fault(&broken), Fault::Unknown, "{code}");
+            }
         }
     }
 
