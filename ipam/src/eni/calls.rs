@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Key, Memory, Planned, Priority};
 
-/// How many calls of one kind are under way or planned at a time. More would only grow old in the line, and what they
-/// ask for would be chosen by what was known then.
-const LINE: usize = 200;
+/// How many calls of one kind are under way or planned at a time, as many as the greatest of EC2's buckets holds. More
+/// would only grow old in the line, and what they ask for would be chosen by what was known then.
+const LINE: usize = 100;
 
 /// The calls of one plan: none twice, none whose key is taken, and of each kind no more than a line holds.
 pub(super) struct Calls<'a> {

@@ -54,10 +54,10 @@ fn a_long_line_of_one_call_holds_up_no_other_and_the_rest_follows() {
     }
     world.look();
     let actions = world.actions();
-    assert_eq!(calls(&actions, "CreateNetworkInterface"), 200);
-    assert_eq!(calls(&actions, "AssignPrivateIpAddresses"), 200, "of other nodes");
+    assert_eq!(calls(&actions, "CreateNetworkInterface"), 100);
+    assert_eq!(calls(&actions, "AssignPrivateIpAddresses"), 100, "of other nodes");
     let waits = |plan: &Plan| plan.nodes.values().filter(|node| node.waits_for.is_some()).count();
-    assert_eq!(waits(&world.plan()), 100);
+    assert_eq!(waits(&world.plan()), 300);
 
     for action in &actions {
         world.memory.start(action, world.now);
