@@ -228,24 +228,13 @@ fn is_same(wished: &[SecurityGroupId], present: &[SecurityGroupId]) -> bool {
     wished == present || set(wished) == set(present)
 }
 
-/// Whether a call of this name uses up what quotas limit.
-fn takes(call: &str) -> bool {
-    matches!(
-        call,
-        "CreateNetworkInterface"
-            | "AssignPrivateIpAddresses"
-            | "AssignIpv6Addresses"
-            | "AttachNetworkInterface"
-    )
-}
-
 /// Leaves out what is refused, beyond a quota, or asked of an EC2 that is silent.
 fn keep_possible(plan: &mut Plan, memory: &Memory, now: Timestamp) {
-    let quota = memory.trouble.quota(now);
-    let hinders = |call: &'static str| match (memory.trouble.refused(call, now), quota) {
-        (Some(code), _) => Some(General::Refused { call, code: code.to_owned() }),
-        (None, Some(code)) if takes(call) => Some(General::Quota { code: code.to_owned() }),
-        (None, _) => None,
+    let hinders = |call: &'static str| {
+        let refused = memory.trouble.refused(call, now);
+        let refused = refused.map(|code| General::Refused { call, code: code.to_owned() });
+        let beyond = || memory.trouble.quota(call, now).map(|code| General::Quota { code: code.to_owned() });
+        refused.or_else(beyond)
     };
     let asked =
         plan.actions.iter().filter_map(|planned| Some((planned.action.node()?, planned.action.call())));

@@ -34,7 +34,8 @@ pub(super) struct Trouble {
     blind: BTreeMap<SubnetId, Timestamp>,
     unreserved: BTreeMap<SubnetId, Timestamp>,
     refused: BTreeMap<&'static str, (Timestamp, String)>,
-    quota: Option<(Timestamp, String)>,
+    /// By code: until when, and the call that was answered so.
+    quotas: BTreeMap<String, (Timestamp, &'static str)>,
     nodes: BTreeMap<NodeName, NodeTrouble>,
     /// Calls in a row without an answer, and when the next may be made.
     silent: u32,
@@ -95,7 +96,7 @@ impl Trouble {
             }
             Fault::Quota { code } => {
                 self.silent = 0;
-                self.quota = Some((now.after(QUOTA), code.clone()));
+                self.quotas.insert(code.clone(), (now.after(QUOTA), action.call()));
             }
             Fault::Refused { code } => {
                 self.silent = 0;
@@ -125,7 +126,7 @@ impl Trouble {
         self.blind.retain(|_, until| now < *until);
         self.unreserved.retain(|_, until| now < *until);
         self.refused.retain(|_, (until, _)| now < *until);
-        self.quota.take_if(|(until, _)| *until <= now);
+        self.quotas.retain(|_, (until, _)| now < *until);
         // A node that was left in peace for so long begins anew.
         self.nodes.retain(|_, node| now < node.until.after(LONGEST_WAIT) || node.until == Timestamp(0));
     }
@@ -155,8 +156,12 @@ impl Trouble {
         self.refused.get(call).filter(|(until, _)| now < *until).map(|(_, code)| code.as_str())
     }
 
-    pub(super) fn quota(&self, now: Timestamp) -> Option<&str> {
-        self.quota.as_ref().filter(|(until, _)| now < *until).map(|(_, code)| code.as_str())
+    /// The quota that the call would go beyond: that of the call that met it, or of whatever takes addresses.
+    pub(super) fn quota(&self, call: &str, now: Timestamp) -> Option<&str> {
+        let limits =
+            |code: &str, met_by: &str| call == met_by || is_of_addresses(code) && takes_addresses(call);
+        let mut live = self.quotas.iter().filter(|(_, (until, _))| now < *until);
+        live.find(|(code, (_, met_by))| limits(code, met_by)).map(|(code, _)| code.as_str())
     }
 
     /// Until when the node waits, and what was answered last.
@@ -170,6 +175,32 @@ impl Trouble {
         (self.silent >= SILENCE).then_some(self.probe_at)
     }
 
+    /// What will be over when, in seconds from now, and what counts towards more: all that it means for later plans.
+    #[cfg(test)]
+    pub(super) fn ahead(&self, now: Timestamp) -> impl std::hash::Hash {
+        let seconds = |until: &Timestamp| until.since(now).as_secs();
+        let subnets =
+            self.blind.iter().chain(&self.unreserved).map(|(id, until)| (id.clone(), seconds(until)));
+        let short = self.short.iter().map(|(key, until)| (key.clone(), seconds(until)));
+        let short_v6 = self.short_v6.iter().map(|(id, until)| (id.clone(), seconds(until)));
+        let refused = self.refused.iter().map(|(call, (until, _))| (*call, seconds(until)));
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|(name, it)| (name.clone(), it.failures.min(PATIENCE + 6), seconds(&it.until)));
+        (
+            subnets.collect::<Vec<_>>(),
+            (short.collect::<Vec<_>>(), short_v6.collect::<Vec<_>>()),
+            refused.collect::<Vec<_>>(),
+            nodes.collect::<Vec<_>>(),
+            (self.silent.min(SILENCE + 4), seconds(&self.probe_at)),
+            self.quotas
+                .iter()
+                .map(|(code, (until, call))| (code.clone(), seconds(until), *call))
+                .collect::<Vec<_>>(),
+        )
+    }
+
     /// When something of this ends, at the earliest.
     pub(super) fn ends(&self, now: Timestamp) -> Option<Timestamp> {
         let subnets = self
@@ -179,7 +210,11 @@ impl Trouble {
             .chain(self.blind.values())
             .chain(self.unreserved.values())
             .copied();
-        let calls = self.refused.values().map(|(until, _)| *until).chain(self.quota.iter().map(|(u, _)| *u));
+        let calls = self
+            .refused
+            .values()
+            .map(|(until, _)| *until)
+            .chain(self.quotas.values().map(|(until, _)| *until));
         let nodes = self.nodes.values().map(|node| node.until);
         subnets.chain(calls).chain(nodes).chain(self.silent()).filter(|at| *at > now).min()
     }
@@ -214,6 +249,16 @@ fn is_about_permission(code: &str) -> bool {
             | "OptInRequired"
             | "SignatureDoesNotMatch"
     )
+}
+
+/// Network Address Usage is what a VPC has of addresses and prefixes, whichever call takes them. All other quotas are of
+/// things that one call makes.
+fn is_of_addresses(code: &str) -> bool {
+    code.starts_with("NetworkAddressUsage")
+}
+
+fn takes_addresses(call: &str) -> bool {
+    matches!(call, "CreateNetworkInterface" | "AssignPrivateIpAddresses" | "AssignIpv6Addresses")
 }
 
 /// Which units of which subnet the call asked for.

@@ -691,6 +691,30 @@ fn while_ec2_is_silent_one_call_at_a_time_asks_and_then_all_go_on() {
 }
 
 #[test]
+fn a_quota_stops_no_more_than_it_limits() {
+    let mut world = World::new(pods(12));
+    world.add(ours("made", "a", "10.0.0.40", "a"));
+    let calls = |world: &mut World| {
+        let names = world.actions().iter().map(Action::call).collect::<BTreeSet<_>>();
+        names.into_iter().map(|name| name.split_at(6).0).collect::<Vec<_>>()
+    };
+    assert_eq!(calls(&mut world), ["Assign", "Attach", "Create"]);
+    let create = world.actions().into_iter().find(|action| matches!(action, Action::Create { .. }));
+    let create = create.expect("planned");
+    let fail = |world: &mut World, code: &str| {
+        world.memory.start(&create, world.now);
+        world.memory.finish(&create, &Err(Fault::Quota { code: code.into() }), world.now);
+    };
+    fail(&mut world, "NetworkInterfaceLimitExceeded");
+    assert_eq!(calls(&mut world), ["Assign", "Attach"], "what is there takes addresses still");
+    assert_eq!(world.code().expect("said").0, Code::Quota);
+    fail(&mut world, "NetworkAddressUsageLimitExceeded");
+    assert_eq!(calls(&mut world), ["Attach"], "it has its addresses already");
+    world.pass(Duration::from_secs(300));
+    assert_eq!(calls(&mut world), ["Assign", "Attach", "Create"]);
+}
+
+#[test]
 fn a_quota_stops_what_takes_and_a_refusal_the_one_call_for_all_nodes() {
     let mut world = World::new(pods(3));
     world.fail(Fault::Quota { code: "NetworkAddressUsageLimitExceeded".into() });
