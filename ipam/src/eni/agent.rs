@@ -13,7 +13,7 @@ use super::{EniBlock, Record, Word};
 
 /// Keeps an agent from going back to an older NodeConfig.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Newest(Option<u64>);
+pub struct Newest(pub(super) Option<u64>);
 
 impl Newest {
     /// Whether a NodeConfig of this generation is no older than any before; notes it then. That one was deleted in

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rhumb_model::{SecurityGroupId, SubnetId};
 
 /// In which unit a node's interfaces get IPv4 addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
     /// One by one.
     Address,

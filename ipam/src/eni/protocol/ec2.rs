@@ -1,37 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The interfaces of one node, as far as EC2 knows them: what calls do to them, and what it refuses.
+//! One small subnet and the interfaces of the nodes in it, as EC2 knows them: what calls do to them, and what it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rhumb_model::{Attachment, AttachmentId, AttachmentStatus, Eni, EniId, EniStatus, Prefix, Timestamp};
 
 use super::super::testing::{CLUSTER, eni, eni_id, instance_id, subnet, subnet_id};
-use super::super::{Action, Addresses, Fault, Reply, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE, View};
+use super::super::{
+    Action, Addresses, Fault, Reply, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE, TAG_TOKEN, Unit, View,
+};
 
-/// Addresses that the node may get, of a subnet that is full otherwise.
+/// The nodes there are.
+pub(super) const NAMES: [&str; 2] = ["a", "b"];
+/// The primary address of the first node's interface.
 const FIRST: u8 = 4;
+/// The last address of the /28 that single addresses come from.
+const LAST: u8 = 14;
 
-/// The instance and the interfaces that it has or had.
+/// The instances and the interfaces that they have or had.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ec2 {
-    /// Which instance the node is, and whether it runs.
+    /// The instance that each node is.
+    pub(super) hosts: Vec<Host>,
+    pub(super) nics: BTreeMap<EniId, Nic>,
+    unit: Unit,
+    /// Blocks for pods below this address are the nodes', or free; the subnet is full otherwise.
+    end: u8,
+}
+
+/// Which instance a node is, and whether it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Host {
     pub(super) instance: u8,
     pub(super) runs: bool,
-    pub(super) nics: BTreeMap<EniId, Nic>,
-    /// Addresses below this one are the node's, or free.
-    pub(super) end: u8,
 }
 
 /// One interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Nic {
     pub(super) place: Place,
-    /// The instance that it was made for.
+    /// The node, and the instance, that it was made for.
+    pub(super) node: usize,
     of: u8,
     primary: Ipv4Addr,
     pub(super) blocks: BTreeSet<Prefix>,
     goes_along: bool,
+    /// That of the call that made it; none for the first one of an instance.
+    token: Option<String>,
 }
 
 /// Where an interface is.
@@ -42,113 +58,159 @@ pub(super) enum Place {
     Leaving(u8),
 }
 
-/// The n-th address of the subnet.
+/// An address of the subnet.
 pub(super) fn address(last: u8) -> Prefix {
-    Prefix::host(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)))
+    Prefix::host(single(last).into())
+}
+
+fn single(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, last)
 }
 
 /// The first interface of an instance.
-fn first_of(instance: u8) -> EniId {
-    eni_id(&format!("p{instance}"))
+fn first_of(node: usize, instance: u8) -> EniId {
+    eni_id(&format!("p{}", name_of(node, instance)))
 }
 
-pub(super) fn name_of(instance: u8) -> String {
-    format!("a{instance}")
+pub(super) fn name_of(node: usize, instance: u8) -> String {
+    format!("{}{instance}", NAMES[node])
 }
 
 impl Ec2 {
-    /// A running instance whose first interface has these addresses, in a subnet that ends at `end`.
-    pub(super) fn new(blocks: &[Prefix], end: u8) -> Self {
-        let mut ec2 = Self { instance: 0, runs: false, nics: BTreeMap::new(), end };
-        ec2.launch(0);
-        ec2.nics.values_mut().for_each(|nic| nic.blocks.extend(blocks));
+    /// A running instance for each node, in a subnet with blocks for pods below `end`: from 16 on where they are /28.
+    pub(super) fn new(nodes: usize, unit: Unit, end: u8) -> Self {
+        let hosts = vec![Host { instance: 0, runs: false }; nodes];
+        let mut ec2 = Self { hosts, nics: BTreeMap::new(), unit, end };
+        (0..nodes).for_each(|node| ec2.launch(node, 0));
         ec2
     }
 
     /// An instance with its first interface.
-    pub(super) fn launch(&mut self, instance: u8) {
-        (self.instance, self.runs) = (instance, true);
-        let last = if instance == 0 { FIRST } else { 14 - instance };
-        let primary = Ipv4Addr::new(10, 0, 0, last);
-        let nic =
-            Nic { place: Place::At(0), of: instance, primary, blocks: BTreeSet::new(), goes_along: true };
-        self.nics.insert(first_of(instance), nic);
+    pub(super) fn launch(&mut self, node: usize, instance: u8) {
+        self.hosts[node] = Host { instance, runs: true };
+        let number = u8::try_from(node).expect("few");
+        let last = if instance == 0 { FIRST + number } else { LAST - instance };
+        let nic = Nic {
+            place: Place::At(0),
+            node,
+            of: instance,
+            primary: single(last),
+            blocks: BTreeSet::new(),
+            goes_along: true,
+            token: None,
+        };
+        self.nics.insert(first_of(node, instance), nic);
     }
 
     /// The instance ends: what goes along is gone, the rest is free.
-    pub(super) fn terminate(&mut self) {
-        self.runs = false;
-        self.nics.retain(|_, nic| nic.place == Place::Free || !nic.goes_along);
-        self.nics.values_mut().for_each(|nic| nic.place = Place::Free);
+    pub(super) fn terminate(&mut self, node: usize) {
+        self.hosts[node].runs = false;
+        self.nics.retain(|_, nic| nic.node != node || nic.place == Place::Free || !nic.goes_along);
+        self.nics.values_mut().filter(|nic| nic.node == node).for_each(|nic| nic.place = Place::Free);
     }
 
     /// Interfaces whose link the node has.
-    pub(super) fn linked(&self) -> impl Iterator<Item = (&EniId, &Nic)> {
-        self.nics.iter().filter(|(_, nic)| matches!(nic.place, Place::At(_)))
+    pub(super) fn linked(&self, node: usize) -> impl Iterator<Item = (&EniId, &Nic)> {
+        self.nics.iter().filter(move |(_, nic)| nic.node == node && matches!(nic.place, Place::At(_)))
     }
 
     /// Whether a link of the node has the address.
-    pub(super) fn serves(&self, addr: IpAddr) -> bool {
-        self.runs && self.linked().any(|(_, nic)| nic.blocks.contains(&Prefix::host(addr)))
+    pub(super) fn serves(&self, node: usize, addr: IpAddr) -> bool {
+        self.hosts[node].runs
+            && self.linked(node).any(|(_, nic)| nic.blocks.iter().any(|block| block.contains(addr)))
     }
 
-    /// Interfaces beside the first one.
+    /// Interfaces beside the first ones of instances.
     pub(super) fn later(&self) -> impl Iterator<Item = (&EniId, &Nic)> {
-        let first = first_of(self.instance);
-        self.nics.iter().filter(move |(id, _)| **id != first)
+        self.nics.iter().filter(|(_, nic)| nic.token.is_some())
+    }
+
+    pub(super) fn free(&mut self, eni: &EniId) {
+        self.nics.get_mut(eni).into_iter().for_each(|nic| nic.place = Place::Free);
     }
 
     fn is_free(&self, block: Prefix) -> bool {
-        self.nics
-            .values()
-            .all(|nic| Prefix::host(IpAddr::V4(nic.primary)) != block && !nic.blocks.contains(&block))
+        self.nics.values().all(|nic| {
+            !block.contains(nic.primary.into()) && !nic.blocks.iter().any(|known| known.overlaps(block))
+        })
     }
 
-    /// Takes addresses, each once.
-    fn take(&mut self, addresses: &Addresses) -> Result<Vec<Prefix>, Fault> {
-        let blocks = match addresses {
-            Addresses::These(blocks) => blocks.clone(),
-            Addresses::Any { addresses, .. } => {
-                let free = (FIRST + 1..self.end).map(address).filter(|block| self.is_free(*block));
-                let chosen: Vec<Prefix> = free.take(usize::from(*addresses)).collect();
-                if chosen.len() < usize::from(*addresses) {
-                    return Err(Fault::SubnetShort);
-                }
-                chosen
-            }
+    /// Blocks for pods that nobody has, the lowest first.
+    fn blocks(&self) -> impl Iterator<Item = Prefix> {
+        let (from, step) = match self.unit {
+            Unit::Address => (FIRST + 1, 1),
+            Unit::Prefix => (16, 16),
         };
-        if !blocks.iter().all(|block| self.is_free(*block)) {
+        let all = (from..self.end)
+            .step_by(step)
+            .map(|last| Prefix::containing(single(last).into(), self.unit.prefix_len()));
+        all.filter(|block| self.is_free(*block))
+    }
+
+    /// What the call would take, each once.
+    fn chosen(&self, addresses: &Addresses) -> Result<Vec<Prefix>, Fault> {
+        match addresses {
+            Addresses::These(blocks) if blocks.iter().all(|block| self.is_free(*block)) => Ok(blocks.clone()),
+            Addresses::These(_) => Err(Fault::Taken),
+            Addresses::Any { addresses, prefixes } => {
+                let count = usize::from(*addresses.max(prefixes));
+                let chosen: Vec<Prefix> = self.blocks().take(count).collect();
+                if chosen.len() == count { Ok(chosen) } else { Err(Fault::SubnetShort) }
+            }
+        }
+    }
+
+    fn create(&mut self, action: &Action, id: EniId) -> Result<Reply, Fault> {
+        let Action::Create { node, primary, addresses, prefixes_v6, token, .. } = action else {
+            unreachable!("asked for a Create alone")
+        };
+        // The same token makes nothing again.
+        if let Some((id, nic)) = self.nics.iter().find(|(_, nic)| nic.token.as_ref() == Some(token)) {
+            return Ok(Reply::Created(Box::new(self.show(id, nic))));
+        }
+        let node = NAMES.iter().position(|name| *name == node.as_str()).expect("one of ours");
+        let blocks = self.chosen(addresses)?;
+        let room = |last: &u8| {
+            let block = address(*last);
+            self.is_free(block) && !blocks.contains(&block)
+        };
+        let end = if self.unit == Unit::Address { self.end } else { LAST };
+        let lowest = (FIRST + 1..end).find(room).map(single);
+        let primary = primary.or(lowest).ok_or(Fault::SubnetShort)?;
+        if !self.is_free(Prefix::host(primary.into())) {
             return Err(Fault::Taken);
         }
-        self.nics.values_mut().next().into_iter().for_each(|nic| nic.blocks.extend(&blocks));
-        Ok(blocks)
+        let mut blocks: BTreeSet<Prefix> = blocks.into_iter().collect();
+        if *prefixes_v6 > 0 {
+            blocks.insert(self.next_v6());
+        }
+        let of = self.hosts[node].instance;
+        let token = Some(token.clone());
+        let nic = Nic { place: Place::Free, node, of, primary, blocks, goes_along: false, token };
+        let made = self.show(&id, &nic);
+        self.nics.insert(id, nic);
+        Ok(Reply::Created(Box::new(made)))
     }
 
-    /// What a call does.
-    pub(super) fn call(&mut self, action: &Action) -> Result<Reply, Fault> {
+    fn next_v6(&self) -> Prefix {
+        let nth = |n: u16| Prefix::containing(Ipv6Addr::new(0xfd00, 0, 0, 1, n, 0, 0, 0).into(), 80);
+        (1..).map(nth).find(|block| self.is_free(*block)).expect("there are more than interfaces")
+    }
+
+    /// What a call does; `new` is the name of an interface that it makes.
+    pub(super) fn call(&mut self, action: &Action, new: EniId) -> Result<Reply, Fault> {
         let stale = || Fault::Stale { code: "IncorrectState".to_owned() };
         match action {
-            Action::Create { primary, addresses, .. } => {
-                let mut room = self.clone();
-                let primary =
-                    room.take(&primary.map_or(Addresses::Any { addresses: 1, prefixes: 0 }, |addr| {
-                        Addresses::These(vec![Prefix::host(IpAddr::V4(addr))])
-                    }))?;
-                let Some(IpAddr::V4(primary)) = primary.first().map(|block| block.addr()) else {
-                    return Err(Fault::SubnetShort);
-                };
-                let blocks = room.take(addresses)?.into_iter().collect();
-                let id = (1..).map(|n| eni_id(&format!("s{n}"))).find(|id| !self.nics.contains_key(id));
-                let id = id.expect("numbers do not end");
-                let nic = Nic { place: Place::Free, of: self.instance, primary, blocks, goes_along: false };
-                let made = show(&id, &nic, self.instance);
-                self.nics.insert(id, nic);
-                Ok(Reply::Created(Box::new(made)))
-            }
+            Action::Create { .. } => self.create(action, new),
             Action::Attach { eni, instance, device_index, .. } => {
-                let is_ours = self.runs && *instance == instance_id(&name_of(self.instance));
-                let busy = |nic: &Nic| matches!(nic.place, Place::At(at) | Place::Leaving(at) if at == *device_index);
-                if !is_ours || self.nics.values().any(busy) {
+                let node = self.nics.get(eni).ok_or_else(stale)?.node;
+                let Host { instance: number, runs } = self.hosts[node];
+                let is_there = runs && *instance == instance_id(&name_of(node, number));
+                let busy = |nic: &Nic| {
+                    nic.node == node
+                        && matches!(nic.place, Place::At(at) | Place::Leaving(at) if at == *device_index)
+                };
+                if !is_there || self.nics.values().any(busy) {
                     return Err(stale());
                 }
                 let nic = self.nics.get_mut(eni).filter(|nic| nic.place == Place::Free).ok_or_else(stale)?;
@@ -161,9 +223,14 @@ impl Ec2 {
                 Ok(Reply::Done)
             }
             Action::Assign { eni, addresses, .. } => {
-                let blocks = self.clone().take(addresses)?;
+                let blocks = self.chosen(addresses)?;
                 self.nics.get_mut(eni).ok_or_else(stale)?.blocks.extend(&blocks);
                 Ok(Reply::Assigned(blocks))
+            }
+            Action::AssignV6 { eni, .. } => {
+                let block = self.next_v6();
+                self.nics.get_mut(eni).ok_or_else(stale)?.blocks.insert(block);
+                Ok(Reply::Assigned(vec![block]))
             }
             Action::Unassign { eni, blocks, .. } => {
                 let nic = self.nics.get_mut(eni).ok_or_else(stale)?;
@@ -186,10 +253,7 @@ impl Ec2 {
                     Ok(Reply::Done)
                 }
             },
-            Action::AssignV6 { .. }
-            | Action::SwitchOffSourceDestCheck { .. }
-            | Action::SetGroups { .. }
-            | Action::Reserve { .. } => {
+            Action::SwitchOffSourceDestCheck { .. } | Action::SetGroups { .. } | Action::Reserve { .. } => {
                 panic!("{action:?}: not planned here")
             }
         }
@@ -198,44 +262,63 @@ impl Ec2 {
     /// A look at it.
     pub(super) fn view(&self, at: Timestamp) -> View {
         let mut view = View { at, ..View::default() };
-        view.subnets.insert(subnet_id("a"), subnet("a", "10.0.0.0/28"));
-        let mut others = eni("x", "a", "10.0.0.14");
-        others.addresses = (self.end..14).map(|last| [10, 0, 0, last].into()).collect();
-        view.enis = self.nics.iter().map(|(id, nic)| (id.clone(), show(id, nic, self.instance))).collect();
+        let mut others = eni("x", "a", &single(LAST).to_string());
+        let cidr = match self.unit {
+            Unit::Address => {
+                others.addresses = (self.end..LAST).map(single).collect();
+                "10.0.0.0/28"
+            }
+            Unit::Prefix => {
+                let rest = (self.end..48).step_by(16).map(|last| Prefix::containing(single(last).into(), 28));
+                others.prefixes = rest.collect();
+                "10.0.0.0/26"
+            }
+        };
+        let mut subnet = subnet("a", cidr);
+        subnet.cidrs_v6 = vec!["fd00:0:0:1::/64".parse().expect("valid")];
+        view.subnets.insert(subnet_id("a"), subnet);
+        view.enis = self.nics.iter().map(|(id, nic)| (id.clone(), self.show(id, nic))).collect();
         view.enis.insert(others.id.clone(), others);
         view
+    }
+
+    fn show(&self, id: &EniId, nic: &Nic) -> Eni {
+        let mut shown = eni(&id.as_str()[4..], "a", &nic.primary.to_string());
+        for block in &nic.blocks {
+            match (block.addr(), block.len()) {
+                (IpAddr::V4(addr), 32) => shown.addresses.push(addr),
+                (IpAddr::V4(_), _) => shown.prefixes.push(*block),
+                (IpAddr::V6(_), _) => shown.prefixes_v6.push(*block),
+            }
+        }
+        if let Some(token) = &nic.token {
+            let of = format!("i-{}", name_of(nic.node, nic.of));
+            let tags = [
+                (TAG_CLUSTER, CLUSTER),
+                (TAG_NODE, NAMES[nic.node]),
+                (TAG_INSTANCE, &of),
+                (TAG_TOKEN, token),
+            ];
+            shown.tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        }
+        let (status, at, how) = match nic.place {
+            Place::Free => return shown,
+            Place::At(at) => (EniStatus::InUse, at, AttachmentStatus::Attached),
+            Place::Leaving(at) => (EniStatus::Detaching, at, AttachmentStatus::Detaching),
+        };
+        shown.status = status;
+        shown.attachment = Some(Attachment {
+            id: attachment(id),
+            instance: Some(instance_id(&name_of(nic.node, self.hosts[nic.node].instance))),
+            device_index: at,
+            card: 0,
+            status: how,
+            delete_on_termination: nic.goes_along,
+        });
+        shown
     }
 }
 
 fn attachment(eni: &EniId) -> AttachmentId {
     AttachmentId::new(format!("eni-attach-{}", &eni.as_str()[4..])).expect("valid")
-}
-
-fn show(id: &EniId, nic: &Nic, instance: u8) -> Eni {
-    let mut shown = eni(&id.as_str()[4..], "a", &nic.primary.to_string());
-    let addresses = nic.blocks.iter().filter_map(|block| match block.addr() {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    });
-    shown.addresses = addresses.collect();
-    let of = name_of(nic.of);
-    if *id != first_of(nic.of) {
-        let tags = [(TAG_CLUSTER, CLUSTER), (TAG_NODE, "a"), (TAG_INSTANCE, &format!("i-{of}"))];
-        shown.tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    }
-    let (status, at, how) = match nic.place {
-        Place::Free => return shown,
-        Place::At(at) => (EniStatus::InUse, at, AttachmentStatus::Attached),
-        Place::Leaving(at) => (EniStatus::Detaching, at, AttachmentStatus::Detaching),
-    };
-    shown.status = status;
-    shown.attachment = Some(Attachment {
-        id: attachment(id),
-        instance: Some(instance_id(&name_of(instance))),
-        device_index: at,
-        card: 0,
-        status: how,
-        delete_on_termination: nic.goes_along,
-    });
-    shown
 }
