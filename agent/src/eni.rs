@@ -96,6 +96,11 @@ impl EniRow {
         self.config.cool_down_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
+    /// Families of which every pod gets an address.
+    pub(crate) fn families(&self) -> &[Family] {
+        &self.config.families
+    }
+
     /// With whose address packets leave the cloud's network, where `asked` is what the node was told.
     fn outside(&self, asked: Outside) -> Outside {
         if self.config.masquerade { asked } else { Outside::External }

@@ -13,7 +13,7 @@ use rhumb_ipam::{
     AllocateError, AppendError, Journal, Lease, OpenError, Order, Owner, Policy, Pool, Range, Record, Repair,
     Request, RestoreError,
 };
-use rhumb_model::{AttachmentKey, PoolName, Timestamp};
+use rhumb_model::{AttachmentKey, Family, PoolName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -148,6 +148,11 @@ impl Ledger {
     /// Sets what may be leased.
     pub(crate) fn set_ranges(&mut self, ranges: &[Range]) {
         self.pool.set_ranges(ranges);
+    }
+
+    /// Sets the families of which every attachment gets an address, also while nothing of them may be leased.
+    pub(crate) fn set_families(&mut self, families: &[Family]) {
+        self.pool.set_families(families);
     }
 
     /// Sets for how long a released address stays out of use, and which comes first.

@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use rhumb_api::{InstanceIdentity, NodeConfig, NodeState, NodeStateStatus, PodPool, Update};
+use rhumb_cni::failpoint;
 use rhumb_cni::protocol::{AddRequest, CheckRequest, Refusal, Reply};
 use rhumb_ebpf::MapUse;
 use rhumb_ipam::Order;
@@ -411,6 +412,9 @@ impl Node {
             Update::Delete(_) | Update::Stalled(_) => None,
         };
         let told = told.and_then(|config| config.spec.eni.as_ref()).map(|eni| eni.generation);
+        if told.is_some() {
+            failpoint::pass_alive("agent.eni.before_config");
+        }
         let kept = told.filter(|told| !self.newest.take(*told)).map(|told| {
             warn!(node = %self.settings.node, told, "an older NodeConfig is passed over");
             self.tables.nodes.as_ref().and_then(|nodes| nodes.get(&self.settings.node)).cloned()
@@ -429,6 +433,9 @@ impl Node {
             }
         }
         self.inputs_changed();
+        if told.is_some() {
+            failpoint::pass_alive("agent.eni.after_config");
+        }
     }
 
     fn take_node_state(&mut self, update: Update<NodeState>) {
@@ -461,6 +468,7 @@ impl Node {
         let ranges = self.tables.ranges(&self.settings.node, &self.settings.pool);
         self.ledger.set_ranges(&ranges);
         let row = self.tables.eni(&self.settings.node);
+        self.ledger.set_families(row.map_or(&[], EniRow::families));
         // What no pod has an address of can be given back: pods of interfaces stay together.
         let order = if row.is_some() { Order::Lowest } else { Order::LongestFree };
         let asked = row.and_then(EniRow::cool_down);

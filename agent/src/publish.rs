@@ -7,6 +7,7 @@ use rhumb_api::{
     Condition, ConditionStatus, INTERFACES_LEFT_ALONE, Node as NodeObject, NodeState, NodeStateStatus,
     ObjectKey, PoolUsage, READY, Store, StoreError,
 };
+use rhumb_cni::failpoint;
 use rhumb_ipam::Usage;
 use rhumb_model::{Family, NodeName, PoolName, Prefix};
 use tokio::sync::watch;
@@ -93,6 +94,14 @@ async fn publish<S: Store>(
             Err(error) => return Err(error),
         }
     }
+    // From now on the operator may take these blocks from EC2.
+    let gives_back = !status.released.is_empty();
+    if gives_back {
+        failpoint::pass_alive("agent.eni.before_release");
+    }
     store.publish_status(&NodeState::new(node), status).await?;
+    if gives_back {
+        failpoint::pass_alive("agent.eni.after_release");
+    }
     Ok(())
 }

@@ -87,6 +87,10 @@ pub struct EniConfig {
     /// least.
     #[serde(default)]
     pub max_pods: u32,
+    /// Families of which every pod gets an address: it waits for the one that the node has no block of yet. Without it,
+    /// those of which the node has blocks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<Family>,
     /// Seconds for which an address that a pod had is given to no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down_seconds: Option<u32>,

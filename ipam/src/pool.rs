@@ -52,6 +52,8 @@ pub struct Pool {
     policy: Policy,
     /// IPv4, IPv6.
     spaces: [Space; 2],
+    /// Families of which every owner gets an address.
+    families: Vec<Family>,
     held: BTreeMap<AttachmentKey, Vec<IpAddr>>,
     releases: u64,
     latest: Timestamp,
@@ -64,6 +66,7 @@ impl Pool {
             name,
             policy,
             spaces: Family::BOTH.map(|family| Space::new(family, REMEMBERED)),
+            families: Vec::new(),
             held: BTreeMap::new(),
             releases: 0,
             latest: Timestamp::default(),
@@ -92,7 +95,13 @@ impl Pool {
         }
     }
 
-    /// Leases one address of every family that has a range, IPv4 first; all of them or none.
+    /// Names the families of which every owner gets an address: while one of them has no range, nobody gets any. None at
+    /// first: then those that have a range are enough.
+    pub fn set_families(&mut self, families: &[Family]) {
+        self.families = families.to_vec();
+    }
+
+    /// Leases one address of every family that has a range or was named, IPv4 first; all of them or none.
     ///
     /// An attachment that has leases gets these again, whatever it asks for. A sticky owner gets the address that
     /// is kept for the pod's interface of this name; otherwise the least recently used address is leased.
@@ -231,11 +240,13 @@ impl Pool {
         if !self.spaces.iter().any(Space::has_ranges) {
             return Err(AllocateError::NoRange { pool: self.name.clone() });
         }
-        self.spaces
-            .iter()
+        let is_due = |family: Family, space: &Space| space.has_ranges() || self.families.contains(&family);
+        Family::BOTH
+            .into_iter()
+            .zip(&self.spaces)
             .zip(wanted)
-            .filter(|(space, wanted)| space.has_ranges() || wanted.is_some())
-            .map(|(space, wanted)| space.pick(&self.name, owner, wanted, &self.policy, now))
+            .filter(|((family, space), wanted)| is_due(*family, space) || wanted.is_some())
+            .map(|((_, space), wanted)| space.pick(&self.name, owner, wanted, &self.policy, now))
             .collect()
     }
 

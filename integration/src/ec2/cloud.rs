@@ -267,10 +267,10 @@ impl Cloud {
             args: own.chain(self.operator.args.iter().cloned()).collect(),
             env: env.chain(self.operator.env.iter().cloned()).collect(),
         };
-        self.lab.start_operator_with(&options)?;
+        let started = self.lab.start_operator_with(&options);
         // Those of the one before are removed.
         self.shared = self.lab.operator_mut().as_ref().map(|operator| Shared(operator.pid()));
-        Ok(())
+        started
     }
 
     /// The environment of a program whose clock is to show what the double's does.

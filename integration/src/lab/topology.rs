@@ -118,10 +118,8 @@ impl Lab {
         args.extend(["--ready-fd", "1"].map(str::to_owned));
         args.extend(options.args.iter().cloned());
         let options = ProgramOptions { args, env: options.env.clone() };
-        let mut operator = self.launch("rhumb-operator", options, &self.router, "operator.log")?;
-        operator.wait_for("ready", PATIENCE)?;
-        self.operator = Some(operator);
-        Ok(())
+        let operator = self.launch("rhumb-operator", options, &self.router, "operator.log")?;
+        self.operator.insert(operator).wait_for("ready", PATIENCE)
     }
 
     /// The operator's process, while it runs; take it to stop or kill it.

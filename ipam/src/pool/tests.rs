@@ -69,6 +69,21 @@ fn refused(pool: &mut Pool, owner: &Owner, wanted: &[&str], second: u64) -> Allo
 }
 
 #[test]
+fn of_a_family_that_was_named_everybody_gets_an_address_or_nobody_gets_any() {
+    let mut pool = pool(&["fd00::/80"]);
+    pool.set_families(&Family::BOTH);
+    let AllocateError::Exhausted { family, capacity, .. } = refused(&mut pool, &owner("a"), &[], 0) else {
+        panic!("there is nothing to lease")
+    };
+    assert_eq!((family, capacity), (Family::V4, 0));
+    pool.set_ranges(&[range("fd00::/80"), range("10.0.0.16/28")]);
+    assert_eq!(lease(&mut pool, &owner("a"), 0), ["10.0.0.17", "fd00::1"]);
+    pool.set_families(&[]);
+    pool.set_ranges(&[range("fd00::/80")]);
+    assert_eq!(lease(&mut pool, &owner("b"), 0), ["fd00::2"]);
+}
+
+#[test]
 fn a_lease_has_one_address_of_every_family_ipv4_first() {
     let mut both = pool(&["fd00::/64", "10.0.0.0/24"]);
     assert_eq!(lease(&mut both, &owner("a"), 0), ["10.0.0.1", "fd00::1"]);

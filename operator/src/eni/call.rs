@@ -17,16 +17,61 @@ use crate::failpoint;
 /// # Errors
 /// What the cloud said; [`fault`] makes of it what the plan is to know.
 pub(crate) async fn make<P: Provider>(provider: &P, planned: &Planned) -> Result<Reply, CloudError> {
-    let name = planned.action.call();
-    failpoint::pass(&format!("operator.eni.before.{name}"));
+    let (before, after) = points(&planned.action);
+    failpoint::pass(before);
     let result = ask(provider, priority(planned.priority), &planned.action).await;
-    failpoint::pass(&format!("operator.eni.after.{name}"));
+    failpoint::pass(after);
     match (&planned.action, result) {
         // What was to go is gone.
         (Action::Delete { .. } | Action::Detach { .. }, Err(error)) if error.class == Class::Gone => {
             Ok(Reply::Done)
         }
         (_, result) => result,
+    }
+}
+
+/// Where a test makes the operator die: before the call, and when it has ended. The names are whole here, so that the
+/// test of all of them finds them in the source.
+fn points(action: &Action) -> (&'static str, &'static str) {
+    match action {
+        Action::Create { .. } => {
+            ("operator.eni.before.CreateNetworkInterface", "operator.eni.after.CreateNetworkInterface")
+        }
+        Action::Attach { .. } => {
+            ("operator.eni.before.AttachNetworkInterface", "operator.eni.after.AttachNetworkInterface")
+        }
+        Action::SetDeleteOnTermination { .. } => (
+            "operator.eni.before.ModifyNetworkInterfaceAttribute.DeleteOnTermination",
+            "operator.eni.after.ModifyNetworkInterfaceAttribute.DeleteOnTermination",
+        ),
+        Action::SwitchOffSourceDestCheck { .. } => (
+            "operator.eni.before.ModifyNetworkInterfaceAttribute.SourceDestCheck",
+            "operator.eni.after.ModifyNetworkInterfaceAttribute.SourceDestCheck",
+        ),
+        Action::SetGroups { .. } => (
+            "operator.eni.before.ModifyNetworkInterfaceAttribute.Groups",
+            "operator.eni.after.ModifyNetworkInterfaceAttribute.Groups",
+        ),
+        Action::Assign { .. } => {
+            ("operator.eni.before.AssignPrivateIpAddresses", "operator.eni.after.AssignPrivateIpAddresses")
+        }
+        Action::AssignV6 { .. } => {
+            ("operator.eni.before.AssignIpv6Addresses", "operator.eni.after.AssignIpv6Addresses")
+        }
+        Action::Unassign { .. } => (
+            "operator.eni.before.UnassignPrivateIpAddresses",
+            "operator.eni.after.UnassignPrivateIpAddresses",
+        ),
+        Action::Detach { .. } => {
+            ("operator.eni.before.DetachNetworkInterface", "operator.eni.after.DetachNetworkInterface")
+        }
+        Action::Delete { .. } => {
+            ("operator.eni.before.DeleteNetworkInterface", "operator.eni.after.DeleteNetworkInterface")
+        }
+        Action::Reserve { .. } => (
+            "operator.eni.before.CreateSubnetCidrReservation",
+            "operator.eni.after.CreateSubnetCidrReservation",
+        ),
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use rhumb_api::{ENIPool, EniConfig, EniInterface, EniWaiting, Kind, NodeConfig, PodCidr};
-use rhumb_ipam::eni::{NodePlan, View};
-use rhumb_model::{EniId, Instance, NodeName, PoolName, Prefix};
+use rhumb_api::{
+    ENIPool, ENIPoolSpec, EniConfig, EniInterface, EniMode, EniWaiting, Kind, NodeConfig, PodCidr,
+};
+use rhumb_ipam::eni::{Code, NodePlan, Verdict, View};
+use rhumb_model::{EniId, Family, Instance, NodeName, PoolName, Prefix};
 
 /// The IPv6 router of every subnet (VPC guide, DHCP and routing).
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
@@ -55,6 +57,7 @@ pub(crate) fn written(
         vpc_cidrs: basis.vpc_cidrs.to_vec(),
         masquerade: !spec.masquerade.external,
         max_pods: plan.max_pods,
+        families: families(spec, plan),
         cool_down_seconds: Some(spec.cool_down_seconds),
         waiting: plan
             .verdict
@@ -75,6 +78,15 @@ pub(crate) fn written(
     config.spec.pod_cidrs = pod_cidrs;
     config.spec.unserved = None;
     Some(config)
+}
+
+/// Of which every pod gets an address, whichever block of the node is there first. For IPv6 nobody waits where the node
+/// cannot have any.
+fn families(spec: &ENIPoolSpec, plan: &NodePlan) -> Vec<Family> {
+    let cannot = |verdict: &Verdict| matches!(verdict.code, Code::NoIpv6 | Code::NoPrefixes);
+    let v4 = (spec.mode != EniMode::None).then_some(Family::V4);
+    let v6 = spec.ipv6 && !plan.verdict.as_ref().is_some_and(cannot);
+    v4.into_iter().chain(v6.then_some(Family::V6)).collect()
 }
 
 /// The NodeConfig of a node without a plan, where it does not say why already.
@@ -121,7 +133,7 @@ fn interface(id: &EniId, basis: &Basis<'_>) -> Option<EniInterface> {
 mod tests {
     use super::*;
     use rhumb_api::ENIPoolSpec;
-    use rhumb_ipam::eni::{Code, EniBlock, Record, Verdict};
+    use rhumb_ipam::eni::{EniBlock, Record};
     use rhumb_model::{
         Attachment, AttachmentId, AttachmentStatus, Eni, EniStatus, InstanceId, InstanceState, MacAddr,
         Subnet, SubnetId, VpcId, Zone,

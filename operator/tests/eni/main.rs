@@ -10,6 +10,8 @@ mod offer;
 mod reasons;
 mod settings;
 
+use std::collections::BTreeSet;
+
 use rhumb_cloud_fake::{Fault, Rule, Span};
 
 use cluster::{CLUSTER, Cluster};
@@ -34,23 +36,19 @@ async fn a_node_gets_its_addresses_by_as_few_calls_as_there_can_be() {
     }
 }
 
+/// Steps that a node with single addresses does not come to while it grows; labs walk through all of them.
+fn is_elsewhere(point: &str) -> bool {
+    let calls = ["Ipv6", "SourceDestCheck", "Groups", "Unassign", "Detach", "Delete", "Reservation"];
+    calls.iter().any(|call| point.contains(call)) && !point.ends_with("DeleteOnTermination")
+}
+
 #[tokio::test]
 async fn a_kill_at_any_step_leaves_nothing_over_and_makes_nothing_twice() {
-    for point in [
-        "operator.eni.after.look",
-        "operator.eni.before.config",
-        "operator.eni.after.config",
-        "operator.eni.before.offer",
-        "operator.eni.after.offer",
-        "operator.eni.before.CreateNetworkInterface",
-        "operator.eni.after.CreateNetworkInterface",
-        "operator.eni.before.AttachNetworkInterface",
-        "operator.eni.after.AttachNetworkInterface",
-        "operator.eni.before.AssignPrivateIpAddresses",
-        "operator.eni.after.AssignPrivateIpAddresses",
-        "operator.eni.before.ModifyNetworkInterfaceAttribute",
-        "operator.eni.after.ModifyNetworkInterfaceAttribute",
-    ] {
+    let text = [include_str!("../../src/eni/call.rs"), include_str!("../../src/eni/run.rs")].concat();
+    let points: BTreeSet<&str> =
+        text.split('"').filter(|word| word.starts_with("operator.eni.") && !is_elsewhere(word)).collect();
+    assert!(points.len() > 10, "{points:?}");
+    for point in points {
         let mut cluster = Cluster::new().await;
         cluster.start_twice(point).await;
         cluster.until_served().await;
