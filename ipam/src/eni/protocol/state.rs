@@ -182,7 +182,7 @@ impl State {
             calls: Vec::new(),
             operator: None,
             succeeded: false,
-            sites: vec![Rc::new(site); setting.nodes],
+            sites: (0..setting.nodes).map(|_| Rc::new(site.clone())).collect(),
         };
         state.start_operator();
         (0..setting.nodes).for_each(|site| state.start_agent(site));

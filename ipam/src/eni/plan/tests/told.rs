@@ -197,7 +197,7 @@ fn an_interface_that_ec2_does_not_know_yet_is_asked_about_again_in_a_moment() {
     // Once looks cannot be older than the call that made it, it is gone.
     world.pass(LAG);
     world.look();
-    assert!(world.memory.view().enis.get(&eni_id("b")).is_none());
+    assert!(!world.memory.view().enis.contains_key(&eni_id("b")));
 }
 
 #[test]
