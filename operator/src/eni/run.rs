@@ -35,8 +35,10 @@ use crate::failpoint;
 /// nodes takes half of a processor at most.
 const GATHER: Duration = Duration::from_millis(20);
 const LONGEST_GATHER: Duration = Duration::from_secs(1);
-/// Objects that are written at a time: a crowd of new nodes waits for no one's round trip.
+/// Objects of a kind that are written at a time, and by one step: a crowd of nodes waits for no one's round trip, and
+/// calls to EC2 that end meanwhile wait for no crowd.
 const WRITES: usize = 16;
+const MOST_WRITES: usize = 64;
 /// Time alone asks for no plan sooner than this.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// After a look that failed, and after an object that could not be written.
@@ -202,11 +204,11 @@ impl<P: Provider> Run<P> {
             self.say(&plan);
         }
         let mut wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
-        if !(self.write(&inputs, &plan).await & self.offer(&plan).await) {
-            wait = wait.min(RETRY);
-        }
-        wait = self.forget(&inputs, now).await.into_iter().fold(wait, Duration::min);
-        self.begin(plan.actions, now);
+        // No call waits until objects are written: what is taken from EC2 stood in them when they were read.
+        self.begin(std::mem::take(&mut plan.actions), now);
+        let again =
+            [self.write(&inputs, &plan).await, self.offer(&plan).await, self.forget(&inputs, now).await];
+        wait = again.into_iter().flatten().fold(wait, Duration::min);
         let next_look = if self.looking.is_some() { later } else { self.next_look() };
         next_look.min(Instant::now() + wait)
     }
@@ -285,10 +287,9 @@ impl<P: Provider> Run<P> {
         self.look_at = self.look_at.min(if first { self.looked } else { self.looked + SOONEST });
     }
 
-    /// Writes every NodeConfig that is to change; whether all of them are written.
-    async fn write(&mut self, inputs: &Inputs, plan: &Plan) -> bool {
-        let mut whole = true;
-        let mut changes = Vec::new();
+    /// Writes NodeConfigs that are to change; when to come again for the others.
+    async fn write(&mut self, inputs: &Inputs, plan: &Plan) -> Option<Duration> {
+        let (mut changes, mut reasons) = (Vec::new(), Vec::new());
         for (name, planned) in &plan.nodes {
             let (Some(facts), Some(pools)) = (inputs.nodes.get(name), &self.objects.pools) else { continue };
             let Some(pool) = pools.values().find(|pool| pool.key().name == facts.pool.as_str()) else {
@@ -301,9 +302,14 @@ impl<P: Provider> Run<P> {
                 vpc_cidrs: vpc.map_or(&[][..], Vec::as_slice),
                 view: self.memory.view(),
             };
-            changes.extend(written(name, self.objects.config(name), planned, &basis));
+            let is_served = planned.record != facts.record;
+            let list = if is_served { &mut changes } else { &mut reasons };
+            list.extend(written(name, self.objects.config(name), planned, &basis));
         }
+        // What pods wait for comes before what people read.
+        changes.append(&mut reasons);
         changes.extend(self.unserved(plan));
+        let mut again = some_of(&mut changes);
         let store = &self.store;
         let writes = changes.into_iter().map(|config| async move {
             failpoint::pass("operator.eni.before.config");
@@ -321,15 +327,15 @@ impl<P: Provider> Run<P> {
                 // The next plan counts it at once, before the change comes back from the store.
                 Ok(config) => self.objects.take(Seen::Configs(Update::Put(config))),
                 // Somebody else wrote it: that version is on its way here.
-                Err(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. }) => whole = false,
+                Err(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. }) => again = Some(RETRY),
                 Err(error) => {
                     let node = config.key().name;
                     warn!(node, error = &error as &dyn std::error::Error, "NodeConfig not written");
-                    whole = false;
+                    again = Some(RETRY);
                 }
             }
         }
-        whole
+        again
     }
 
     /// The NodeConfigs of nodes that are in no plan, where they are to say why, or no longer are.
@@ -355,8 +361,8 @@ impl<P: Provider> Run<P> {
             .collect()
     }
 
-    /// Tells the scheduler, by the Node objects, what there is for pods; whether all of it is written.
-    async fn offer(&mut self, plan: &Plan) -> bool {
+    /// Tells the scheduler, by the Node objects, what there is for pods; when to come again for what is not written.
+    async fn offer(&mut self, plan: &Plan) -> Option<Duration> {
         let mut changes = Vec::new();
         let chosen = facts::chosen(&self.objects);
         for (key, row) in self.objects.nodes.iter().flatten() {
@@ -371,6 +377,7 @@ impl<P: Provider> Run<P> {
                 changes.push((key.clone(), row.offer, to));
             }
         }
+        let mut again = some_of(&mut changes);
         let store = &self.store;
         let writes = changes.into_iter().map(|(key, from, to)| async move {
             failpoint::pass("operator.eni.before.offer");
@@ -379,7 +386,6 @@ impl<P: Provider> Run<P> {
             (key, written)
         });
         let written: Vec<_> = stream::iter(writes).buffer_unordered(WRITES).collect().await;
-        let mut whole = true;
         for (key, written) in written {
             match written {
                 Ok(Some(node)) => self.objects.take(Seen::Nodes(Update::Put(node))),
@@ -388,11 +394,11 @@ impl<P: Provider> Run<P> {
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => {
                     warn!(node = key.name, error = &error as &dyn std::error::Error, "Node not written");
-                    whole = false;
+                    again = Some(RETRY);
                 }
             }
         }
-        whole
+        again
     }
 
     /// Deletes the NodeConfig of nodes that are gone for longer than the grace; when to come again.
@@ -448,6 +454,13 @@ impl<P: Provider> Run<P> {
         }
         self.said.retain(|node, _| plan.nodes.contains_key(node));
     }
+}
+
+/// Leaves as many as one step writes; when to come for the rest.
+fn some_of<T>(changes: &mut Vec<T>) -> Option<Duration> {
+    let all = changes.len();
+    changes.truncate(MOST_WRITES);
+    (changes.len() < all).then_some(Duration::ZERO)
 }
 
 fn absent_is_fine(deleted: Result<(), StoreError>) -> Result<(), StoreError> {
