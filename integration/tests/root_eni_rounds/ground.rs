@@ -71,7 +71,7 @@ impl Ground {
         }
         self.spoil(round)?;
         self.cloud.lab.store().apply(&self.shape.pool(round.number, self.kept()?))?;
-        self.schedule()?;
+        self.schedule(|_| true)?;
         self.each("every pod has an address", |deaths, cloud, place| {
             if place.pod.is_none() { deaths.add(cloud, place) } else { Ok(true) }
         })?;
@@ -81,13 +81,9 @@ impl Ground {
             self.cloud.lab.node_mut(0).kill_agent()?;
             self.cloud.lab.node_mut(0).start_agent_with(agent(Wait::Ready))?;
         }
+        self.halve()?;
         std::fs::remove_file(self.pods())?;
-        self.each("every pod is gone", |deaths, cloud, place| {
-            let Some(pod) = &place.pod else { return Ok(true) };
-            let gone = deaths.del(cloud, pod)?;
-            place.pod.take_if(|_| gone);
-            Ok(gone)
-        })?;
+        self.each("every pod is gone", |deaths, cloud, place| place.empty(deaths, cloud))?;
         self.rest(round)?;
         self.cloud.ask("DELETE", "/faults", &Value::Null)?;
         self.cloud.check()?;
@@ -109,9 +105,10 @@ impl Ground {
         self.cloud.lab.store().path().join("pods.yaml")
     }
 
-    /// Puts all pods on the node, as a scheduler would.
-    fn schedule(&self) -> Result<()> {
-        let scheduled = (0..self.shape.pods).map(|number| {
+    /// Puts the pods of these places on the node, as a scheduler would, and no others.
+    fn schedule(&self, wanted: impl Fn(&Place) -> bool) -> Result<()> {
+        let scheduled = self.places.iter().filter(|place| wanted(place)).map(|place| {
+            let number = place.number;
             format!(
                 "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p{number}\n  namespace: default\n\
                  spec:\n  nodeName: n1\n  containers: []\n"
@@ -189,6 +186,36 @@ impl Ground {
         cloud.check()
     }
 
+    /// The pods with the higher addresses leave: what they had goes back to EC2, and the others keep what is theirs.
+    fn halve(&mut self) -> Result<()> {
+        let mut all: Vec<IpAddr> = self.places.iter().filter_map(Place::first).collect();
+        all.sort_unstable();
+        let middle = all[all.len() / 2];
+        let stays = |place: &Place| place.first().is_some_and(|address| address < middle);
+        self.schedule(stays)?;
+        self.each("half of the pods are gone", |deaths, cloud, place| {
+            if stays(place) { Ok(true) } else { place.empty(deaths, cloud) }
+        })?;
+        let Self { shape, cloud, places, deaths, .. } = self;
+        let left: Vec<IpAddr> = places
+            .iter()
+            .filter_map(|place| place.pod.as_ref())
+            .flat_map(|pod| pod.addresses.clone())
+            .collect();
+        let wanted = (all.len() / 2) as u128 + shape.spare;
+        cloud.until("what half of the pods had is given back", PATIENCE, |cloud| {
+            deaths.mend(cloud)?;
+            let held = cloud.state()?.blocks(cloud.instance(0));
+            let lost: Vec<&IpAddr> =
+                left.iter().filter(|address| !held.iter().any(|block| block.contains(**address))).collect();
+            ensure!(lost.is_empty(), "pods have {lost:?}, EC2 has {held:?}");
+            let room: u128 =
+                held.iter().filter(|block| block.addr().is_ipv4()).map(|block| block.size()).sum();
+            Ok(if room == wanted { Ok(()) } else { Err(format!("EC2 has {held:?}, wanted are {wanted}")) })
+        })?;
+        cloud.check()
+    }
+
     /// Waits until nothing is left of a round, and a program died at each of its points.
     fn rest(&mut self, round: &Round) -> Result<()> {
         let Self { shape, cloud, deaths, folder, left, .. } = self;
@@ -259,7 +286,7 @@ impl Ground {
     /// it. Nothing of it is left, nor of what a node left that went while the operator was down; the rest stays.
     pub(crate) fn end(mut self) -> Result<()> {
         let instance = format!("/instances/{}", self.cloud.instance(0));
-        self.schedule()?;
+        self.schedule(|_| true)?;
         if self.shape.spot {
             self.each("every pod has an address", |deaths, cloud, place| {
                 if place.pod.is_none() { deaths.add(cloud, place) } else { Ok(true) }

@@ -25,6 +25,21 @@ pub(crate) struct Place {
     pub(crate) pod: Option<Pod>,
 }
 
+impl Place {
+    /// The IPv4 address of its pod.
+    pub(crate) fn first(&self) -> Option<IpAddr> {
+        self.pod.as_ref()?.addresses.iter().copied().find(IpAddr::is_ipv4)
+    }
+
+    /// One attempt to delete its pod, if there is one.
+    pub(crate) fn empty(&mut self, deaths: &Deaths, cloud: &Cloud) -> Result<bool> {
+        let Some(pod) = &self.pod else { return Ok(true) };
+        let gone = deaths.del(cloud, pod)?;
+        self.pod.take_if(|_| gone);
+        Ok(gone)
+    }
+}
+
 /// How many programs died at a step.
 #[derive(Debug, Default)]
 pub(crate) struct Deaths {

@@ -15,6 +15,8 @@ pub(crate) struct Shape {
     pub(crate) max_pods: u64,
     /// How many addresses a pod has.
     pub(crate) families: usize,
+    /// How many addresses are to be ready beyond those of pods.
+    pub(crate) spare: u128,
     /// How many blocks an empty node has.
     pub(crate) ready: usize,
     /// How many interfaces are made to fill it.
@@ -34,6 +36,7 @@ pub(crate) const ADDRESSES: Shape = Shape {
     pods: 27,
     max_pods: 29,
     families: 1,
+    spare: 2,
     ready: 2,
     made: 2,
     absent: &["AssignIpv6Addresses", "SourceDestCheck", "Groups", "CreateSubnetCidrReservation"],
@@ -48,6 +51,7 @@ pub(crate) const PREFIXES: Shape = Shape {
     pods: 32,
     max_pods: 34,
     families: 2,
+    spare: 0,
     ready: 1,
     made: 1,
     absent: &[],
@@ -89,10 +93,10 @@ impl Shape {
 
     /// The pool as it is in a round: people want other groups each time, and one more block kept for prefixes than is.
     pub(crate) fn pool(&self, round: usize, kept: u128) -> Value {
-        let mut spec = json!({"preAllocate": 2, "settleSeconds": 5, "coolDownSeconds": 1,
+        let mut spec = json!({"preAllocate": self.spare, "settleSeconds": 5, "coolDownSeconds": 1,
             "releaseDelaySeconds": 5, "interfaceBudgetPerHour": 1000});
         if self.families == 2 {
-            let more = json!({"preAllocate": 0, "mode": "prefixes", "ipv6": true, "sourceDestCheck": false,
+            let more = json!({"mode": "prefixes", "ipv6": true, "sourceDestCheck": false,
                 "reservePrefixes": 1 + kept,
                 "securityGroups": {"ids": [GROUPS[round % GROUPS.len()]], "primary": true}});
             if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
