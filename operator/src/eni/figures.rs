@@ -6,9 +6,10 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rhumb_api::EniWaiting;
 use rhumb_cloud::Pacer;
 use rhumb_ipam::eni::{Inputs, Plan, View};
-use rhumb_model::{PoolName, Timestamp};
+use rhumb_model::{NodeName, PoolName, Timestamp};
 
 /// What was planned last, as numbers. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,7 @@ pub(crate) struct Figures(Arc<Mutex<Numbers>>);
 
 #[derive(Debug, Default)]
 struct Numbers {
+    /// When EC2 was looked at last, or this operator began to.
     looked_at: Option<Timestamp>,
     /// By pool and state.
     addresses: BTreeMap<(PoolName, &'static str), u64>,
@@ -26,9 +28,23 @@ struct Numbers {
 }
 
 impl Figures {
-    /// Notes what was just planned.
-    pub(crate) fn note(&self, inputs: &Inputs, view: &View, plan: &Plan) {
-        let mut numbers = Numbers { looked_at: Some(view.at), ..Numbers::default() };
+    /// Notes since when EC2 is looked at: until the first look succeeds, its age is counted from here.
+    pub(crate) fn begin(&self, now: Timestamp) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).looked_at = Some(now);
+    }
+
+    /// Notes what was just planned, and why other nodes get nothing.
+    pub(crate) fn note(
+        &self,
+        inputs: &Inputs,
+        view: &View,
+        plan: &Plan,
+        unserved: &BTreeMap<NodeName, Option<EniWaiting>>,
+    ) {
+        let mut numbers = Numbers::default();
+        for why in unserved.values().flatten() {
+            *numbers.waiting.entry(why.code.clone()).or_default() += 1;
+        }
         for (name, node) in &plan.nodes {
             let Some(facts) = inputs.nodes.get(name) else { continue };
             let (used, cooling) =
@@ -48,7 +64,9 @@ impl Figures {
             let state = if eni.attachment.is_some() { "attached" } else { "free" };
             *numbers.interfaces.entry(state).or_default() += 1;
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.looked_at = (view.at != Timestamp(0)).then_some(view.at).or(last.looked_at);
+        *last = numbers;
     }
 
     /// All numbers in the text format of Prometheus.
@@ -107,12 +125,16 @@ impl Figures {
         text.head(
             "rhumb_operator_eni_nodes_waiting",
             "gauge",
-            "Nodes that have fewer addresses than they should, by reason.",
+            "Nodes that have fewer addresses than they should, or are not served at all, by reason.",
         );
         for (reason, count) in &numbers.waiting {
             text.row("rhumb_operator_eni_nodes_waiting", &[("reason", reason)], count);
         }
-        text.head("rhumb_operator_eni_look_age_seconds", "gauge", "Age of the last look at EC2.");
+        text.head(
+            "rhumb_operator_eni_look_age_seconds",
+            "gauge",
+            "Age of the last look at EC2 that succeeded; before the first, of the operator's start.",
+        );
         if let Some(at) = numbers.looked_at {
             let age = Timestamp::from(SystemTime::now()).since(at).as_secs_f64();
             text.row("rhumb_operator_eni_look_age_seconds", &[], age);
@@ -147,7 +169,7 @@ mod tests {
         let (figures, pacer) = (Figures::default(), Pacer::new(0.5));
         pacer.ended(Action::AttachNetworkInterface, Outcome::Done);
         pacer.ended(Action::AttachNetworkInterface, Outcome::Throttled);
-        figures.note(&Inputs::default(), &View::default(), &Plan::default());
+        figures.note(&Inputs::default(), &View::default(), &Plan::default(), &BTreeMap::new());
         let text = figures.text(&pacer);
         let action = r#"action="AttachNetworkInterface""#;
         for row in [
@@ -157,5 +179,52 @@ mod tests {
             assert!(text.lines().any(|line| line == row), "{row} in\n{text}");
         }
         assert!(text.lines().all(|line| line.starts_with('#') || line.split(' ').count() == 2), "{text}");
+    }
+
+    /// The value of the row that begins with this.
+    fn value(text: &str, row: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(row)?.trim().parse().ok())
+    }
+
+    #[test]
+    fn an_operator_that_has_seen_nothing_yet_says_for_how_long_and_who_waits() {
+        const AGE: &str = "rhumb_operator_eni_look_age_seconds";
+        let (figures, pacer) = (Figures::default(), Pacer::new(0.5));
+        assert_eq!(value(&figures.text(&pacer), AGE), None, "nobody looks");
+        let now = Timestamp::from(SystemTime::now());
+        figures.begin(Timestamp(now.0 - 100_000));
+        let why = |code: &str| Some(EniWaiting { code: code.to_owned(), message: String::new() });
+        let name = |name: &str| NodeName::new(name).expect("valid");
+        let unserved = [
+            (name("a"), why("NoInstance")),
+            (name("b"), why("Unreachable")),
+            (name("c"), why("NoInstance")),
+            (name("d"), None),
+        ];
+        figures.note(&Inputs::default(), &View::default(), &Plan::default(), &unserved.into());
+        let text = figures.text(&pacer);
+        assert!(value(&text, AGE).is_some_and(|age| age >= 100.0), "{text}");
+        for (reason, count) in [("NoInstance", 2.0), ("Unreachable", 1.0)] {
+            let row = format!("rhumb_operator_eni_nodes_waiting{{reason=\"{reason}\"}}");
+            assert_eq!(value(&text, &row), Some(count), "{text}");
+        }
+        let view = View { at: now, ..View::default() };
+        figures.note(&Inputs::default(), &view, &Plan::default(), &BTreeMap::new());
+        assert!(value(&figures.text(&pacer), AGE).is_some_and(|age| age < 100.0));
+    }
+
+    #[test]
+    fn the_reference_has_every_metric_with_its_kind_and_what_it_says() {
+        let reference = include_str!("../../../docs/reference/metrics.md");
+        let text = Figures::default().text(&Pacer::new(0.5));
+        let help = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut count = 0;
+        for ((name, says), (_, kind)) in help.zip(kinds) {
+            let row = reference.lines().find(|line| line.starts_with(&format!("| `{name}` | {kind} |")));
+            assert!(row.is_some_and(|row| row.ends_with(&format!("| {says} |"))), "{name}: {row:?}");
+            count += 1;
+        }
+        assert_eq!(count, reference.matches("\n| `rhumb_operator_").count(), "and no other");
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, SelectAll, select_all};
 use rhumb_api::{
-    DirStore, EniMode, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow,
+    DirStore, EniMode, EniWaiting, Kind, NodeConfig, NodeState, ObjectKey, Store, StoreError, Update, follow,
 };
 use rhumb_cloud::{CloudError, Pacer, Provider};
 use rhumb_ipam::eni::{Action, Fault, Inputs, Memory, Plan, Planned, Reply};
@@ -97,6 +97,7 @@ pub(crate) async fn run<P: Provider>(
     figures: Figures,
 ) {
     let now = Instant::now();
+    figures.begin(Timestamp::from(SystemTime::now()));
     let mut run = Run {
         provider: Arc::new(provider),
         pacer,
@@ -200,14 +201,18 @@ impl<P: Provider> Run<P> {
             self.look_wanted = plan.look_at.map(|at| Instant::now() + at.since(now));
             let blind = self.blind.verdict();
             why::complete(&mut plan, &self.memory, &self.pacer.report(), blind.as_ref(), &self.help);
-            self.figures.note(&inputs, self.memory.view(), &plan);
             self.say(&plan);
         }
+        let unserved = self.unserved(&plan);
+        self.figures.note(&inputs, self.memory.view(), &plan, &unserved);
         let mut wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
         // No call waits until objects are written: what is taken from EC2 stood in them when they were read.
         self.begin(std::mem::take(&mut plan.actions), now);
-        let again =
-            [self.write(&inputs, &plan).await, self.offer(&plan).await, self.forget(&inputs, now).await];
+        let again = [
+            self.write(&inputs, &plan, unserved).await,
+            self.offer(&plan).await,
+            self.forget(&inputs, now).await,
+        ];
         wait = again.into_iter().flatten().fold(wait, Duration::min);
         let next_look = if self.looking.is_some() { later } else { self.next_look() };
         next_look.min(Instant::now() + wait)
@@ -288,7 +293,12 @@ impl<P: Provider> Run<P> {
     }
 
     /// Writes NodeConfigs that are to change; when to come again for the others.
-    async fn write(&mut self, inputs: &Inputs, plan: &Plan) -> Option<Duration> {
+    async fn write(
+        &mut self,
+        inputs: &Inputs,
+        plan: &Plan,
+        unserved: BTreeMap<NodeName, Option<EniWaiting>>,
+    ) -> Option<Duration> {
         let (mut changes, mut reasons) = (Vec::new(), Vec::new());
         for (name, planned) in &plan.nodes {
             let (Some(facts), Some(pools)) = (inputs.nodes.get(name), &self.objects.pools) else { continue };
@@ -308,7 +318,11 @@ impl<P: Provider> Run<P> {
         }
         // What pods wait for comes before what people read.
         changes.append(&mut reasons);
-        changes.extend(self.unserved(plan));
+        changes.extend(
+            unserved
+                .into_iter()
+                .filter_map(|(name, why)| record::unserved(&name, self.objects.config(&name), why)),
+        );
         let mut again = some_of(&mut changes);
         let store = &self.store;
         let writes = changes.into_iter().map(|config| async move {
@@ -338,8 +352,9 @@ impl<P: Provider> Run<P> {
         again
     }
 
-    /// The NodeConfigs of nodes that are in no plan, where they are to say why, or no longer are.
-    fn unserved(&self, plan: &Plan) -> Vec<NodeConfig> {
+    /// Why nodes that are in no plan get nothing; `None`: no pool chooses them. Nobody looked yet for those that are
+    /// missing here.
+    fn unserved(&self, plan: &Plan) -> BTreeMap<NodeName, Option<EniWaiting>> {
         let blind = self.blind.verdict();
         let has_looked = self.looking.is_none() && self.blind.is_over();
         let nodes = self.objects.nodes.iter().flatten();
@@ -349,14 +364,13 @@ impl<P: Provider> Run<P> {
             .filter(|name| !plan.nodes.contains_key(name))
             .filter_map(|name| {
                 let why = match claims.get(&name).filter(|_| chosen.contains_key(&name)) {
-                    // Without a reason, nobody looked yet.
                     Some(claim) => {
                         let is_missing = has_looked && claim.sole().is_some_and(|id| self.asked.contains(id));
                         Some(why::unserved(claim, is_missing, blind.as_ref())?)
                     }
                     None => None,
                 };
-                record::unserved(&name, self.objects.config(&name), why)
+                Some((name, why))
             })
             .collect()
     }

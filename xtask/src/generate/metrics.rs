@@ -15,7 +15,7 @@ const HEAD: &str = "\
 <!-- Made by `cargo xtask gen` from agent/src/metrics/catalogue.rs. -->
 # Metrics
 
-Every agent serves them over HTTP at `--metrics-address`, path `/metrics`, in the Prometheus text format 0.0.4; `rhumb metrics` prints the
+Every agent serves those of the first table over HTTP at `--metrics-address`, path `/metrics`, in the Prometheus text format 0.0.4; `rhumb metrics` prints the
 same. A metric without a value is left out: counters of reasons that never came, for example.
 
 `direction` is the program that saw the packet; the values of `reason` are in `docs/reference/reasons.md`. No label carries the name of a pod:
@@ -23,6 +23,26 @@ same. A metric without a value is left out: counters of reasons that never came,
 
 | metric | type | labels | |
 |---|---|---|---|
+";
+
+/// A test beside `operator/src/eni/figures.rs` compares it with what is served.
+const OPERATOR: &str = "
+## Of the operator
+
+`rhumb-operator --metrics-address` serves these the same way while it leads; docs/operations.md says what to make of them. `action` is one of
+EC2; the values of `reason` are those of `rhumb ip explain`.
+
+| metric | type | labels | |
+|---|---|---|---|
+| `rhumb_operator_ec2_requests_total` | counter | `action`, `result` | Requests to EC2 that ended, by action and result. |
+| `rhumb_operator_ec2_waiting` | gauge | `action`, `priority` | Requests that wait for their turn, by priority. |
+| `rhumb_operator_ec2_wait_seconds` | gauge | `action` | How long the last in the line will wait. |
+| `rhumb_operator_ec2_waited_seconds_total` | counter | `action` | How long requests waited for their turn. |
+| `rhumb_operator_ec2_rate_ratio` | gauge | `action` | The part of the configured rate that is in force; below 1 after RequestLimitExceeded. |
+| `rhumb_operator_eni_addresses` | gauge | `pool`, `state` | IPv4 addresses of nodes, by pool and state. |
+| `rhumb_operator_eni_interfaces` | gauge | `state` | Interfaces of this cluster, by state. |
+| `rhumb_operator_eni_nodes_waiting` | gauge | `reason` | Nodes that have fewer addresses than they should, or are not served at all, by reason. |
+| `rhumb_operator_eni_look_age_seconds` | gauge |  | Age of the last look at EC2 that succeeded; before the first, of the operator's start. |
 ";
 
 /// A line of the table in `catalogue.rs`.
@@ -50,7 +70,7 @@ fn document(metrics: &[Metric<'_>]) -> String {
         let kind = kind.to_lowercase();
         document += &format!("| `{name}` | {kind} | {} | {sentence} |\n", labels.join(", "));
     }
-    document
+    document + OPERATOR
 }
 
 #[cfg(test)]
@@ -64,7 +84,7 @@ mod tests {
     fn every_metric_has_its_row() {
         let text = (DOCUMENT.make)(SOURCE).expect("a table");
         assert!(text.contains("| `a_total` | counter | `x`, `y` | Says a. |\n"), "{text}");
-        assert!(text.ends_with("| `b` | gauge |  | Says b. |\n"), "{text}");
+        assert!(text.contains("| `b` | gauge |  | Says b. |\n\n"), "{text}");
     }
 
     #[test]
