@@ -293,7 +293,7 @@ fn fault(refusal: &Refusal) -> Fault {
         ("RequestLimitExceeded", _) => Fault::Throttled,
         ("InsufficientFreeAddressesInSubnet" | "InsufficientCidrBlocks", _) => Fault::SubnetShort,
         ("InvalidIPAddress.InUse", _) => Fault::Taken,
-        (_, 500..) => Fault::Unavailable,
+        (_, 500..) => Fault::Unknown,
         _ => Fault::Stale { code },
     }
 }
