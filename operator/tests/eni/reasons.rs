@@ -40,7 +40,7 @@ enum Trouble {
 
 impl Row {
     /// Gets a node into the trouble, and reads what is printed about it.
-    async fn is_told(self) {
+    async fn check(self) {
         let Self { code, kind, trouble, words } = self;
         let mut cluster = Cluster::of(kind).await;
         let mut later = None;
@@ -242,7 +242,7 @@ async fn rhumb_ip_explain_says_every_reason_with_what_would_help() {
     // It takes a minute to be sure of it: the others go by meanwhile.
     rows.sort_by_key(|row| row.code != Code::BlockLost);
     assert!(Code::ALL.iter().all(|code| rows.iter().any(|row| row.code == *code && !row.words.is_empty())));
-    futures::stream::iter(rows).for_each_concurrent(AT_ONCE, Row::is_told).await;
+    futures::stream::iter(rows).for_each_concurrent(AT_ONCE, Row::check).await;
 }
 
 /// `docs/operations.md` is what the person on call has at hand.
