@@ -52,6 +52,8 @@ impl Claim {
 /// What the Node object says (`spec.providerID`) comes from the kubelet or the cloud's controller and wins over the words
 /// of agents: an agent is asked only about a node of which that says nothing, and is not believed about an instance that
 /// is another node by it.
+/// Blocks that a node was given as an instance are its own until its Node object says that it is another one, or is gone:
+/// its pods may have addresses of them.
 pub(crate) fn claims(objects: &Objects) -> BTreeMap<NodeName, Claim> {
     let nodes = objects.nodes.iter().flatten();
     let nodes: Vec<(NodeName, &NodeRow)> =
@@ -59,19 +61,28 @@ pub(crate) fn claims(objects: &Objects) -> BTreeMap<NodeName, Claim> {
     let told = |name: &NodeName| {
         objects.state(name).and_then(|state| state.status.instance.as_ref()).map(|identity| &identity.id)
     };
+    let given = |name: &NodeName| {
+        let spec = &objects.config(name)?.spec;
+        let has_blocks = spec.pod_cidrs.iter().any(|block| block.interface.is_some());
+        spec.eni.as_ref().filter(|_| has_blocks).map(|eni| &eni.instance)
+    };
     let mut written: BTreeMap<&InstanceId, Vec<&NodeName>> = BTreeMap::new();
     let mut said: BTreeMap<&InstanceId, Vec<&NodeName>> = BTreeMap::new();
+    let mut held: BTreeMap<&InstanceId, Vec<&NodeName>> = BTreeMap::new();
     for (name, row) in &nodes {
         match (&row.instance, told(name)) {
             (Some(instance), _) => written.entry(instance).or_default().push(name),
             (None, Some(instance)) => said.entry(instance).or_default().push(name),
             (None, None) => {}
         }
+        if let (None, Some(instance)) = (&row.instance, given(name)) {
+            held.entry(instance).or_default().push(name);
+        }
     }
     let claim = |name: &NodeName, row: &NodeRow| {
         let Some(instance) = row.instance.as_ref().or_else(|| told(name)) else { return Claim::Unknown };
         let who = written.get(instance).or_else(|| said.get(instance));
-        match who.into_iter().flatten().find(|other| **other != name) {
+        match who.into_iter().chain(held.get(instance)).flatten().find(|other| **other != name) {
             Some(other) => Claim::Disputed(instance.clone(), (*other).clone()),
             None => Claim::Sole(instance.clone()),
         }
@@ -334,6 +345,34 @@ mod tests {
         let other: Node = serde_json::from_str(r#"{"metadata": {"name": "b"}}"#).expect("readable");
         objects.take(Seen::Nodes(Update::Delete(other)));
         assert_eq!(claims(&objects)[&name("a")], Claim::Sole(id(1)));
+    }
+
+    #[test]
+    fn a_node_that_has_blocks_of_an_instance_keeps_them_to_itself_while_it_is_there() {
+        let mut objects = objects(&[("a", None, Some(1)), ("b", Some(1), None)]);
+        let config: NodeConfig = serde_json::from_value(serde_json::json!({
+            "apiVersion": "rhumb.io/v1alpha1",
+            "kind": "NodeConfig",
+            "metadata": {"name": "a"},
+            "spec": {
+                "podCIDRs": [{"pool": "vpc", "cidr": "10.0.0.9/32", "interface": "eni-1"}],
+                "eni": {"instance": id(1), "zone": "z"},
+            },
+        }))
+        .expect("readable");
+        objects.take(Seen::Configs(Update::Snapshot(vec![config])));
+        assert_eq!(planned(&objects), []);
+        assert_eq!(claims(&objects)[&name("b")], Claim::Disputed(id(1), name("a")));
+
+        // The Node object says that it is another one, or it is gone.
+        let node = |text| -> Node { serde_json::from_str(text).expect("readable") };
+        let moved = r#"{"metadata": {"name": "a"}, "spec": {"providerID": "aws:///z/i-2"}}"#;
+        objects.take(Seen::Nodes(Update::Put(node(moved))));
+        assert_eq!(planned(&objects), [("a".to_owned(), id(2)), ("b".to_owned(), id(1))]);
+        objects.take(Seen::Nodes(Update::Put(node(r#"{"metadata": {"name": "a"}}"#))));
+        assert_eq!(planned(&objects), []);
+        objects.take(Seen::Nodes(Update::Delete(node(r#"{"metadata": {"name": "a"}}"#))));
+        assert_eq!(planned(&objects), [("b".to_owned(), id(1))]);
     }
 
     #[test]
