@@ -22,6 +22,7 @@ pub(crate) async fn run(endpoint: Option<SocketAddr>, inbox: mpsc::Sender<Input>
     let services: Vec<_> = endpoints.into_iter().map(|endpoint| (endpoint, Imds::new(endpoint))).collect();
     let mut wait = RETRY;
     loop {
+        let mut is_hopeless = true;
         for (endpoint, service) in &services {
             match service.identity().await {
                 Ok(identity) => {
@@ -29,9 +30,15 @@ pub(crate) async fn run(endpoint: Option<SocketAddr>, inbox: mpsc::Sender<Input>
                     return;
                 }
                 Err(error) => {
-                    warn!(%endpoint, error = &error as &dyn std::error::Error, "instance not known yet");
+                    is_hopeless &= !error.is_retryable();
+                    let help = error.help().unwrap_or_default();
+                    warn!(%endpoint, error = &error as &dyn std::error::Error, help, "instance not known yet");
                 }
             }
+        }
+        // What only a person can mend may have been mended by then.
+        if is_hopeless {
+            wait = LONGEST_RETRY;
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_RETRY);

@@ -110,6 +110,22 @@ impl ImdsError {
             Self::Answer { .. } | Self::Value { .. } => false,
         }
     }
+
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { status: 403, .. } => Some(
+                "the instance's metadata service is switched off: switch it on (HttpEndpoint: enabled in its metadata \
+                 options), or set spec.providerID of the Node object",
+            ),
+            Self::Timeout { .. } => Some(
+                "run the agent in the host's network, or raise the hop limit (HttpPutResponseHopLimit in the instance's \
+                 metadata options)",
+            ),
+            Self::Connection { .. } => Some("look whether a firewall keeps the agent from the address"),
+            Self::Refused { .. } | Self::Answer { .. } | Self::Absent { .. } | Self::Value { .. } => None,
+        }
+    }
 }
 
 /// A client of the metadata service. It keeps no token: each lives as long as one series of questions.

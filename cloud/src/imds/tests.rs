@@ -133,6 +133,7 @@ async fn a_service_that_takes_no_token_is_refusing() {
     let service = Service::start(|_| status(403)).await;
     let error = Imds::new(service.address).identity().await.expect_err("switched off");
     assert!(matches!(error, ImdsError::Refused { status: 403, .. }) && !error.is_retryable(), "{error}");
+    assert!(error.help().is_some_and(|help| help.contains("HttpEndpoint: enabled")), "{error}");
 }
 
 #[tokio::test]
