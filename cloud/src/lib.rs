@@ -30,5 +30,5 @@ pub use pacer::{ActionReport, Outcome, Pacer, Priority};
 pub use provider::Provider;
 pub use request::{
     Amount, Assigned, AttachEni, AttachmentRef, CreateEni, EniFilter, InstanceFilter, SecurityGroup,
-    Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
+    UnassignAddresses, V4Slots, Vpc,
 };

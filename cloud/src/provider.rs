@@ -10,7 +10,7 @@ use rhumb_model::{
 
 use crate::{
     Assigned, AttachEni, AttachmentRef, CloudError, CreateEni, EniFilter, InstanceFilter, Priority,
-    SecurityGroup, Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
+    SecurityGroup, UnassignAddresses, V4Slots, Vpc,
 };
 
 /// A cloud, as the operator needs it.
@@ -49,14 +49,14 @@ pub trait Provider: Send + Sync + 'static {
         vpcs: &[VpcId],
     ) -> impl Future<Output = Result<Vec<Subnet>, CloudError>> + Send;
 
-    /// Security groups (`DescribeSecurityGroups`).
+    /// Security groups of these VPCs (`DescribeSecurityGroups`).
     ///
     /// # Errors
     /// [`CloudError`].
     fn security_groups(
         &self,
         priority: Priority,
-        selection: &Selection<SecurityGroupId>,
+        vpcs: &[VpcId],
     ) -> impl Future<Output = Result<Vec<SecurityGroup>, CloudError>> + Send;
 
     /// VPCs with their blocks (`DescribeVpcs`).
@@ -166,7 +166,7 @@ pub trait Provider: Send + Sync + 'static {
         slots: &V4Slots,
     ) -> impl Future<Output = Result<Assigned, CloudError>> + Send;
 
-    /// Takes addresses and prefixes from an interface (`UnassignPrivateIpAddresses`, `UnassignIpv6Addresses`).
+    /// Takes addresses and prefixes of IPv4 from an interface (`UnassignPrivateIpAddresses`).
     ///
     /// # Errors
     /// [`CloudError`].
@@ -177,7 +177,7 @@ pub trait Provider: Send + Sync + 'static {
         what: &UnassignAddresses,
     ) -> impl Future<Output = Result<(), CloudError>> + Send;
 
-    /// Gives an interface IPv6 addresses or prefixes (`AssignIpv6Addresses`); answers those that are new.
+    /// Gives an interface so many /80 (`AssignIpv6Addresses`); answers those that are new.
     ///
     /// # Errors
     /// [`CloudError`].
@@ -185,19 +185,8 @@ pub trait Provider: Send + Sync + 'static {
         &self,
         priority: Priority,
         eni: &EniId,
-        slots: &V6Slots,
+        prefixes: u16,
     ) -> impl Future<Output = Result<Assigned, CloudError>> + Send;
-
-    /// Puts tags on interfaces (`CreateTags`).
-    ///
-    /// # Errors
-    /// [`CloudError`].
-    fn tag_enis(
-        &self,
-        priority: Priority,
-        enis: &[EniId],
-        tags: &BTreeMap<String, String>,
-    ) -> impl Future<Output = Result<(), CloudError>> + Send;
 
     /// The parts of a subnet that are kept for prefixes or for explicit addresses (`GetSubnetCidrReservations`).
     ///
@@ -221,14 +210,4 @@ pub trait Provider: Send + Sync + 'static {
         kind: ReservationKind,
         tags: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<ReservationId, CloudError>> + Send;
-
-    /// Gives such a part back (`DeleteSubnetCidrReservation`).
-    ///
-    /// # Errors
-    /// [`CloudError`].
-    fn unreserve(
-        &self,
-        priority: Priority,
-        reservation: &ReservationId,
-    ) -> impl Future<Output = Result<(), CloudError>> + Send;
 }

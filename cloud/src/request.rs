@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
-use rhumb_model::{AttachmentId, EniId, EniStatus, InstanceId, Prefix, SecurityGroupId, SubnetId, VpcId};
+use rhumb_model::{AttachmentId, EniId, InstanceId, Prefix, SecurityGroupId, SubnetId, VpcId};
 
 /// Which instances.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,32 +12,15 @@ pub struct InstanceFilter {
     pub ids: Vec<InstanceId>,
     /// Only those of these VPCs, if any.
     pub vpcs: Vec<VpcId>,
-    /// Only those with all of these tags.
-    pub tags: BTreeMap<String, String>,
 }
 
 /// Which interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EniFilter {
-    /// Only these, if any; those that are not there are left out.
-    pub ids: Vec<EniId>,
     /// Only those of these VPCs, if any.
     pub vpcs: Vec<VpcId>,
-    /// Only those that these instances have, if any.
-    pub instances: Vec<InstanceId>,
-    /// Only those in this state, if any.
-    pub status: Option<EniStatus>,
     /// Only those with all of these tags.
     pub tags: BTreeMap<String, String>,
-}
-
-/// Some of a kind: by id, or by tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection<T> {
-    /// These.
-    Ids(Vec<T>),
-    /// Those with all of these tags, of these VPCs.
-    Tags(BTreeMap<String, String>, Vec<VpcId>),
 }
 
 /// A security group.
@@ -82,15 +65,6 @@ pub enum V4Slots {
     Prefixes(Amount<Prefix>),
 }
 
-/// What is to fill slots of IPv6; one request takes addresses or prefixes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum V6Slots {
-    /// Single addresses.
-    Addresses(Amount<Ipv6Addr>),
-    /// Blocks (`/80`).
-    Prefixes(Amount<Prefix>),
-}
-
 /// A network interface that is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateEni {
@@ -106,8 +80,8 @@ pub struct CreateEni {
     pub primary: Option<Ipv4Addr>,
     /// Further addresses or prefixes.
     pub v4: Option<V4Slots>,
-    /// IPv6 addresses or prefixes.
-    pub v6: Option<V6Slots>,
+    /// How many /80 it has.
+    pub prefixes_v6: u16,
     /// Its tags, there from the first moment.
     pub tags: BTreeMap<String, String>,
 }
@@ -141,8 +115,6 @@ pub struct Assigned {
     pub addresses: Vec<Ipv4Addr>,
     /// IPv4 blocks.
     pub prefixes: Vec<Prefix>,
-    /// IPv6 addresses.
-    pub addresses_v6: Vec<Ipv6Addr>,
     /// IPv6 blocks.
     pub prefixes_v6: Vec<Prefix>,
 }
@@ -154,8 +126,4 @@ pub struct UnassignAddresses {
     pub addresses: Vec<Ipv4Addr>,
     /// IPv4 blocks.
     pub prefixes: Vec<Prefix>,
-    /// IPv6 addresses.
-    pub addresses_v6: Vec<Ipv6Addr>,
-    /// IPv6 blocks.
-    pub prefixes_v6: Vec<Prefix>,
 }

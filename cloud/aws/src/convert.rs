@@ -185,9 +185,8 @@ pub(crate) fn assigned_v4(
     }
 }
 
-pub(crate) fn assigned_v6(addresses: &[String], prefixes: &[String]) -> Assigned {
+pub(crate) fn assigned_v6(prefixes: &[String]) -> Assigned {
     Assigned {
-        addresses_v6: addresses.iter().filter_map(|text| read(Some(text))).collect(),
         prefixes_v6: prefixes.iter().filter_map(|text| read(Some(text))).collect(),
         ..Assigned::default()
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::types;
 use rhumb_cloud::{
     Action, Amount, Assigned, AttachEni, AttachmentRef, CloudError, CreateEni, EniFilter, InstanceFilter,
-    Priority, Provider, SecurityGroup, Selection, UnassignAddresses, V4Slots, V6Slots, Vpc,
+    Priority, Provider, SecurityGroup, UnassignAddresses, V4Slots, Vpc,
 };
 use rhumb_model::{
-    AttachmentId, Eni, EniId, EniStatus, Instance, InstanceLimits, Prefix, ReservationId, ReservationKind,
+    AttachmentId, Eni, EniId, Instance, InstanceLimits, Prefix, ReservationId, ReservationKind,
     SecurityGroupId, Subnet, SubnetId, SubnetReservation, VpcId,
 };
 
@@ -49,9 +49,8 @@ impl Provider for Aws {
     ) -> Result<Vec<Instance>, CloudError> {
         let mut found = Vec::new();
         for ids in batches(&filter.ids) {
-            let mut filters = tag_filters(&filter.tags);
-            filters.extend(values("instance-id", ids));
-            filters.extend(values("vpc-id", &filter.vpcs));
+            let filters: Vec<types::Filter> =
+                values("instance-id", ids).into_iter().chain(values("vpc-id", &filter.vpcs)).collect();
             found.extend(pages!(
                 self,
                 Action::DescribeInstances,
@@ -65,28 +64,16 @@ impl Provider for Aws {
     }
 
     async fn enis(&self, priority: Priority, filter: &EniFilter) -> Result<Vec<Eni>, CloudError> {
-        let mut found = Vec::new();
-        let by_instance = !filter.instances.is_empty();
-        let ids = if by_instance { texts(&filter.instances) } else { texts(&filter.ids) };
-        for ids in batches(&ids) {
-            let mut filters = tag_filters(&filter.tags);
-            let key = if by_instance { "attachment.instance-id" } else { "network-interface-id" };
-            filters.extend(values(key, ids));
-            filters.extend(values("vpc-id", &filter.vpcs));
-            filters.extend(filter.status.map(|status| one("status", status_text(status))));
-            found.extend(pages!(
-                self,
-                Action::DescribeNetworkInterfaces,
-                priority,
-                self.ec2.describe_network_interfaces().max_results(PAGE).set_filters(Some(filters.clone())),
-                |answer| answer.network_interfaces().iter(),
-                convert::eni
-            ));
-        }
-        if by_instance && !filter.ids.is_empty() {
-            found.retain(|eni| filter.ids.contains(&eni.id));
-        }
-        Ok(found)
+        let mut filters = tag_filters(&filter.tags);
+        filters.extend(values("vpc-id", &filter.vpcs));
+        Ok(pages!(
+            self,
+            Action::DescribeNetworkInterfaces,
+            priority,
+            self.ec2.describe_network_interfaces().max_results(PAGE).set_filters(Some(filters.clone())),
+            |answer| answer.network_interfaces().iter(),
+            convert::eni
+        ))
     }
 
     async fn subnets(&self, priority: Priority, vpcs: &[VpcId]) -> Result<Vec<Subnet>, CloudError> {
@@ -104,14 +91,9 @@ impl Provider for Aws {
     async fn security_groups(
         &self,
         priority: Priority,
-        selection: &Selection<SecurityGroupId>,
+        vpcs: &[VpcId],
     ) -> Result<Vec<SecurityGroup>, CloudError> {
-        let filters: Vec<types::Filter> = match selection {
-            Selection::Ids(ids) => values("group-id", ids).into_iter().collect(),
-            Selection::Tags(tags, vpcs) => {
-                tag_filters(tags).into_iter().chain(values("vpc-id", vpcs)).collect()
-            }
-        };
+        let filters: Vec<types::Filter> = values("vpc-id", vpcs).into_iter().collect();
         Ok(pages!(
             self,
             Action::DescribeSecurityGroups,
@@ -190,23 +172,9 @@ impl Provider for Aws {
                 call.set_ipv4_prefixes(Some(all.collect()))
             }
         };
-        call = match &request.v6 {
-            None => call,
-            Some(V6Slots::Addresses(Amount::Count(count))) => call.ipv6_address_count(i32::from(*count)),
-            Some(V6Slots::Addresses(Amount::Exactly(addresses))) => {
-                let all = addresses.iter().map(|address| {
-                    types::InstanceIpv6Address::builder().ipv6_address(address.to_string()).build()
-                });
-                call.set_ipv6_addresses(Some(all.collect()))
-            }
-            Some(V6Slots::Prefixes(Amount::Count(count))) => call.ipv6_prefix_count(i32::from(*count)),
-            Some(V6Slots::Prefixes(Amount::Exactly(prefixes))) => {
-                let all = prefixes.iter().map(|prefix| {
-                    types::Ipv6PrefixSpecificationRequest::builder().ipv6_prefix(prefix.to_string()).build()
-                });
-                call.set_ipv6_prefixes(Some(all.collect()))
-            }
-        };
+        if request.prefixes_v6 > 0 {
+            call = call.ipv6_prefix_count(i32::from(request.prefixes_v6));
+        }
         let action = Action::CreateNetworkInterface;
         let answer = self.ask(action, priority, call.send()).await?;
         answer.network_interface().and_then(convert::eni).ok_or_else(|| incomplete(action, "the interface"))
@@ -304,53 +272,25 @@ impl Provider for Aws {
         eni: &EniId,
         what: &UnassignAddresses,
     ) -> Result<(), CloudError> {
-        if !(what.addresses.is_empty() && what.prefixes.is_empty()) {
-            let call = self
-                .ec2
-                .unassign_private_ip_addresses()
-                .network_interface_id(eni.as_str())
-                .set_private_ip_addresses(convert::addresses(&what.addresses))
-                .set_ipv4_prefixes(convert::texts(&what.prefixes));
-            self.ask(Action::UnassignPrivateIpAddresses, priority, call.send()).await?;
-        }
-        if !(what.addresses_v6.is_empty() && what.prefixes_v6.is_empty()) {
-            let call = self
-                .ec2
-                .unassign_ipv6_addresses()
-                .network_interface_id(eni.as_str())
-                .set_ipv6_addresses(convert::addresses(&what.addresses_v6))
-                .set_ipv6_prefixes(convert::texts(&what.prefixes_v6));
-            self.ask(Action::UnassignIpv6Addresses, priority, call.send()).await?;
-        }
-        Ok(())
+        let call = self
+            .ec2
+            .unassign_private_ip_addresses()
+            .network_interface_id(eni.as_str())
+            .set_private_ip_addresses(convert::addresses(&what.addresses))
+            .set_ipv4_prefixes(convert::texts(&what.prefixes));
+        self.ask(Action::UnassignPrivateIpAddresses, priority, call.send()).await.map(drop)
     }
 
     async fn assign_v6(
         &self,
         priority: Priority,
         eni: &EniId,
-        slots: &V6Slots,
+        prefixes: u16,
     ) -> Result<Assigned, CloudError> {
         let call = self.ec2.assign_ipv6_addresses().network_interface_id(eni.as_str());
-        let call = match slots {
-            V6Slots::Addresses(Amount::Count(count)) => call.ipv6_address_count(i32::from(*count)),
-            V6Slots::Addresses(Amount::Exactly(all)) => call.set_ipv6_addresses(convert::addresses(all)),
-            V6Slots::Prefixes(Amount::Count(count)) => call.ipv6_prefix_count(i32::from(*count)),
-            V6Slots::Prefixes(Amount::Exactly(all)) => call.set_ipv6_prefixes(convert::texts(all)),
-        };
+        let call = call.ipv6_prefix_count(i32::from(prefixes));
         let answer = self.ask(Action::AssignIpv6Addresses, priority, call.send()).await?;
-        Ok(convert::assigned_v6(answer.assigned_ipv6_addresses(), answer.assigned_ipv6_prefixes()))
-    }
-
-    async fn tag_enis(
-        &self,
-        priority: Priority,
-        enis: &[EniId],
-        tags: &BTreeMap<String, String>,
-    ) -> Result<(), CloudError> {
-        let call = self.ec2.create_tags().set_resources(convert::texts(enis));
-        let call = call.set_tags(Some(convert::sdk_tags(tags)));
-        self.ask(Action::CreateTags, priority, call.send()).await.map(drop)
+        Ok(convert::assigned_v6(answer.assigned_ipv6_prefixes()))
     }
 
     async fn reservations(
@@ -400,12 +340,6 @@ impl Provider for Aws {
         let made = answer.subnet_cidr_reservation().and_then(convert::reservation);
         made.map(|made| made.id).ok_or_else(|| incomplete(action, "the reservation"))
     }
-
-    async fn unreserve(&self, priority: Priority, reservation: &ReservationId) -> Result<(), CloudError> {
-        let call = self.ec2.delete_subnet_cidr_reservation();
-        let call = call.subnet_cidr_reservation_id(reservation.as_str());
-        self.ask(Action::DeleteSubnetCidrReservation, priority, call.send()).await.map(drop)
-    }
 }
 
 fn incomplete(action: Action, what: &str) -> CloudError {
@@ -415,10 +349,6 @@ fn incomplete(action: Action, what: &str) -> CloudError {
 /// Ids in as many parts as filters take; one empty part when there are none, which filters nothing.
 fn batches<T>(ids: &[T]) -> Vec<&[T]> {
     if ids.is_empty() { vec![ids] } else { ids.chunks(VALUES).collect() }
-}
-
-fn texts<T: ToString>(values: &[T]) -> Vec<String> {
-    values.iter().map(T::to_string).collect()
 }
 
 /// A filter for any of these values; none for no values.
@@ -432,14 +362,4 @@ fn one(name: &str, value: &str) -> types::Filter {
 
 fn tag_filters(tags: &BTreeMap<String, String>) -> Vec<types::Filter> {
     tags.iter().map(|(key, value)| one(&format!("tag:{key}"), value)).collect()
-}
-
-fn status_text(status: EniStatus) -> &'static str {
-    match status {
-        EniStatus::Available => "available",
-        EniStatus::Associated => "associated",
-        EniStatus::Attaching => "attaching",
-        EniStatus::InUse => "in-use",
-        EniStatus::Detaching => "detaching",
-    }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rhumb_cloud::{
     Amount, Assigned, AttachEni, AttachmentRef, Class, CloudError, CreateEni, Priority, Provider,
-    UnassignAddresses, V4Slots, V6Slots,
+    UnassignAddresses, V4Slots,
 };
 use rhumb_ipam::eni::{self, Action, Addresses, Fault, Planned, Reply, TAG_NODE};
 use rhumb_model::{Prefix, ReservationKind};
@@ -86,7 +86,7 @@ async fn ask<P: Provider>(provider: &P, priority: Priority, action: &Action) -> 
                 description: format!("rhumb: pods of node {node}"),
                 primary: *primary,
                 v4: slots(addresses),
-                v6: (*prefixes_v6 > 0).then_some(V6Slots::Prefixes(Amount::Count(*prefixes_v6))),
+                prefixes_v6: *prefixes_v6,
                 tags: tags.clone(),
             };
             let made = provider.create_eni(priority, &request).await?;
@@ -110,13 +110,10 @@ async fn ask<P: Provider>(provider: &P, priority: Priority, action: &Action) -> 
             Some(slots) => provider.assign_v4(priority, eni, &slots).await.map(assigned),
             None => Ok(Reply::Assigned(Vec::new())),
         },
-        Action::AssignV6 { eni, .. } => {
-            let one = V6Slots::Prefixes(Amount::Count(1));
-            provider.assign_v6(priority, eni, &one).await.map(assigned)
-        }
+        Action::AssignV6 { eni, .. } => provider.assign_v6(priority, eni, 1).await.map(assigned),
         Action::Unassign { eni, blocks, .. } => {
             let (addresses, prefixes) = parts(blocks);
-            let what = UnassignAddresses { addresses, prefixes, ..UnassignAddresses::default() };
+            let what = UnassignAddresses { addresses, prefixes };
             provider.unassign(priority, eni, &what).await.map(|()| Reply::Done)
         }
         Action::Detach { eni, attachment, .. } => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, Selection, limits};
+use rhumb_cloud::{CloudError, EniFilter, InstanceFilter, Priority, Provider, limits};
 use rhumb_ipam::eni::{LAG, TAG_CLUSTER, View};
 use rhumb_model::{Instance, InstanceId, InstanceLimits, Prefix, SubnetReservation, Timestamp, VpcId};
 use tracing::warn;
@@ -60,11 +60,10 @@ impl Look {
         }
         let vpcs: Vec<VpcId> = vpcs.into_iter().collect();
         let enis = EniFilter { vpcs: vpcs.clone(), ..EniFilter::default() };
-        let groups = Selection::Tags(BTreeMap::new(), vpcs.clone());
         let (enis, subnets, groups, blocks) = tokio::try_join!(
             provider.enis(PRIORITY, &enis),
             provider.subnets(PRIORITY, &vpcs),
-            provider.security_groups(PRIORITY, &groups),
+            provider.security_groups(PRIORITY, &vpcs),
             provider.vpcs(PRIORITY, &vpcs),
         )?;
         let limits = self.find_limits(provider, &instances).await;
