@@ -35,14 +35,8 @@ pub enum Action {
     UnassignPrivateIpAddresses,
     /// `AssignIpv6Addresses`
     AssignIpv6Addresses,
-    /// `UnassignIpv6Addresses`
-    UnassignIpv6Addresses,
-    /// `CreateTags`
-    CreateTags,
     /// `CreateSubnetCidrReservation`
     CreateSubnetCidrReservation,
-    /// `DeleteSubnetCidrReservation`
-    DeleteSubnetCidrReservation,
 }
 
 /// How often an action may be asked for: a bucket that holds `capacity` requests and gains `per_second`.
@@ -56,7 +50,7 @@ pub struct Rate {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 19] = [
+    pub const ALL: [Action; 16] = [
         Self::DescribeInstances,
         Self::DescribeNetworkInterfaces,
         Self::DescribeSubnets,
@@ -72,10 +66,7 @@ impl Action {
         Self::AssignPrivateIpAddresses,
         Self::UnassignPrivateIpAddresses,
         Self::AssignIpv6Addresses,
-        Self::UnassignIpv6Addresses,
-        Self::CreateTags,
         Self::CreateSubnetCidrReservation,
-        Self::DeleteSubnetCidrReservation,
     ];
 
     /// The action as EC2 and IAM call it.
@@ -96,10 +87,7 @@ impl Action {
             Self::AssignPrivateIpAddresses => "AssignPrivateIpAddresses",
             Self::UnassignPrivateIpAddresses => "UnassignPrivateIpAddresses",
             Self::AssignIpv6Addresses => "AssignIpv6Addresses",
-            Self::UnassignIpv6Addresses => "UnassignIpv6Addresses",
-            Self::CreateTags => "CreateTags",
             Self::CreateSubnetCidrReservation => "CreateSubnetCidrReservation",
-            Self::DeleteSubnetCidrReservation => "DeleteSubnetCidrReservation",
         }
     }
 
@@ -120,11 +108,7 @@ impl Action {
             | Self::UnassignPrivateIpAddresses
             | Self::AssignIpv6Addresses
             | Self::ModifyNetworkInterfaceAttribute => (100.0, 5.0),
-            Self::AttachNetworkInterface
-            | Self::DetachNetworkInterface
-            | Self::UnassignIpv6Addresses
-            | Self::DeleteSubnetCidrReservation => (50.0, 5.0),
-            Self::CreateTags => (100.0, 10.0),
+            Self::AttachNetworkInterface | Self::DetachNetworkInterface => (50.0, 5.0),
             Self::CreateSubnetCidrReservation => (5.0, 1.0),
         };
         Rate { capacity, per_second }
@@ -143,15 +127,12 @@ impl Action {
             | Self::GetSubnetCidrReservations
             | Self::CreateNetworkInterface
             | Self::DeleteNetworkInterface
-            | Self::ModifyNetworkInterfaceAttribute
-            | Self::CreateTags
-            | Self::DeleteSubnetCidrReservation => true,
+            | Self::ModifyNetworkInterfaceAttribute => true,
             Self::AttachNetworkInterface
             | Self::DetachNetworkInterface
             | Self::AssignPrivateIpAddresses
             | Self::UnassignPrivateIpAddresses
             | Self::AssignIpv6Addresses
-            | Self::UnassignIpv6Addresses
             | Self::CreateSubnetCidrReservation => false,
         }
     }
@@ -173,7 +154,7 @@ mod tests {
         sorted.sort();
         sorted.dedup();
         assert_eq!(sorted.len(), Action::ALL.len());
-        assert_eq!(sorted.last(), Some(&Action::DeleteSubnetCidrReservation));
+        assert_eq!(sorted.last(), Some(&Action::CreateSubnetCidrReservation));
     }
 
     #[test]

@@ -266,14 +266,14 @@ mod tests {
     #[tokio::test]
     async fn those_that_pods_wait_for_go_first_and_equals_in_the_order_of_arrival() {
         let pacer = Pacer::new(1.0);
-        drain(&pacer, Action::CreateTags);
+        drain(&pacer, Action::UnassignPrivateIpAddresses);
         let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let order = [Priority::Sweep, Priority::Warm, Priority::Warm, Priority::PodsWaiting];
         for (number, priority) in order.into_iter().enumerate() {
             let (pacer, said) = (pacer.clone(), said.clone());
             tasks.spawn(async move {
-                pacer.admit(Action::CreateTags, priority).await;
+                pacer.admit(Action::UnassignPrivateIpAddresses, priority).await;
                 said.send((priority, number)).expect("heard");
             });
         }
@@ -290,20 +290,21 @@ mod tests {
     #[tokio::test]
     async fn who_goes_away_leaves_the_line_and_keeps_nobody_waiting() {
         let pacer = Pacer::new(1.0);
-        drain(&pacer, Action::CreateTags);
-        let impatient = pacer.admit(Action::CreateTags, Priority::PodsWaiting);
+        drain(&pacer, Action::UnassignPrivateIpAddresses);
+        let impatient = pacer.admit(Action::UnassignPrivateIpAddresses, Priority::PodsWaiting);
         assert!(tokio::time::timeout(Duration::from_millis(5), impatient).await.is_err());
-        pacer.admit(Action::CreateTags, Priority::Sweep).await;
+        pacer.admit(Action::UnassignPrivateIpAddresses, Priority::Sweep).await;
         let report = pacer.report();
-        let tags = report.iter().find(|line| line.action == Action::CreateTags).expect("there");
-        assert_eq!((tags.admitted, tags.waiting.len()), (1, 0));
+        let line =
+            report.iter().find(|line| line.action == Action::UnassignPrivateIpAddresses).expect("there");
+        assert_eq!((line.admitted, line.waiting.len()), (1, 0));
     }
 
     #[tokio::test]
     async fn a_refusal_slows_down_its_own_action_alone() {
         let pacer = Pacer::new(1.0);
         pacer.ended(SLOW, Outcome::Throttled);
-        pacer.ended(Action::CreateTags, Outcome::Failed(Class::Terminal));
+        pacer.ended(Action::UnassignPrivateIpAddresses, Outcome::Failed(Class::Terminal));
         for line in pacer.report() {
             let slow = line.action == SLOW;
             assert_eq!(line.factor < 0.6, slow, "{}", line.action);

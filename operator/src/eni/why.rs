@@ -218,7 +218,7 @@ mod tests {
     fn a_node_whose_call_waits_after_a_refusal_is_told_so() {
         let pacer = Pacer::new(1.0);
         assert_eq!(completed(plan(), &pacer.report(), None), None);
-        pacer.ended(Asked::CreateTags, Outcome::Throttled);
+        pacer.ended(Asked::UnassignPrivateIpAddresses, Outcome::Throttled);
         assert_eq!(completed(plan(), &pacer.report(), None), None, "another call");
         pacer.ended(Asked::AssignIpv6Addresses, Outcome::Throttled);
         assert_eq!(completed(plan(), &pacer.report(), None), Some(Code::Throttled));
