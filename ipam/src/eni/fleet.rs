@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rhumb_model::{AttachmentStatus, Eni, EniId, EniStatus, InstanceId, NodeName, Prefix};
 
 use super::tags::has_all;
-use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE};
+use super::{Action, EniPolicy, Inputs, Memory, NodeFacts, TAG_CLUSTER, TAG_INSTANCE, TAG_NODE, View};
 
 /// The interfaces of one node.
 #[derive(Debug, Default)]
@@ -94,6 +94,14 @@ impl<'a> Fleets<'a> {
         let is_good = |eni: &&Eni| eni.zone == node.instance.zone && !is_excluded(eni, policy);
         fleet.loose = loose.into_iter().flatten().copied().filter(is_good).collect();
         fleet
+    }
+}
+
+impl<'a> Fleet<'a> {
+    /// The interfaces that can have a /80: their subnet has IPv6.
+    pub(super) fn with_v6(&self, view: &View) -> impl Iterator<Item = &'a Eni> {
+        let has_v6 = |eni: &&Eni| view.subnets.get(&eni.subnet).is_some_and(|it| !it.cidrs_v6.is_empty());
+        self.pods.iter().copied().filter(has_v6)
     }
 }
 

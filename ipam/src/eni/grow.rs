@@ -87,12 +87,7 @@ impl Growth<'_> {
             self.meets(Obstacle::NoPrefixes);
             return true;
         }
-        let view = self.memory.view();
-        let mut with_v6 =
-            self.fleet.pods.iter().filter(|eni| {
-                view.subnets.get(&eni.subnet).is_some_and(|subnet| !subnet.cidrs_v6.is_empty())
-            });
-        match with_v6.next() {
+        match self.fleet.with_v6(self.memory.view()).next() {
             Some(eni) => {
                 let (id, subnet) = (eni.id.clone(), eni.subnet.clone());
                 match self.memory.trouble.short_v6_until(&id, self.now) {

@@ -34,7 +34,7 @@ pub struct Memory {
     /// Keys of calls whose end nobody knows, until a look that began after this time.
     pub(super) unsure: BTreeMap<Key, Timestamp>,
     /// Keys of calls about what EC2 did not know yet, until this time.
-    early: BTreeMap<Key, Timestamp>,
+    pub(super) early: BTreeMap<Key, Timestamp>,
     pub(super) trouble: Trouble,
     /// Since which look each interface that nobody has is seen to be so.
     orphans: BTreeMap<EniId, Timestamp>,
@@ -149,6 +149,7 @@ impl Memory {
             }
             Err(fault) if self.is_early(action, fault) => {
                 self.early.insert(action.key(), now.after(EARLY));
+                self.trouble.answered();
             }
             Err(fault) => {
                 if let Action::Create { node, .. } = action

@@ -115,7 +115,7 @@ impl Stock<'_> {
     fn serve(&mut self, turn: Turn<'_>) -> NodePlan {
         let still = standing_still(turn.name, turn.node, self.memory, self.now);
         let (obstacle, waits_for) = if still.is_some() { (still, None) } else { self.plan_calls(&turn) };
-        let Turn { node, policy, shape, demand, next, has, .. } = turn;
+        let Turn { node, policy, shape, fleet, demand, next, has, .. } = turn;
         let obstacle = next.lost.map(|block| Obstacle::Lost { block }).or(obstacle);
         let obstacle = obstacle.or_else(|| full(&demand, has, node, policy, &shape));
         NodePlan {
@@ -125,6 +125,8 @@ impl Stock<'_> {
             wanted: demand.wanted,
             has,
             free: demand.serves(has).saturating_sub(demand.pods),
+            ipv6: shape.prefixes
+                && (fleet.pods.is_empty() || fleet.with_v6(self.memory.view()).next().is_some()),
             waits_for,
             verdict: obstacle.map(|obstacle| obstacle.verdict(node, policy, &shape)),
         }

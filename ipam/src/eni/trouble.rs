@@ -50,6 +50,11 @@ struct NodeTrouble {
 }
 
 impl Trouble {
+    /// EC2 is not silent.
+    pub(super) fn answered(&mut self) {
+        self.silent = 0;
+    }
+
     pub(super) fn succeeded(&mut self, action: &Action) {
         self.silent = 0;
         self.refused.remove(action.call());

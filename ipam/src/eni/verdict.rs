@@ -35,6 +35,8 @@ pub struct NodePlan {
     pub has: u32,
     /// Of these, how many no pod has or waits for, and none rests.
     pub free: u32,
+    /// Whether its pods have IPv6 addresses, or can get some: by its type, and by the subnets of its interfaces.
+    pub ipv6: bool,
     /// A call that it needs and that is not planned yet: enough of its kind are under way, or for nodes that lack more.
     pub waits_for: Option<&'static str>,
     /// Why it has less than it should; `None` when it has enough, or soon will.

@@ -36,6 +36,9 @@ pub(crate) enum Claim {
     Disputed(InstanceId, NodeName),
 }
 
+/// The claim of every node.
+pub(crate) type Claims = BTreeMap<NodeName, Claim>;
+
 impl Claim {
     /// The instance that is the node's alone.
     pub(crate) fn sole(&self) -> Option<&InstanceId> {
@@ -54,7 +57,7 @@ impl Claim {
 /// is another node by it.
 /// Blocks that a node was given as an instance are its own until its Node object says that it is another one, or is gone:
 /// its pods may have addresses of them.
-pub(crate) fn claims(objects: &Objects) -> BTreeMap<NodeName, Claim> {
+pub(crate) fn claims(objects: &Objects) -> Claims {
     let nodes = objects.nodes.iter().flatten();
     let nodes: Vec<(NodeName, &NodeRow)> =
         nodes.filter_map(|(key, row)| Some((NodeName::new(key.name.as_str()).ok()?, row))).collect();
@@ -91,8 +94,8 @@ pub(crate) fn claims(objects: &Objects) -> BTreeMap<NodeName, Claim> {
 }
 
 /// For what EC2 is to be looked at.
-pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
-    let (chosen, claims) = (chosen(objects), claims(objects));
+pub(crate) fn scope(objects: &Objects, claims: &Claims, cluster: &str) -> Scope {
+    let chosen = chosen(objects);
     let instances = chosen.keys().filter_map(|name| claims.get(name)?.sole().cloned());
     let prefixes = |pool: &ENIPool| pool.spec.mode == EniMode::Prefixes;
     Scope {
@@ -105,10 +108,16 @@ pub(crate) fn scope(objects: &Objects, cluster: &str) -> Scope {
 
 /// What the plan stands on. Nodes whose instance is not theirs alone, or was not shown by EC2, are not in it: they are
 /// left as they are.
-pub(crate) fn inputs(objects: &Objects, look: &Look, cluster: &str, orphan_age: Duration) -> Inputs {
+pub(crate) fn inputs(
+    objects: &Objects,
+    claims: &Claims,
+    look: &Look,
+    cluster: &str,
+    orphan_age: Duration,
+) -> Inputs {
     let pods = objects.pods_by_node();
     let pools = objects.pools.iter().flat_map(BTreeMap::values);
-    let (chosen, claims) = (chosen(objects), claims(objects));
+    let chosen = chosen(objects);
     let nodes = chosen.into_iter().filter_map(|(name, (row, pool))| {
         let instance = look.instances.get(claims.get(&name)?.sole()?)?.clone();
         let state = objects.state(&name);
@@ -289,7 +298,7 @@ mod tests {
 
     /// Who is planned for, as which instance.
     fn planned(objects: &Objects) -> Vec<(String, InstanceId)> {
-        let inputs = inputs(objects, &look(), "test", Duration::from_secs(60));
+        let inputs = inputs(objects, &claims(objects), &look(), "test", Duration::from_secs(60));
         inputs.nodes.into_iter().map(|(name, facts)| (name.to_string(), facts.instance.id)).collect()
     }
 
@@ -378,8 +387,8 @@ mod tests {
     #[test]
     fn an_agent_that_is_elsewhere_says_nothing_about_the_nodes_pods() {
         let inputs = |told| {
-            inputs(&objects(&[("a", Some(1), told)]), &look(), "test", Duration::ZERO).nodes[&name("a")]
-                .clone()
+            let objects = objects(&[("a", Some(1), told)]);
+            inputs(&objects, &claims(&objects), &look(), "test", Duration::ZERO).nodes[&name("a")].clone()
         };
         assert!(inputs(Some(1)).report.is_some() && inputs(None).report.is_some());
         let elsewhere = inputs(Some(2));

@@ -130,7 +130,7 @@ mod tests {
     fn plan(has: u32, wanted: u32, free: u32, code: Option<Code>) -> NodePlan {
         let verdict = code.map(|code| Verdict { code, text: String::new() });
         let (record, waits_for) = (Record::default(), None);
-        NodePlan { record, max_pods: 29, most: 27, wanted, has, free, waits_for, verdict }
+        NodePlan { record, max_pods: 29, most: 27, wanted, has, free, ipv6: false, waits_for, verdict }
     }
 
     fn offer(allocatable: u32, full: bool) -> Offer {

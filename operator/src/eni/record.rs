@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use rhumb_api::{
     ENIPool, ENIPoolSpec, EniConfig, EniInterface, EniMode, EniWaiting, Kind, NodeConfig, PodCidr,
 };
-use rhumb_ipam::eni::{Code, NodePlan, Verdict, View};
+use rhumb_ipam::eni::{NodePlan, View};
 use rhumb_model::{EniId, Family, Instance, NodeName, PoolName, Prefix};
 
 /// The IPv6 router of every subnet (VPC guide, DHCP and routing).
@@ -83,10 +83,9 @@ pub(crate) fn written(
 /// Of which every pod gets an address, whichever block of the node is there first. For IPv6 nobody waits where the node
 /// cannot have any.
 fn families(spec: &ENIPoolSpec, plan: &NodePlan) -> Vec<Family> {
-    let cannot = |verdict: &Verdict| matches!(verdict.code, Code::NoIpv6 | Code::NoPrefixes);
     let v4 = (spec.mode != EniMode::None).then_some(Family::V4);
-    let v6 = spec.ipv6 && !plan.verdict.as_ref().is_some_and(cannot);
-    v4.into_iter().chain(v6.then_some(Family::V6)).collect()
+    let v6 = (spec.ipv6 && plan.ipv6).then_some(Family::V6);
+    v4.into_iter().chain(v6).collect()
 }
 
 /// The NodeConfig of a node without a plan, where it does not say why already.
@@ -133,7 +132,7 @@ fn interface(id: &EniId, basis: &Basis<'_>) -> Option<EniInterface> {
 mod tests {
     use super::*;
     use rhumb_api::ENIPoolSpec;
-    use rhumb_ipam::eni::{EniBlock, Record};
+    use rhumb_ipam::eni::{Code, EniBlock, Record, Verdict};
     use rhumb_model::{
         Attachment, AttachmentId, AttachmentStatus, Eni, EniStatus, InstanceId, InstanceState, MacAddr,
         Subnet, SubnetId, VpcId, Zone,
@@ -197,9 +196,23 @@ mod tests {
             wanted: 8,
             has: 1,
             free: 1,
+            ipv6: false,
             waits_for: None,
             verdict: None,
         }
+    }
+
+    #[test]
+    fn pods_wait_for_both_families_where_the_node_can_have_both_whatever_else_it_lacks() {
+        let spec = |mode, ipv6| ENIPoolSpec { mode, ipv6, ..ENIPoolSpec::default() };
+        let dual = spec(EniMode::Prefixes, true);
+        let cordoned = Verdict { code: Code::Leaving, text: String::new() };
+        let without = NodePlan { verdict: Some(cordoned), ..plan(1) };
+        let with = NodePlan { ipv6: true, ..without.clone() };
+        assert_eq!(families(&dual, &with), Family::BOTH);
+        assert_eq!(families(&dual, &without), [Family::V4]);
+        assert_eq!(families(&spec(EniMode::Prefixes, false), &with), [Family::V4]);
+        assert_eq!(families(&spec(EniMode::None, true), &with), [Family::V6]);
     }
 
     #[test]

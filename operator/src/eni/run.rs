@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::facts::Claims;
 use super::figures::Figures;
 use super::look::{Look, Scope};
 use super::objects::{Objects, Seen};
@@ -31,8 +32,8 @@ use super::why::{self, Blind};
 use super::{call, facts, offer};
 use crate::failpoint;
 
-/// Changes that come within this time, or within that which the step before took, are planned for together: a crowd of
-/// nodes takes half of a processor at most.
+/// Changes that come within this time, or within that which the step before took, are planned for together: for a
+/// crowd of nodes it plans half of the time at most.
 const GATHER: Duration = Duration::from_millis(20);
 const LONGEST_GATHER: Duration = Duration::from_secs(1);
 /// Objects of a kind that are written at a time, and by one step: a crowd of nodes waits for no one's round trip, and
@@ -180,7 +181,9 @@ impl<P: Provider> Run<P> {
         if !self.objects.synced() {
             return later;
         }
-        let scope = Scope { reserved: self.reserved, ..facts::scope(&self.objects, &self.settings.cluster) };
+        let claims = facts::claims(&self.objects);
+        let scope = facts::scope(&self.objects, &claims, &self.settings.cluster);
+        let scope = Scope { reserved: self.reserved, ..scope };
         // A node that is new is looked for at once; one that EC2 did not show, with the others.
         if !scope.instances.is_subset(&self.asked) {
             self.look_soon();
@@ -196,14 +199,14 @@ impl<P: Provider> Run<P> {
         let mut inputs = Inputs::default();
         let mut plan = Plan::default();
         if self.look.view.at != Timestamp(0) {
-            inputs = self.inputs();
+            inputs = self.inputs(&claims);
             plan = rhumb_ipam::eni::plan(&inputs, &mut self.memory, now);
             self.look_wanted = plan.look_at.map(|at| Instant::now() + at.since(now));
             let blind = self.blind.verdict();
             why::complete(&mut plan, &self.memory, &self.pacer.report(), blind.as_ref(), &self.help);
             self.say(&plan);
         }
-        let unserved = self.unserved(&plan);
+        let unserved = self.unserved(&plan, &claims);
         self.figures.note(&inputs, self.memory.view(), &plan, &unserved);
         let mut wait = plan.wake_at.map_or(Duration::from_secs(3600), |at| at.since(now).max(SHORTEST));
         // No call waits until objects are written: what is taken from EC2 stood in them when they were read.
@@ -218,8 +221,8 @@ impl<P: Provider> Run<P> {
         next_look.min(Instant::now() + wait)
     }
 
-    fn inputs(&self) -> Inputs {
-        facts::inputs(&self.objects, &self.look, &self.settings.cluster, self.settings.orphan_age)
+    fn inputs(&self, claims: &Claims) -> Inputs {
+        facts::inputs(&self.objects, claims, &self.look, &self.settings.cluster, self.settings.orphan_age)
     }
 
     /// When the next look is due: with the period, sooner where the plan waits for one.
@@ -275,7 +278,7 @@ impl<P: Provider> Run<P> {
                 failpoint::pass("operator.eni.after.look");
                 self.look = look;
                 self.blind.seen();
-                let inputs = self.inputs();
+                let inputs = self.inputs(&facts::claims(&self.objects));
                 self.memory.see(self.look.view.clone(), &inputs);
             }
             Err(error) => {
@@ -354,11 +357,11 @@ impl<P: Provider> Run<P> {
 
     /// Why nodes that are in no plan get nothing; `None`: no pool chooses them. Nobody looked yet for those that are
     /// missing here.
-    fn unserved(&self, plan: &Plan) -> BTreeMap<NodeName, Option<EniWaiting>> {
+    fn unserved(&self, plan: &Plan, claims: &Claims) -> BTreeMap<NodeName, Option<EniWaiting>> {
         let blind = self.blind.verdict();
         let has_looked = self.looking.is_none() && self.blind.is_over();
         let nodes = self.objects.nodes.iter().flatten();
-        let (chosen, claims) = (facts::chosen(&self.objects), facts::claims(&self.objects));
+        let chosen = facts::chosen(&self.objects);
         let names = nodes.filter_map(|(key, _)| NodeName::new(key.name.as_str()).ok());
         names
             .filter(|name| !plan.nodes.contains_key(name))

@@ -175,6 +175,7 @@ mod tests {
             wanted: 9,
             has: 8,
             free: 0,
+            ipv6: false,
             waits_for: None,
             verdict: None,
         };

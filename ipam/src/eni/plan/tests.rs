@@ -229,9 +229,14 @@ fn excluded_and_foreign_interfaces_are_left_alone_and_counted() {
 fn one_80_is_enough_for_a_node() {
     let mut world = World::new(EniPolicy { ipv6: true, ..pods(0) });
     assert_eq!(world.code().expect("no IPv6").0, Code::NoIpv6);
+    assert!(!world.node_plan().ipv6);
+    world.node().leaving = true;
+    assert!(!world.node_plan().ipv6, "also where it is not what is said");
+    world.node().leaving = false;
     let with_v6 = world.view.subnets.get_mut(&subnet_id("a")).expect("there");
     with_v6.cidrs_v6 = vec!["fd00::/64".parse().expect("valid")];
     world.look();
+    assert!(world.node_plan().ipv6);
     let actions = world.actions();
     let [action @ Action::AssignV6 { .. }] = actions.as_slice() else { panic!("{actions:?}") };
     let block: Prefix = "fd00::1:0:0:0/80".parse().expect("valid");

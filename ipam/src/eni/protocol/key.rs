@@ -164,7 +164,7 @@ fn memory_key(memory: &Memory, now: Timestamp, to: &mut Lanes) {
     let mut flying: Vec<_> = memory.flying.values().map(call).collect();
     flying.sort();
     flying.hash(to);
-    for (key, until) in &memory.unsure {
+    for (key, until) in memory.unsure.iter().chain(&memory.early) {
         (format!("{key:?}"), ahead(*until)).hash(to);
     }
     for (block, since) in &memory.absent {
